@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ragged batch of one step, as the model sees it.
+
+``Ctx`` is passed explicitly down a model; nothing about the batch is global, so two engines live in one process. Its
+tensors are views of buffers at fixed addresses (see :mod:`tramontane.prepare`), which is what lets a recorded step be
+replayed. It holds no policy: which tokens run in a step is the scheduler's business.
+
+Shape legend: T tokens of the step, R rows (sequences), L logit rows, B blocks of the longest row, K position streams
+(3 for multimodal rope), A adapters.
+"""
+
+from __future__ import annotations
+
+from attrs import define
+from torch import Tensor
+
+
+@define
+class GroupCtx:
+    """What one cache group (layers that share a block table) needs to know about the step."""
+
+    table_RB: Tensor
+    """int32: block ids of each row, padded with the null block 0."""
+    slot_T: Tensor
+    """int64: where each token's key and value go: block id * block size + offset. Padding goes to block 0."""
+
+
+@define
+class HostRows:
+    """The same facts as Python lists, for kernels that run on the host. Absent where a step is captured."""
+
+    q_start: list[int]
+    """R + 1 offsets into the T tokens."""
+    kv_len: list[int]
+    """Per row: keys visible to its last token (computed before + this step)."""
+    tables: list[list[list[int]]]
+    """[group][row] -> block ids."""
+
+
+@define
+class Ctx:
+    """One step's batch. ``kv_len[r] - (q_start[r+1] - q_start[r])`` tokens of row r are already in the cache."""
+
+    ids_T: Tensor
+    """int64 token ids."""
+    positions_KT: Tensor
+    """int64 positions; K = 1 except for multimodal rope."""
+    seq_of_T: Tensor
+    """int32: the row each token belongs to."""
+    q_start: Tensor
+    """int32 [R + 1]."""
+    kv_len_R: Tensor
+    """int32."""
+    out_rows_L: Tensor
+    """int64: tokens whose hidden state goes through the head."""
+    groups: list[GroupCtx]
+    state_slot_R: Tensor | None = None
+    """int64: slot of each row in recurrent-state storage; slot 0 is padding."""
+    state_fresh_R: Tensor | None = None
+    """bool: the row starts here, its recurrent state is to be taken as zero."""
+    mix_TA: Tensor | None = None
+    """float: weight of each resident adapter for each token."""
+    host: HostRows | None = None
+    taps: dict[str, Tensor] | None = None
+    """When set, modules store the named intermediate values here (importance matrices, drafts, gates)."""
+
+    @property
+    def tokens(self) -> int:
+        """T."""
+        return int(self.ids_T.shape[0])
+
+    @property
+    def rows(self) -> int:
+        """R."""
+        return int(self.kv_len_R.shape[0])
+
+    @property
+    def outputs(self) -> int:
+        """L."""
+        return int(self.out_rows_L.shape[0])
