@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records about models and their files: loaders, writers, architectures, formats, adapters, tokenizers, templates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from attrs import frozen
+
+from tramontane.records.base import Record, lazy, lazy_mapping, optional_lazy, texts
+
+
+@frozen(kw_only=True)
+class LoaderSpec(Record):
+    """Opens one kind of checkpoint on disk."""
+
+    kind: ClassVar[str] = "loader"
+
+    open: str = lazy()
+    """``open(source, options) -> Checkpoint``; ``source`` is a local path."""
+    detect: str = lazy()
+    """``detect(path) -> bool``: whether this loader can open the path; cheap, reads a few bytes at most."""
+    priority: int = 0
+    """Loaders are asked from the highest priority to the lowest, then by name."""
+    extensions: tuple[str, ...] = texts(default=())
+    """File name endings this loader is for, with the dot; for messages."""
+
+
+@frozen(kw_only=True)
+class WriterSpec(Record):
+    """Writes a checkpoint to disk in one format."""
+
+    kind: ClassVar[str] = "writer"
+
+    write: str = lazy()
+    """``write(checkpoint, path, options) -> None``."""
+    extensions: tuple[str, ...] = texts(default=())
+    """File name endings it writes, with the dot; the first is the default."""
+
+
+@frozen(kw_only=True)
+class ArchitectureSpec(Record):
+    """One model architecture."""
+
+    kind: ClassVar[str] = "architecture"
+
+    classes: tuple[str, ...] = texts()
+    """Hugging Face class names (``architectures`` in ``config.json``) that this architecture runs."""
+    config: str = lazy()
+    """The attrs class that reads ``config.json``."""
+    model: str = lazy()
+    """``Model(config, builder)``."""
+    modality: str = "text"
+    """``text``, ``vision``, ``audio``, ``speech``, ``image`` ..."""
+    dialects: Mapping[str, str] = lazy_mapping()
+    """Lazy name maps for checkpoints with foreign tensor names. A key is ``format`` or ``format:name``, the name that
+    format gives this architecture; a bare format means this record's own name."""
+    weight_map: str | None = optional_lazy()
+    """Lazy ``WeightMap`` where tensor names in a Hugging Face checkpoint differ from the module paths."""
+    samples: str | None = optional_lazy()
+    """``samples() -> Mapping[str, dict]``: tiny ``config.json`` contents for the conformance kit, by name."""
+    capabilities: tuple[str, ...] = texts(default=("generate",))
+    """What the model can be asked for: ``generate``, ``embed``, ``rerank`` ..."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The name, the Hugging Face classes, and ``format:name`` for every dialect."""
+        foreign = (key if ":" in key else f"{key}:{self.name}" for key in self.dialects)
+        return tuple(dict.fromkeys((self.name, *self.classes, *foreign)))
+
+
+@frozen(kw_only=True)
+class QuantFormatSpec(Record):
+    """A stored quantization format, or a way to quantize in place, or both."""
+
+    kind: ClassVar[str] = "quantization format"
+
+    format: str = lazy()
+    """Lazy ``QuantFormat``: ``detect(checkpoint)``, then per tensor its scheme and canonical form."""
+    isq: tuple[str, ...] = texts(default=())
+    """Types that ``--quant`` may name for quantizing in place, such as ``q4k``."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The name and the types it quantizes to."""
+        return tuple(dict.fromkeys((self.name, *self.isq)))
+
+
+@frozen(kw_only=True)
+class AdapterSpec(Record):
+    """A kind of adapter: LoRA, X-LoRA, AnyMoE ..."""
+
+    kind: ClassVar[str] = "adapter"
+
+    open: str = lazy()
+    """``open(path, options) -> Adapter``."""
+    detect: str = lazy()
+    """``detect(path) -> bool``."""
+    priority: int = 0
+    """Kinds are asked from the highest priority to the lowest, then by name."""
+
+
+@frozen(kw_only=True)
+class TokenizerSpec(Record):
+    """Reads one kind of tokenizer file."""
+
+    kind: ClassVar[str] = "tokenizer"
+
+    open: str = lazy()
+    """``open(path) -> Tokenizer``; ``path`` is the checkpoint's folder."""
+    files: tuple[str, ...] = texts(default=())
+    """File names (shell patterns) whose presence in the folder selects it."""
+    priority: int = 0
+    """Where several match, the highest wins."""
+
+
+@frozen(kw_only=True)
+class ProcessorSpec(Record):
+    """Turns images, audio or video into spans of a prompt and encoder inputs."""
+
+    kind: ClassVar[str] = "processor"
+
+    processor: str = lazy()
+    """``Processor(config)``: media in; spans, encoder inputs and a content hash out."""
+    classes: tuple[str, ...] = texts(default=())
+    """Hugging Face processor class names (``preprocessor_config.json``)."""
+    modalities: tuple[str, ...] = texts(default=())
+    """``image``, ``audio``, ``video``."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The name and the Hugging Face classes."""
+        return tuple(dict.fromkeys((self.name, *self.classes)))
+
+
+@frozen(kw_only=True)
+class ChatFormatSpec(Record):
+    """What a family of chat templates does that the template itself cannot say."""
+
+    kind: ClassVar[str] = "chat format"
+
+    markers: tuple[str, ...] = texts(default=())
+    """Strings that all occur in a chat template of this format; how ``auto`` recognizes it."""
+    template: str | None = optional_lazy()
+    """``adapt(template) -> str``: repairs a template's quirks."""
+    tool_parser: str | None = optional_lazy()
+    """``make() -> ToolCallParser``: finds tool calls in a stream of text."""
+    reasoning_parser: str | None = optional_lazy()
+    """``make() -> ReasoningParser``: tells reasoning from answer in a stream of text."""
+    priority: int = 0
+    """Where several match, the highest wins."""
