@@ -34,7 +34,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec
-def tramontane_loaders() -> Iterable[r.LoaderSpec]:  # type: ignore[empty-body]
+def tramontane_loaders() -> Iterable[r.LoaderSpec]:
     """Kinds of checkpoint this plugin can open.
 
     >>> @hookimpl
@@ -44,24 +44,24 @@ def tramontane_loaders() -> Iterable[r.LoaderSpec]:  # type: ignore[empty-body]
 
 
 @hookspec
-def tramontane_writers() -> Iterable[r.WriterSpec]:  # type: ignore[empty-body]
+def tramontane_writers() -> Iterable[r.WriterSpec]:
     """Formats this plugin can write checkpoints in.
 
     >>> @hookimpl
     ... def tramontane_writers():
-    ...     return WriterSpec(name="npz", write="my_plugin.npz:write_checkpoint", extensions=".npz")
+    ...     return WriterSpec(name="npz", write="my_plugin.npz:write_checkpoint", extensions=(".npz",))
     """
 
 
 @hookspec
-def tramontane_architectures() -> Iterable[r.ArchitectureSpec]:  # type: ignore[empty-body]
+def tramontane_architectures() -> Iterable[r.ArchitectureSpec]:
     """Model architectures, found by Hugging Face class name or by ``format:name`` of a dialect.
 
     >>> @hookimpl
     ... def tramontane_architectures():
     ...     yield ArchitectureSpec(
     ...         name="foo",
-    ...         classes="FooForCausalLM",
+    ...         classes=("FooForCausalLM",),
     ...         config="my_plugin.model:FooConfig",
     ...         model="my_plugin.model:Foo",
     ...         dialects={"gguf": "my_plugin.names:GGUF"},
@@ -70,7 +70,7 @@ def tramontane_architectures() -> Iterable[r.ArchitectureSpec]:  # type: ignore[
 
 
 @hookspec
-def tramontane_quant_formats() -> Iterable[r.QuantFormatSpec]:  # type: ignore[empty-body]
+def tramontane_quant_formats() -> Iterable[r.QuantFormatSpec]:
     """Quantization formats: how to read stored ones, and which types to quantize to in place.
 
     >>> @hookimpl
@@ -80,7 +80,7 @@ def tramontane_quant_formats() -> Iterable[r.QuantFormatSpec]:  # type: ignore[e
 
 
 @hookspec
-def tramontane_adapters() -> Iterable[r.AdapterSpec]:  # type: ignore[empty-body]
+def tramontane_adapters() -> Iterable[r.AdapterSpec]:
     """Kinds of adapter.
 
     >>> @hookimpl
@@ -90,17 +90,17 @@ def tramontane_adapters() -> Iterable[r.AdapterSpec]:  # type: ignore[empty-body
 
 
 @hookspec
-def tramontane_tokenizers() -> Iterable[r.TokenizerSpec]:  # type: ignore[empty-body]
+def tramontane_tokenizers() -> Iterable[r.TokenizerSpec]:
     """Kinds of tokenizer file.
 
     >>> @hookimpl
     ... def tramontane_tokenizers():
-    ...     return TokenizerSpec(name="rwkv", open="my_plugin.trie:open_tokenizer", files="rwkv_vocab*.txt")
+    ...     return TokenizerSpec(name="rwkv", open="my_plugin.trie:open_tokenizer", files=("rwkv_vocab*.txt",))
     """
 
 
 @hookspec
-def tramontane_processors() -> Iterable[r.ProcessorSpec]:  # type: ignore[empty-body]
+def tramontane_processors() -> Iterable[r.ProcessorSpec]:
     """What turns media into spans of a prompt and encoder inputs.
 
     >>> @hookimpl
@@ -108,19 +108,19 @@ def tramontane_processors() -> Iterable[r.ProcessorSpec]:  # type: ignore[empty-
     ...     return ProcessorSpec(
     ...         name="foo-image",
     ...         processor="my_plugin.images:Processor",
-    ...         classes="FooImageProcessor",
-    ...         modalities="image",
+    ...         classes=("FooImageProcessor",),
+    ...         modalities=("image",),
     ...     )
     """
 
 
 @hookspec
-def tramontane_chat_formats() -> Iterable[r.ChatFormatSpec]:  # type: ignore[empty-body]
+def tramontane_chat_formats() -> Iterable[r.ChatFormatSpec]:
     """Quirks of chat templates, parsers of tool calls and of reasoning.
 
     >>> @hookimpl
     ... def tramontane_chat_formats():
-    ...     return ChatFormatSpec(name="foo", markers="<|foo_start|>", tool_parser="my_plugin.chat:ToolParser")
+    ...     return ChatFormatSpec(name="foo", markers=("<|foo_start|>",), tool_parser="my_plugin.chat:ToolParser")
     """
 
 
@@ -128,27 +128,27 @@ def tramontane_chat_formats() -> Iterable[r.ChatFormatSpec]:  # type: ignore[emp
 
 
 @hookspec
-def tramontane_backends() -> Iterable[r.BackendSpec]:  # type: ignore[empty-body]
+def tramontane_backends() -> Iterable[r.BackendSpec]:
     """What runs ops on a kind of device: probe, memory, layouts, kernels, capture.
 
     >>> @hookimpl
     ... def tramontane_backends():
-    ...     return BackendSpec(name="npu", backend="my_plugin.npu:Backend", devices="npu", priority=50)
+    ...     return BackendSpec(name="npu", backend="my_plugin.npu:Backend", devices=("npu",), priority=50)
     """
 
 
 @hookspec
-def tramontane_kernels() -> Iterable[r.KernelSpec]:  # type: ignore[empty-body]
+def tramontane_kernels() -> Iterable[r.KernelSpec]:
     """One op on some schemes and devices, without owning the device.
 
     >>> @hookimpl
     ... def tramontane_kernels():
-    ...     return KernelSpec(name="fast-norm", op="rms_norm", make="my_plugin.norm:make", devices="cuda", priority=10)
+    ...     return KernelSpec(name="norm", op="rms_norm", make="my_plugin.norm:make", devices=("cuda",), priority=10)
     """
 
 
 @hookspec
-def tramontane_executors() -> Iterable[r.ExecutorSpec]:  # type: ignore[empty-body]
+def tramontane_executors() -> Iterable[r.ExecutorSpec]:
     """What runs the ranks of one engine.
 
     >>> @hookimpl
@@ -158,7 +158,7 @@ def tramontane_executors() -> Iterable[r.ExecutorSpec]:  # type: ignore[empty-bo
 
 
 @hookspec
-def tramontane_proposers() -> Iterable[r.ProposerSpec]:  # type: ignore[empty-body]
+def tramontane_proposers() -> Iterable[r.ProposerSpec]:
     """What proposes draft tokens for speculative decoding.
 
     >>> @hookimpl
@@ -168,7 +168,7 @@ def tramontane_proposers() -> Iterable[r.ProposerSpec]:  # type: ignore[empty-bo
 
 
 @hookspec
-def tramontane_pipelines() -> Iterable[r.PipelineSpec]:  # type: ignore[empty-body]
+def tramontane_pipelines() -> Iterable[r.PipelineSpec]:
     """Tasks that are not text generation.
 
     >>> @hookimpl
@@ -178,7 +178,7 @@ def tramontane_pipelines() -> Iterable[r.PipelineSpec]:  # type: ignore[empty-bo
 
 
 @hookspec
-def tramontane_logits_processors() -> Iterable[r.LogitsProcessorSpec]:  # type: ignore[empty-body]
+def tramontane_logits_processors() -> Iterable[r.LogitsProcessorSpec]:
     """What changes logits before sampling.
 
     >>> @hookimpl
@@ -191,7 +191,7 @@ def tramontane_logits_processors() -> Iterable[r.LogitsProcessorSpec]:  # type: 
 
 
 @hookspec
-def tramontane_tool_providers() -> Iterable[r.ToolProviderSpec]:  # type: ignore[empty-body]
+def tramontane_tool_providers() -> Iterable[r.ToolProviderSpec]:
     """What brings tools that a model may call.
 
     >>> @hookimpl
@@ -201,8 +201,8 @@ def tramontane_tool_providers() -> Iterable[r.ToolProviderSpec]:  # type: ignore
 
 
 @hookspec
-def tramontane_frontends() -> Iterable[r.FrontendSpec]:  # type: ignore[empty-body]
-    """Faces of the host: ASGI applications on the common port (``app`` and ``mount``), or programs with a loop (``run``).
+def tramontane_frontends() -> Iterable[r.FrontendSpec]:
+    """Faces of the host: ASGI applications on the common port (``app``, ``mount``), programs with a loop (``run``).
 
     >>> @hookimpl
     ... def tramontane_frontends():
@@ -212,7 +212,7 @@ def tramontane_frontends() -> Iterable[r.FrontendSpec]:  # type: ignore[empty-bo
 
 
 @hookspec
-def tramontane_commands() -> Iterable[r.CommandSpec]:  # type: ignore[empty-body]
+def tramontane_commands() -> Iterable[r.CommandSpec]:
     """Sub-commands of ``tramontane``; a lazy ``click.Command`` and the line that ``--help`` shows.
 
     >>> @hookimpl
@@ -222,7 +222,7 @@ def tramontane_commands() -> Iterable[r.CommandSpec]:  # type: ignore[empty-body
 
 
 @hookspec
-def tramontane_health_checks() -> Iterable[r.HealthCheck]:  # type: ignore[empty-body]
+def tramontane_health_checks() -> Iterable[r.HealthCheck]:
     """Checks of ``tramontane doctor``.
 
     >>> @hookimpl
@@ -248,7 +248,7 @@ def tramontane_resolve_model(ref: str, options: Mapping[str, object]) -> str | o
 
 
 @hookspec
-def tramontane_transform_plan(plan: ModelPlan) -> ModelPlan:  # type: ignore[empty-body]
+def tramontane_transform_plan(plan: ModelPlan) -> ModelPlan:
     """Return the plan to use instead of ``plan``, or the same one.
 
     Plugins are asked in the order of their names, each with what the one before returned; ``--explain-plan`` prints who

@@ -49,8 +49,8 @@ def resolve(lazy: str, record: Record | None = None) -> Any:
     return found
 
 
-def _texts(value: str | Iterable[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+def _texts(value: Iterable[str]) -> object:
+    return value if isinstance(value, str) else tuple(value)  # a lone string is refused, not split into characters
 
 
 def _frozen_mapping(value: Mapping[str, str]) -> Mapping[str, str]:
@@ -82,8 +82,8 @@ def _check_lazy_values(record: Record, attribute: Attribute[Any], value: Mapping
         _check_lazy(record, attribute, item)
 
 
-def _check_texts(record: Record, attribute: Attribute[Any], value: Iterable[object]) -> None:
-    if not all(isinstance(item, str) and item for item in value):
+def _check_texts(record: Record, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, tuple) or not all(isinstance(item, str) and item for item in value):
         raise _refuse(record, attribute, "a tuple of non-empty strings", value)
 
 
@@ -124,7 +124,7 @@ def sentence() -> Any:
 
 
 def texts(default: Any = NOTHING) -> Any:
-    """A field that holds a tuple of strings; a lone string becomes a tuple of one."""
+    """A field that holds a tuple of non-empty strings."""
     return field(default=default, converter=_texts, validator=_check_texts)
 
 

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The core's own plugin: its defaults, registered through the same hooks as everyone else's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tramontane.hooks import hookimpl
+from tramontane.records import BackendSpec, CommandSpec, HealthCheck, LoaderSpec
+
+
+@hookimpl
+def tramontane_loaders() -> Iterable[LoaderSpec]:
+    """Folders of safetensors files, sharded or not."""
+    yield LoaderSpec(
+        name="safetensors",
+        open="tramontane.checkpoint:open_checkpoint",
+        detect="tramontane.checkpoint:recognizes",
+        extensions=(".safetensors",),
+    )
+
+
+@hookimpl
+def tramontane_backends() -> Iterable[BackendSpec]:
+    """``torch``, the fast stock path, and ``reference``, obvious and differentiable, which nobody gets unasked."""
+    yield BackendSpec(
+        name="torch", backend="tramontane.backends.torch:TorchBackend", devices=("cpu", "cuda", "mps"), priority=10
+    )
+    yield BackendSpec(
+        name="reference",
+        backend="tramontane.backends.reference:ReferenceBackend",
+        devices=("cpu", "cuda", "mps"),
+        priority=-100,
+    )
+
+
+@hookimpl
+def tramontane_commands() -> Iterable[CommandSpec]:
+    """The commands that need no plugin."""
+    yield CommandSpec(
+        name="run", command="tramontane.cli.run:command", help="Answer one prompt, or chat in the terminal."
+    )
+    yield CommandSpec(
+        name="bench", command="tramontane.cli.bench:command", help="Measure a model's speed on this machine."
+    )
+    yield CommandSpec(
+        name="plugins", command="tramontane.cli.plugins:command", help="List the plugins and what became of each."
+    )
+    yield CommandSpec(
+        name="doctor", command="tramontane.cli.doctor:command", help="Check this machine and this installation."
+    )
+
+
+@hookimpl
+def tramontane_health_checks() -> Iterable[HealthCheck]:
+    """What ``tramontane doctor`` looks at without any plugin."""
+    for name in ("python", "torch", "processor", "memory", "disk", "compiler", "plugins"):
+        yield HealthCheck(name=name, check=f"tramontane.health:check_{name}")

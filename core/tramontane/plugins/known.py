@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which first-party distribution brings what, whether or not it is installed.
+
+``known_plugins.json`` beside the core is written by ``scripts/sync_plugins.py`` from the catalogs of a full checkout.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+
+
+@cache
+def _known() -> dict[str, dict[str, str]]:
+    text = resources.files("tramontane").joinpath("known_plugins.json").read_text(encoding="utf-8")
+    table: dict[str, dict[str, str]] = json.loads(text)
+    return table
+
+
+def distribution_of(kind: str, key: str) -> str | None:
+    """The first-party distribution that brings ``key``, if there is one."""
+    return _known().get(kind, {}).get(key)
