@@ -63,6 +63,9 @@ class Ctx:
     host: HostRows | None = None
     taps: dict[str, Tensor] | None = None
     """When set, modules store the named intermediate values here (importance matrices, drafts, gates)."""
+    counts: Tensor | None = None
+    """int32 [3]: the true T, R and L. The tensors above may be longer: padding rows end the batch, their tokens have
+    id 0, write to the null block and are read by nobody."""
 
     @property
     def tokens(self) -> int:

@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a step's plan to the batch a model sees, in buffers at fixed addresses.
+
+Everything is written with numpy into one block of host memory. On the CPU the batch's tensors are views of that block;
+for another device the block is pinned and copied to a block of the same layout there, whose views are the batch. Views
+never move, so a captured step can be replayed on the next batch. Tokens that the host has not read yet (a step launched
+ahead) are filled in on the device.
+
+This module decides nothing: which tokens run is the scheduler's business.
+
+Shape legend: T tokens, R rows, L logit rows, B blocks, K position streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate
+from math import ceil, prod
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from attrs import define
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tramontane.batch import Ctx, GroupCtx, HostRows
+from tramontane.cache.spec import CacheLayout
+from tramontane.sequence import Row, StepPlan
+
+#: Pinned blocks for devices that copy in the background: one is written while the others are read.
+HOST_COPIES = 2
+#: Fields start at multiples of this many bytes.
+FIELD_ALIGNMENT = 64
+#: Batch shapes whose views are kept.
+KEPT_VIEWS = 256
+
+Array = TypeVar("Array")
+
+_TORCH = {"int64": torch.int64, "int32": torch.int32, "bool": torch.bool}
+
+
+@define(eq=False)
+class _Fields(Generic[Array]):
+    """The block's fields, as numpy arrays (host) or tensors (batch). The tables come last in the block."""
+
+    ids: Array
+    positions: Array
+    seq_of: Array
+    q_start: Array
+    kv_len: Array
+    out_rows: Array
+    state_slot: Array
+    state_fresh: Array
+    feed_to: Array
+    feed_from: Array
+    counts: Array
+    slots: list[Array]
+    tables: list[Array]
+
+
+@define(eq=False)
+class _Size:
+    """One batch's extents, after padding."""
+
+    tokens: int
+    rows: int
+    outputs: int
+    blocks: tuple[int, ...]
+
+
+class BatchBuffers:
+    """The memory in which batches are built.
+
+    Args:
+        layout: The cache groups.
+        max_tokens: Most tokens of a step, padding included.
+        max_rows: Most rows of a step; one more is kept for padding.
+        max_outputs: Most logit rows of a step.
+        max_model_len: Most tokens of a sequence.
+        device: Where the batch is to be.
+        positions_k: Position streams.
+    """
+
+    def __init__(
+        self,
+        layout: CacheLayout,
+        *,
+        max_tokens: int,
+        max_rows: int,
+        max_outputs: int,
+        max_model_len: int,
+        device: torch.device | str = "cpu",
+        positions_k: int = 1,
+    ) -> None:
+        self.device = torch.device(device)
+        self.layout = layout
+        self._sizes = [group.block_tokens for group in layout.groups]
+        widths = [ceil(max_model_len / size) for size in self._sizes]
+        self._shapes = _shapes(max_tokens, max_rows + 1, max_outputs, positions_k, widths)
+        self._offsets, total = _offsets(self._shapes)
+        self._head_bytes = self._offsets["table0"] if widths else total
+        on_host = self.device.type == "cpu"
+        self._blocks = [_host_block(total, not on_host) for _ in range(1 if on_host else HOST_COPIES)]
+        self._hosts = [self._fields(_numpy_view(block.numpy())) for block in self._blocks]
+        self._copied: list[Any] = [None] * len(self._blocks)
+        self._turn = 0
+        self._block = self._blocks[0] if on_host else torch.zeros(total, dtype=torch.uint8, device=self.device)
+        self._batch: _Fields[Tensor] = self._fields(_tensor_view(self._block))
+        self._views: dict[tuple[Any, ...], Ctx] = {}
+        self._iota = np.arange(max(max_tokens, max_rows + 1) + 1, dtype=np.int64)
+        self._feeds = 0
+
+    def build(
+        self,
+        plan: StepPlan,
+        previous: Tensor | None = None,
+        *,
+        pad_tokens: int = 0,
+        pad_rows: int = 0,
+        pad_outputs: int = 0,
+    ) -> Ctx:
+        """Write a plan's batch and return it. The next call overwrites it.
+
+        Args:
+            plan: What the step computes.
+            previous: The previous step's sampled ids, for rows whose token the host has not read. ``None`` leaves those
+                ids 0 until :meth:`feed`.
+            pad_tokens: Pad T to at least this: extra tokens have id 0 and go to the null block. They belong to extra
+                rows, one each, the last extra row taking what is left (an extra row is added if none is asked for).
+            pad_rows: Pad R to at least this.
+            pad_outputs: Pad L to at least this, with token 0.
+        """
+        host = self._turn_over()
+        rows = plan.rows
+        count, tokens = len(rows), plan.tokens
+        starts = [row.start for row in rows]
+        counts = [row.count for row in rows]
+        ends = list(accumulate(counts))
+        self._write_ids(host, rows, tokens)
+        size = self._pad(host, plan, pad_tokens, pad_rows, pad_outputs)
+        kv_len = [start + n for start, n in zip(starts, counts, strict=True)]
+        host.q_start[0] = 0
+        host.q_start[1 : count + 1] = ends
+        host.kv_len[:count] = kv_len
+        starts_R = np.array(starts, np.int64)
+        slots_R = np.array([row.seq.cache.slot for row in rows], np.int64)
+        if tokens == count:
+            positions_T, slots_T = starts_R, slots_R
+            host.seq_of[:count] = self._iota[:count]
+        else:
+            counts_R = np.array(counts, np.int64)
+            row_T = np.repeat(self._iota[:count], counts_R)
+            host.seq_of[:tokens] = row_T
+            positions_T = self._iota[:tokens] + np.repeat(starts_R - np.array(ends) + counts_R, counts_R)
+            slots_T = slots_R[row_T]
+        host.positions[:, :tokens] = positions_T
+        for group, table in enumerate(plan.tables):
+            block_tokens = self._sizes[group]
+            block_T, offset_T = np.divmod(positions_T, block_tokens)
+            host.slots[group][:tokens] = table[slots_T, block_T] * np.int64(block_tokens) + offset_T
+            width = size.blocks[group]
+            host.tables[group][:count, :width] = table[slots_R, :width]
+        if self.layout.state_layers:
+            host.state_slot[:count] = slots_R + 1
+            host.state_fresh[:count] = starts_R == 0
+        self._write_outputs(host, plan, ends)
+        ctx = self._publish(size)
+        if self.device.type == "cpu":
+            ctx.host = self._host_rows(host, plan, ends, kv_len, size)
+        if previous is not None:
+            self.feed(previous)
+        return ctx
+
+    def feed(self, previous: Tensor) -> None:
+        """Fill in the ids of the last built batch that the host did not know.
+
+        Args:
+            previous: int64, the sampled ids of the step before, on the buffers' device.
+        """
+        if self._feeds:
+            batch, count = self._batch, self._feeds
+            batch.ids.index_copy_(0, batch.feed_to[:count], previous.index_select(0, batch.feed_from[:count]))
+
+    def _write_ids(self, host: _Fields[NDArray[Any]], rows: list[Row], tokens: int) -> None:
+        ids: list[int] = []
+        to, source = [], []
+        for row in rows:
+            ids += row.seq.tokens[row.start : row.start + row.count]
+            if row.source >= 0:
+                to.append(len(ids))
+                source.append(row.source)
+                ids.append(0)
+        host.ids[:tokens] = ids
+        self._feeds = len(to)
+        if to:
+            host.feed_to[: len(to)] = to
+            host.feed_from[: len(to)] = source
+
+    def _write_outputs(self, host: _Fields[NDArray[Any]], plan: StepPlan, ends: list[int]) -> None:
+        if plan.outputs == plan.samples == len(plan.rows):
+            host.out_rows[: plan.outputs] = ends
+            host.out_rows[: plan.outputs] -= 1
+            return
+        places: list[int] = []
+        for row, end in zip(plan.rows, ends, strict=True):
+            if row.all_outputs:
+                places += range(end - row.count, end)
+            elif row.samples:
+                places.append(end - 1)
+        host.out_rows[: plan.outputs] = places
+
+    def _pad(
+        self, host: _Fields[NDArray[Any]], plan: StepPlan, pad_tokens: int, pad_rows: int, pad_outputs: int
+    ) -> _Size:
+        """Write what lies between the true and the padded extents, and the true counts."""
+        count, tokens, outputs = len(plan.rows), plan.tokens, plan.outputs
+        extra = max(0, pad_tokens - tokens)
+        rows = max(count + (extra > 0), pad_rows)
+        size = _Size(tokens + extra, rows, max(outputs, pad_outputs), self._widths(plan))
+        host.counts[:] = (tokens, count, outputs)
+        if rows > count:
+            lengths = np.zeros(rows - count, np.int64)
+            lengths[:extra] = 1
+            lengths[-1] += extra - lengths.sum()
+            host.q_start[count + 1 : rows + 1] = tokens + lengths.cumsum()
+            host.kv_len[count:rows] = lengths
+            host.seq_of[tokens : size.tokens] = np.repeat(self._iota[count:rows], lengths)
+            host.ids[tokens : size.tokens] = 0
+            host.positions[:, tokens : size.tokens] = 0
+            for slots, table in zip(host.slots, host.tables, strict=True):
+                slots[tokens : size.tokens] = 0
+                table[count:rows] = 0
+            host.state_slot[count:rows] = 0
+            host.state_fresh[count:rows] = True
+        host.out_rows[outputs : size.outputs] = 0
+        return size
+
+    def _widths(self, plan: StepPlan) -> tuple[int, ...]:
+        """B of each group: blocks of the longest row."""
+        return tuple(max([len(row.seq.cache.blocks[group]) for row in plan.rows]) for group in range(len(self._sizes)))
+
+    def _host_rows(
+        self, host: _Fields[NDArray[Any]], plan: StepPlan, ends: list[int], kv_len: list[int], size: _Size
+    ) -> HostRows:
+        extra = size.rows - len(plan.rows)
+        tables = [[row.seq.cache.blocks[group] for row in plan.rows] for group in range(len(self._sizes))]
+        if extra:
+            ends = host.q_start[1 : size.rows + 1].tolist()
+            kv_len = host.kv_len[: size.rows].tolist()
+            for group, table in enumerate(tables):
+                table += [[0] * ceil(n / self._sizes[group]) for n in kv_len[len(plan.rows) :]]
+        return HostRows([0, *ends], kv_len, tables)
+
+    def _turn_over(self) -> _Fields[NDArray[Any]]:
+        """The host block to write next, once the device has read what it held."""
+        self._turn = (self._turn + 1) % len(self._hosts)
+        copied = self._copied[self._turn]
+        if copied is not None:
+            copied.synchronize()
+        return self._hosts[self._turn]
+
+    def _publish(self, size: _Size) -> Ctx:
+        """Bring the written block to the device and return the batch's views."""
+        if self.device.type != "cpu":
+            self._copy(size)
+        key = (size.tokens, size.rows, size.outputs, size.blocks)
+        views = self._views.get(key)
+        if views is None:
+            if len(self._views) >= KEPT_VIEWS:
+                self._views.clear()
+            views = self._views[key] = self._view(size)
+        return Ctx(
+            views.ids_T,
+            views.positions_KT,
+            views.seq_of_T,
+            views.q_start,
+            views.kv_len_R,
+            views.out_rows_L,
+            views.groups,
+            views.state_slot_R,
+            views.state_fresh_R,
+            counts=views.counts,
+        )
+
+    def _copy(self, size: _Size) -> None:
+        """Copy everything but the tables in one piece, and of each table the rows in use."""
+        source = self._blocks[self._turn]
+        pieces = [(0, self._head_bytes)]
+        for group in range(len(self._sizes)):
+            offset = self._offsets[f"table{group}"]
+            pieces.append((offset, offset + size.rows * self._shapes[f"table{group}"][0][1] * 4))
+        for start, end in pieces:
+            self._block[start:end].copy_(source[start:end], non_blocking=True)
+        if self.device.type == "cuda":
+            if self._copied[self._turn] is None:
+                self._copied[self._turn] = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied[self._turn].record()
+
+    def _view(self, size: _Size) -> Ctx:
+        batch, states = self._batch, bool(self.layout.state_layers)
+        groups = [
+            GroupCtx(table[: size.rows, :width], slots[: size.tokens])
+            for table, slots, width in zip(batch.tables, batch.slots, size.blocks, strict=True)
+        ]
+        return Ctx(
+            batch.ids[: size.tokens],
+            batch.positions[:, : size.tokens],
+            batch.seq_of[: size.tokens],
+            batch.q_start[: size.rows + 1],
+            batch.kv_len[: size.rows],
+            batch.out_rows[: size.outputs],
+            groups,
+            batch.state_slot[: size.rows] if states else None,
+            batch.state_fresh[: size.rows] if states else None,
+            counts=batch.counts,
+        )
+
+    def _fields(self, view: Callable[[int, tuple[int, ...], str], Array]) -> _Fields[Array]:
+        made = {name: view(self._offsets[name], shape, dtype) for name, (shape, dtype) in self._shapes.items()}
+        groups = range(len(self._sizes))
+        slots, tables = [made.pop(f"slots{g}") for g in groups], [made.pop(f"table{g}") for g in groups]
+        return _Fields(**made, slots=slots, tables=tables)
+
+
+def _shapes(
+    tokens: int, rows: int, outputs: int, streams: int, widths: list[int]
+) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Name -> shape and dtype of every field, the tables last."""
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {
+        "ids": ((tokens,), "int64"),
+        "positions": ((streams, tokens), "int64"),
+        "seq_of": ((tokens,), "int32"),
+        "q_start": ((rows + 1,), "int32"),
+        "kv_len": ((rows,), "int32"),
+        "out_rows": ((outputs,), "int64"),
+        "state_slot": ((rows,), "int64"),
+        "state_fresh": ((rows,), "bool"),
+        "feed_to": ((rows,), "int64"),
+        "feed_from": ((rows,), "int64"),
+        "counts": ((3,), "int32"),
+    }
+    shapes.update({f"slots{group}": ((tokens,), "int64") for group in range(len(widths))})
+    shapes.update({f"table{group}": ((rows, width), "int32") for group, width in enumerate(widths)})
+    return shapes
+
+
+def _offsets(shapes: dict[str, tuple[tuple[int, ...], str]]) -> tuple[dict[str, int], int]:
+    """Where each field starts, and the block's size, in bytes."""
+    offsets, end = {}, 0
+    for name, (shape, dtype) in shapes.items():
+        offsets[name] = end
+        end += ceil(prod(shape) * np.dtype(dtype).itemsize / FIELD_ALIGNMENT) * FIELD_ALIGNMENT
+    return offsets, end
+
+
+def _host_block(size: int, pinned: bool) -> Tensor:
+    block = torch.zeros(size, dtype=torch.uint8)
+    return block.pin_memory() if pinned and torch.cuda.is_available() else block
+
+
+def _numpy_view(block: NDArray[np.uint8]) -> Callable[[int, tuple[int, ...], str], NDArray[Any]]:
+    def view(offset: int, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        end = offset + prod(shape) * np.dtype(dtype).itemsize
+        return block[offset:end].view(dtype).reshape(shape)
+
+    return view
+
+
+def _tensor_view(block: Tensor) -> Callable[[int, tuple[int, ...], str], Tensor]:
+    def view(offset: int, shape: tuple[int, ...], dtype: str) -> Tensor:
+        end = offset + prod(shape) * _TORCH[dtype].itemsize
+        return block[offset:end].view(_TORCH[dtype]).view(shape)
+
+    return view
