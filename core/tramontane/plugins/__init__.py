@@ -55,7 +55,8 @@ class Plugins:
     reports: tuple[PluginReport, ...]
     """One row per plugin that was found, in the order of loading."""
     settings: Settings
-    _loaded: tuple[LoadedPlugin, ...]
+    loaded: tuple[LoadedPlugin, ...]
+    """The plugins in use, each with its records, claimed keys included."""
 
     @classmethod
     def load(cls, candidates: Iterable[Candidate], settings: Settings | None = None) -> Plugins:
@@ -75,11 +76,11 @@ class Plugins:
             PluginError: One of them failed.
         """
         candidates = [*map(discovery.from_module, modules), *map(discovery.from_file, files)]
-        known = {loaded.id for loaded in self._loaded}
+        known = {loaded.id for loaded in self.loaded}
         candidates = [candidate for candidate in candidates if candidate.id not in known]
         if not candidates:
             return self
-        later = _generation(self.catalogs.generation + 1, self._loaded, self.reports, candidates, self.settings)
+        later = _generation(self.catalogs.generation + 1, self.loaded, self.reports, candidates, self.settings)
         asked = {candidate.id for candidate in candidates}
         for report in later.reports:
             if report.id in asked and report.status in (Status.FAILED, Status.INCOMPATIBLE):

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from attrs import frozen
 
-from tramontane.requests import FinishReason
+if TYPE_CHECKING:
+    from tramontane.requests import FinishReason
 
 
 @frozen(kw_only=True)
