@@ -62,7 +62,9 @@ class Checkpoint:
         """
         names = self.config.get("architectures") or ()
         if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-            raise CheckpointError(f"{self.path}: 'architectures' in the configuration is not a list of names: {names!r}")
+            raise CheckpointError(
+                f"{self.path}: 'architectures' in the configuration is not a list of names: {names!r}"
+            )
         return tuple(names)
 
     @cached_property

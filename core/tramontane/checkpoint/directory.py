@@ -154,7 +154,7 @@ def contained(directory: Path, name: str) -> Path:
     Raises:
         CheckpointError: The name is absolute, leads elsewhere, or is a link that does.
     """
-    plain = name and name == Path(name).name and not set(name) & set('/\\:\0') and name not in (".", "..")
+    plain = name and name == Path(name).name and not set(name) & set("/\\:\0") and name not in (".", "..")
     if not plain:
         raise CheckpointError(f"{directory}: the index names the file {name!r}, which is not a plain file name")
     path, home = directory / name, directory.resolve()

@@ -111,7 +111,11 @@ class Files:
             if isinstance(stored, str):
                 found["default"] = stored
             for item in stored if isinstance(stored, list) else ():
-                if isinstance(item, dict) and isinstance(item.get("name"), str) and isinstance(item.get("template"), str):
+                if (
+                    isinstance(item, dict)
+                    and isinstance(item.get("name"), str)
+                    and isinstance(item.get("template"), str)
+                ):
                     found[item["name"]] = item["template"]
         for name in self.entries:
             folder, _, file = name.rpartition("/")

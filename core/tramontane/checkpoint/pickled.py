@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints stored as pickle: refused with the reason, or read through torch's restricted unpickler when asked for."""
+"""Checkpoints stored as pickle: refused with the reason, or read by torch's restricted unpickler when asked for."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def open_pickled(directory: Path, files: Files, config: Mapping[str, Any], optio
         )
     if not options.allow_pickle:
         raise UnsafeFormatError(
-            f"{directory} stores its weights as pickle only ({', '.join(names)}), and a pickle can run code when loaded",
+            f"{directory} has its weights as pickle only ({', '.join(names)}), and a pickle can run code when loaded",
             hint="convert it to safetensors, look for a revision that has them, or pass --allow-pickle if you trust it",
         )
     tensors: dict[str, TensorRef] = {}

@@ -25,7 +25,7 @@ class TensorRef(ABC):
         name: Its name in the checkpoint.
         dtype: Element type as stored; ``torch.uint8`` where blocks are stored as bytes.
         shape: Stored shape, outermost dimension first.
-        encoding: How bytes are to be understood where the dtype does not say, such as ``q4_k``; empty for plain tensors.
+        encoding: How bytes are to be understood where the dtype does not say, such as ``q4_k``; empty if plain.
         alias_of: Set where the file states that this name shares the storage of another one (tied weights).
     """
 
@@ -78,7 +78,12 @@ class MemoryTensor(TensorRef):
     def of(cls, name: str, tensor: Tensor, *, encoding: str = "", alias_of: str | None = None) -> MemoryTensor:
         """A reference to ``tensor``."""
         return cls(
-            name=name, dtype=tensor.dtype, shape=tuple(tensor.shape), encoding=encoding, alias_of=alias_of, tensor=tensor
+            name=name,
+            dtype=tensor.dtype,
+            shape=tuple(tensor.shape),
+            encoding=encoding,
+            alias_of=alias_of,
+            tensor=tensor,
         )
 
     def read(self, index: tuple[slice, ...] | None = None, out: Tensor | None = None) -> Tensor:

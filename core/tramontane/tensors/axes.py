@@ -24,9 +24,9 @@ class Axis:
     """How one logical axis lies in a stored dimension.
 
     Every ``block`` logical elements occupy ``width`` stored indices (a ragged tail is rounded up to a whole block); the
-    first stored index is ``start`` and stored indices are ``step`` apart. Packed 4-bit bytes are ``Axis(1, block=2)``, a
-    scale per 128 inputs ``Axis(1, block=128)``, 3-bit words ``Axis(0, block=32, width=3)``, the odd rows of an
-    interleaved fusion ``Axis(0, start=1, step=2)``.
+    first stored index is ``start`` and stored indices are ``step`` apart. Packed 4-bit bytes are
+    ``Axis(1, block=2)``, a scale per 128 inputs ``Axis(1, block=128)``, 3-bit words ``Axis(0, block=32, width=3)``,
+    the odd rows of an interleaved fusion ``Axis(0, start=1, step=2)``.
     """
 
     dim: int
@@ -93,7 +93,7 @@ class TensorDecl:
     A logical axis that is absent is replicated: the tensor is the same for every slice of that axis.
 
     Attributes:
-        name: The field, such as ``weight``, ``bias``, ``qweight`` or ``scales``; empty where the module path is the name.
+        name: The field, such as ``weight``, ``bias``, ``qweight`` or ``scales``.
         axes: Logical axis -> :class:`Axis`.
         view: Shape to view the stored tensor as before ``axes`` apply; one entry may be -1.
         sliceable: False where slices cannot be read (blocks that cross rows): the whole tensor is canonicalized and
@@ -110,7 +110,9 @@ class TensorDecl:
         per_dim: list[tuple[slice, ...]] = [(slice(0, extent, 1),) for extent in shape]
         for name, axis in self.axes.items():
             if axis.dim >= len(shape):
-                raise PlanError(f"{what} has the shape {list(shape)}, so it has no dimension {axis.dim} for axis {name!r}")
+                raise PlanError(
+                    f"{what} has the shape {list(shape)}, so it has no dimension {axis.dim} for axis {name!r}"
+                )
             per_dim[axis.dim] = axis.slices(ranges.get(name), shape[axis.dim], what=f"{what}, axis {name!r}")
         return tuple(per_dim)
 

@@ -35,9 +35,9 @@ class Shard:
             PlanError: The axis does not divide; the message carries the numbers.
         """
         if size % (block * self.world):
-            blocks = f" blocks of {block}" if block > 1 else " elements"
+            blocks = f"blocks of {block}" if block > 1 else "elements"
             raise PlanError(
-                f"{what}: {size // block if block > 1 else size}{blocks} cannot be split evenly over {self.world} workers",
+                f"{what}: {size // block} {blocks} do not split evenly over {self.world} workers",
                 hint=f"choose a parallel size that divides {size // block}",
             )
         part = size // self.world
