@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ __all__ = [
     "Settings",
     "Status",
     "installed",
+    "using",
 ]
 
 _log = logging.getLogger(__name__)
@@ -152,3 +154,16 @@ def installed() -> Plugins:
         if _installed is None:
             _installed = Plugins.load(discovery.installed())
         return _installed
+
+
+@contextmanager
+def using(plugins: Plugins) -> Iterator[Plugins]:
+    """Make ``plugins`` what :func:`installed` gives, until the block ends. For tests and embedding programs."""
+    global _installed
+    with _lock:
+        before, _installed = _installed, plugins
+    try:
+        yield plugins
+    finally:
+        with _lock:
+            _installed = before
