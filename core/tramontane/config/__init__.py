@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration: mappings into attrs classes, strict for ours, tolerant for Hugging Face files.
+
+Owns how values are read and how faults are reported; it knows no model and acts on nothing that a file says.
+"""
+
+from __future__ import annotations
+
+from tramontane.config.checkpoints import parse_dtype, read_dtype, text_config
+from tramontane.config.reading import AtLeast, Size, derived, read_config, renamed
+from tramontane.config.rope import RopeConfig, read_rope, rope_field
+
+__all__ = [
+    "AtLeast",
+    "RopeConfig",
+    "Size",
+    "derived",
+    "parse_dtype",
+    "read_config",
+    "read_dtype",
+    "read_rope",
+    "renamed",
+    "rope_field",
+    "text_config",
+]
