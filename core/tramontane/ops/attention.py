@@ -35,9 +35,7 @@ class CacheWrite(Op):
 
     def reference(self, ctx: Ctx | None, weights: Sequence[Any], *inputs: Tensor) -> tuple[Tensor, ...]:
         (cache,) = weights
-        slots_T = _batch(ctx).groups[cache.group].slot_T
-        for plane, new in zip(cache.planes, inputs, strict=True):
-            plane.flatten(0, 1).index_copy_(0, slots_T, new.to(plane.dtype))
+        cache.write(_batch(ctx).groups[cache.group].slot_T, *inputs)
         return ()
 
 

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a backend is, and the storages that any backend may fall back to.
+
+A backend owns a device: it chooses layouts for weights, offers kernels for ops, allocates the cache and lowers tapes.
+It knows schemes (how weights are coded), never formats (how files spell them) and never models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from attrs import define, field
+from torch import Tensor
+
+from tramontane.batch import Ctx
+from tramontane.cache.planes import make_planes
+from tramontane.errors import PlanError
+from tramontane.ops import KernelMaker, Op
+from tramontane.schemes import Dense
+from tramontane.tape.ir import Tape
+from tramontane.tape.program import Program
+from tramontane.tape.rules import CORE_RULES, Rule
+from tramontane.weights import Matrix, Stored
+
+if TYPE_CHECKING:
+    from tramontane.cache.spec import CacheLayout
+    from tramontane.weights import CacheSlot
+
+
+class Runnable(Protocol):
+    """A lowered tape."""
+
+    def run(self, ctx: Ctx) -> tuple[Tensor, ...]:
+        """Run one step; results may be reused by the next run."""
+        ...
+
+
+class Backend(Protocol):
+    """What runs a model on one kind of device."""
+
+    name: str
+    device: torch.device
+    rules: tuple[Rule, ...]
+    """Rewrite rules to apply to a tape before lowering, in order."""
+
+    @classmethod
+    def probe(cls) -> str | None:
+        """Why this backend cannot run here; ``None`` if it can."""
+        ...
+
+    def choose_dtype(self, stored: torch.dtype) -> torch.dtype:
+        """The activations' type for a checkpoint stored in ``stored`` when the user asks for ``auto``."""
+        ...
+
+    def store(self, matrix: Matrix, dtype: torch.dtype) -> Stored:
+        """Choose a layout for the matrix's schemes, shape and uses, and make an empty storage."""
+        ...
+
+    def candidates(self, op: Op) -> Sequence[tuple[str, KernelMaker]]:
+        """Kernels for an op, best first, with their names."""
+        ...
+
+    def make_cache(self, layout: CacheLayout, slots: Sequence[CacheSlot], blocks: int) -> None:
+        """Allocate the paged cache and set each slot's planes."""
+        ...
+
+    def free_memory(self) -> int:
+        """Bytes that weights, arena and cache may still take."""
+        ...
+
+    def lower(self, tape: Tape, max_tokens: int, max_outputs: int) -> Runnable:
+        """Turn a rewritten tape into something that runs."""
+        ...
+
+
+@define(eq=False)
+class DenseStored:
+    """One floating-point tensor [O, I] (or [X, O, I]) for all parts of a matrix.
+
+    A matrix of one part whose stored type is already right is not copied: it stays the mapped file.
+    """
+
+    matrix: Matrix
+    dtype: torch.dtype
+    device: torch.device
+    layout: str = "dense"
+    tensor: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return torch.Size(self.matrix.shape).numel() * self.dtype.itemsize
+
+    @property
+    def weight(self) -> Tensor:
+        """The tensor; an error before it is filled."""
+        if self.tensor is None:
+            raise PlanError(f"{self.matrix.path} was used before it was loaded")
+        return self.tensor
+
+    def fill(self, part: int, fields: Mapping[str, Tensor]) -> None:
+        """Take the weight of one part."""
+        new = fields["weight"]
+        if len(self.matrix.parts) == 1 and new.dtype == self.dtype and new.device == self.device and new.is_contiguous():
+            self.tensor = new
+            return
+        if self.tensor is None:
+            self.tensor = torch.empty(self.matrix.shape, dtype=self.dtype, device=self.device)
+        self._part(part).copy_(new)
+
+    def unpack(self, part: int) -> Mapping[str, Tensor]:
+        """The weight of one part, a view."""
+        return {"weight": self._part(part)}
+
+    def dequantize(self) -> Tensor:
+        """The tensor itself."""
+        return self.weight
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows by index."""
+        return self.weight[ids]
+
+    def _part(self, part: int) -> Tensor:
+        start = sum(p.out_features for p in self.matrix.parts[:part])
+        return self.weight.narrow(-2, start, self.matrix.parts[part].out_features)
+
+
+@define(eq=False)
+class CanonicalStored:
+    """The canonical fields of each part as they are: small, exact, and slow to use, since every use dequantizes."""
+
+    matrix: Matrix
+    dtype: torch.dtype
+    device: torch.device
+    layout: str = "canonical"
+    fields: dict[int, dict[str, Tensor]] = field(factory=dict, repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, from the schemes."""
+        return sum(scheme.nbytes(self._shape(i)) for i, scheme in enumerate(self.matrix.schemes))
+
+    def fill(self, part: int, fields: Mapping[str, Tensor]) -> None:
+        """Keep the canonical fields of one part."""
+        self.fields[part] = {name: tensor.to(self.device) for name, tensor in fields.items()}
+
+    def unpack(self, part: int) -> Mapping[str, Tensor]:
+        """The canonical fields of one part."""
+        return self.fields[part]
+
+    def dequantize(self) -> Tensor:
+        """All parts as floating point, joined along O."""
+        parts = [
+            scheme.dequantize(self.fields[i], self._shape(i)).to(self.dtype)
+            for i, scheme in enumerate(self.matrix.schemes)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows by index: only these are dequantized."""
+        (scheme,) = self.matrix.schemes
+        return scheme.gather(self.fields[0], self._shape(0), ids).to(self.dtype)
+
+    def _shape(self, part: int) -> tuple[int, ...]:
+        base = (self.matrix.parts[part].out_features, self.matrix.in_features)
+        return base if self.matrix.experts is None else (self.matrix.experts, *base)
+
+
+@define(eq=False)
+class HostBackend:
+    """What backends of plain torch share: dense or canonical storage, cache planes, the Python interpreter for tapes."""
+
+    device: torch.device = field(factory=lambda: torch.device("cpu"))
+    rules: tuple[Rule, ...] = CORE_RULES
+
+    @classmethod
+    def probe(cls) -> str | None:
+        """Plain torch runs everywhere."""
+        return None
+
+    def store(self, matrix: Matrix, dtype: torch.dtype) -> Stored:
+        """Dense where every part is, canonical otherwise."""
+        dense = all(isinstance(scheme, Dense) for scheme in matrix.schemes)
+        return (DenseStored if dense else CanonicalStored)(matrix, dtype, self.device)
+
+    def make_cache(self, layout: CacheLayout, slots: Sequence[CacheSlot], blocks: int) -> None:
+        """Pages shared by the layers of all groups, seen as typed planes by each layer."""
+        planes = make_planes(layout, blocks, self.device)
+        for slot in slots:
+            slot.group, slot.planes = layout.layers[slot.path].group, planes.get(slot.path, ())
+
+    def lower(self, tape: Tape, max_tokens: int, max_outputs: int) -> Runnable:
+        """The Python interpreter."""
+        return Program(tape, self.device, max_tokens, max_outputs)

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``torch`` backend: the fastest that stock torch does, on any device it runs on. No compiler, no custom kernels."""
+
+from tramontane.backends.torch.backend import TorchBackend
+
+__all__ = ["TorchBackend"]

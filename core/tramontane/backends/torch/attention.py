@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paged attention with stock torch.
+
+Rows that decode one token each are attended together over a padded gather of the cache; rows with more tokens one by one
+through ``scaled_dot_product_attention``. A row whose blocks happen to lie one after the other, the usual case in a young
+pool, is read in place.
+
+Legend: T tokens, R rows, H query heads, G key/value heads, P query heads per key head, D head dimension, E value
+dimension, S keys seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from attrs import define, field
+from torch import Tensor
+from torch.nn import functional as F
+
+from tramontane.batch import Ctx, HostRows
+from tramontane.cache.planes import gather
+from tramontane.ops import Attend, Kernel, Op
+from tramontane.weights import CacheSlot
+
+MIN_BATCHED_ROWS = 4
+"""Fewer decoding rows than this are attended one by one: reading in place beats gathering."""
+
+
+def cache_write(op: Op, weights: Sequence[Any]) -> Kernel | str:
+    """Scatter into the planes."""
+    (cache,) = weights
+
+    def run(ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        cache.write(ctx.groups[cache.group].slot_T, *inputs)  # type: ignore[union-attr]
+
+    return run
+
+
+def attend(op: Op, weights: Sequence[Any]) -> Kernel | str:
+    """Attention over the layer's planes."""
+    if not isinstance(op, Attend):
+        return f"made for attend, not {op.name}"
+    sinks_H = weights[1].tensor.float() if op.sinks else None
+    return _PagedAttention(op, weights[0], sinks_H)
+
+
+def _row_slots(host: HostRows, group: int, row: int, first: int, last: int, size: int) -> slice | None:
+    """The row's keys as one slice of the flattened plane, if its blocks are consecutive."""
+    table = host.tables[group][row]
+    begin, end = first // size, (last - 1) // size
+    start = table[begin]
+    if table[end] - start != end - begin or any(table[i] - start != i - begin for i in range(begin + 1, end)):
+        return None
+    return slice(start * size + first % size, start * size + first % size + last - first)
+
+
+@define(eq=False)
+class _PagedAttention:
+    """The kernel of one layer."""
+
+    op: Attend
+    cache: CacheSlot
+    sinks_H: Tensor | None = field(repr=False)
+
+    def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        if ctx is None or ctx.host is None:
+            raise TypeError("the torch backend's attention reads the batch on the host")
+        (q_THD,), (out,) = inputs, outputs
+        out_THE = out.view(out.shape[0], self.op.heads, self.op.value_dim)
+        starts, lengths = ctx.host.q_start, ctx.host.kv_len
+        single = [r for r in range(len(lengths)) if starts[r + 1] - starts[r] == 1]
+        if len(single) >= MIN_BATCHED_ROWS:
+            self._decode(ctx, single, q_THD, out_THE)
+        else:
+            single = []
+        batched = set(single)
+        for row, length in enumerate(lengths):
+            if row not in batched:
+                begin, end = starts[row], starts[row + 1]
+                self._row(ctx, row, length, q_THD[begin:end], out_THE[begin:end])
+        if starts[-1] < out.shape[0]:
+            out[starts[-1] :].zero_()  # padding tokens: keep the arena free of stale values
+
+    def _row(self, ctx: Ctx, row: int, length: int, q_QHD: Tensor, out_QHE: Tensor) -> None:
+        """All tokens of one row."""
+        queries = q_QHD.shape[0]
+        first = 0 if self.op.window is None else max(0, length - queries + 1 - self.op.window)
+        k_SGD, v_SGE = self._read(ctx, row, first, length)
+        mask = self._mask(queries, length, first, q_QHD.device)
+        if self._plain:
+            y = F.scaled_dot_product_attention(
+                q_QHD.transpose(0, 1).unsqueeze(0), k_SGD.transpose(0, 1).unsqueeze(0), v_SGE.transpose(0, 1).unsqueeze(0),
+                attn_mask=mask, is_causal=mask is None and queries > 1, scale=self.op.scale,
+                enable_gqa=self.op.heads != self.op.kv_heads,
+            )  # fmt: skip
+            out_QHE.copy_(y[0].transpose(0, 1))
+            return
+        allowed = torch.ones(queries, length - first, dtype=torch.bool, device=q_QHD.device) if mask is None else mask
+        out_QHE.copy_(self._general(q_QHD.unsqueeze(0), k_SGD.unsqueeze(0), v_SGE.unsqueeze(0), allowed.unsqueeze(0))[0])
+
+    @property
+    def _plain(self) -> bool:
+        return self.op.softcap is None and self.sinks_H is None
+
+    def _mask(self, queries: int, length: int, first: int, device: torch.device) -> Tensor | None:
+        """bool [Q, S], true where seen; ``None`` where the causal flag or nothing at all says the same."""
+        windowed = self.op.window is not None and length - first > self.op.window
+        if not windowed and (queries == 1 or (queries == length and self._plain)):
+            return None
+        query = torch.arange(length - queries, length, device=device).unsqueeze(1)
+        key = torch.arange(first, length, device=device)
+        mask = key <= query
+        return mask & (key > query - self.op.window) if windowed and self.op.window is not None else mask
+
+    def _read(self, ctx: Ctx, row: int, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Keys [S, G, D] and values [S, G, E] of one row."""
+        cache = self.cache
+        keys, values = cache.planes
+        where = _row_slots(ctx.host, cache.group, row, first, last, cache.block_tokens)  # type: ignore[arg-type]
+        if where is not None and keys.is_contiguous() and values.is_contiguous():
+            k, v = keys.flatten(0, 1)[where], values.flatten(0, 1)[where]
+        else:
+            k, v = cache.read(ctx.groups[cache.group].table_RB[row], first, last)
+        return k, v
+
+    def _decode(self, ctx: Ctx, rows: list[int], q_THD: Tensor, out_THE: Tensor) -> None:
+        """One token of each of many rows, over a padded gather."""
+        host, cache = ctx.host, self.cache
+        if host is None:
+            raise TypeError("decoding needs the host's view of the batch")
+        tokens = torch.tensor([host.q_start[r] for r in rows])
+        length_R = torch.tensor([host.kv_len[r] for r in rows])
+        width, size = int(length_R.max()), cache.block_tokens
+        position_RS = torch.arange(width).expand(len(rows), width)
+        if self.op.window is not None and width > self.op.window:
+            width = self.op.window
+            position_RS = (length_R - width).clamp_(min=0).unsqueeze(1) + torch.arange(width)
+        seen_RS = position_RS < length_R.unsqueeze(1)
+        table = ctx.groups[cache.group].table_RB[torch.tensor(rows)].long()
+        block_RS = (position_RS // size).clamp_(max=table.shape[1] - 1)
+        slot_RS = table.gather(1, block_RS) * size + position_RS % size
+        slot_RS = slot_RS.masked_fill_(~seen_RS, 0)
+        k_RSGD, v_RSGE = (gather(plane, slot_RS) for plane in cache.planes)
+        v_RSGE = v_RSGE.masked_fill(~seen_RS[..., None, None], 0)  # a masked weight of 0 times garbage could be NaN
+        q_R1HD = q_THD[tokens].unsqueeze(1)
+        if self._plain:
+            y = F.scaled_dot_product_attention(
+                q_R1HD.transpose(1, 2), k_RSGD.transpose(1, 2), v_RSGE.transpose(1, 2), attn_mask=seen_RS[:, None, None],
+                scale=self.op.scale, enable_gqa=self.op.heads != self.op.kv_heads,
+            ).transpose(1, 2)  # fmt: skip
+        else:
+            y = self._general(q_R1HD, k_RSGD, v_RSGE, seen_RS.unsqueeze(1))
+        out_THE[tokens] = y[:, 0].to(out_THE.dtype)
+
+    def _general(self, q_RQHD: Tensor, k_RSGD: Tensor, v_RSGE: Tensor, seen_RQS: Tensor) -> Tensor:
+        """Softcaps and sinks, in float32: [R, Q, H, E]."""
+        op, groups = self.op, self.op.kv_heads
+        rows, queries = q_RQHD.shape[:2]
+        q = q_RQHD.float().view(rows, queries, groups, -1, op.head_dim).permute(0, 2, 3, 1, 4)  # R G P Q D
+        scores = torch.matmul(q, k_RSGD.float().permute(0, 2, 3, 1).unsqueeze(2)) * op.scale  # R G P Q S
+        if op.softcap is not None:
+            scores = scores.div_(op.softcap).tanh_().mul_(op.softcap)
+        scores.masked_fill_(~seen_RQS[:, None, None], float("-inf"))
+        if self.sinks_H is not None:
+            sink = self.sinks_H.view(1, groups, -1, 1, 1).expand(*scores.shape[:-1], 1)
+            weights = torch.cat((scores, sink), dim=-1).softmax(-1)[..., :-1]
+        else:
+            weights = scores.softmax(-1)
+        y = torch.matmul(weights, v_RSGE.float().permute(0, 2, 1, 3).unsqueeze(2))  # R G P Q E
+        return y.permute(0, 3, 1, 2, 4).reshape(rows, queries, op.heads, op.value_dim)

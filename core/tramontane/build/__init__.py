@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a model's declarations to a loaded model: builder, plan, memory, weights."""
+
+from tramontane.build.builder import Blueprint, Builder
+
+__all__ = ["Blueprint", "Builder"]

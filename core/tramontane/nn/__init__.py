@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The vocabulary of model files. Modules are made by the :class:`~tramontane.build.Builder`."""
+
+from tramontane.nn.attention import Attention, CachedAttention, Heads
+from tramontane.nn.decoder import Decoder
+from tramontane.nn.embedding import Embedding, Head
+from tramontane.nn.linear import Linear, Merged
+from tramontane.nn.mlp import GatedMlp, Mlp
+from tramontane.nn.module import Module
+from tramontane.nn.norm import Norm, ResidualNorm
+from tramontane.nn.rope import Rope
+
+__all__ = [
+    "Attention", "CachedAttention", "Decoder", "Embedding", "GatedMlp", "Head", "Heads", "Linear", "Merged", "Mlp", "Module", "Norm",
+    "ResidualNorm", "Rope",
+]

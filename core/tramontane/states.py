@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Storage of recurrent states: one slot per sequence and snapshot, slot 0 for padding. It never decides who owns a slot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from attrs import define
+from torch import Tensor
+
+from tramontane.cache.spec import CacheLayout
+
+
+@define(eq=False)
+class StateStore:
+    """State tensors of every recurrent layer: name -> one tensor [slots, ...] per state of the layer."""
+
+    tensors: Mapping[str, tuple[Tensor, ...]]
+
+    @classmethod
+    def allocate(cls, layout: CacheLayout, slots: int, device: torch.device) -> StateStore:
+        """Zeroed storage for ``slots`` slots."""
+        return cls({
+            name: tuple(
+                torch.zeros(slots, *shape, dtype=dtype, device=device) for shape, dtype in layout.layers[name].spec.states
+            )
+            for name in layout.state_layers
+        })  # fmt: skip
+
+    def copy(self, moves: Sequence[tuple[int, int]]) -> None:
+        """Copy whole slots, in order."""
+        for source, target in moves:
+            for layer in self.tensors.values():
+                for tensor in layer:
+                    tensor[target].copy_(tensor[source])

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model asks to have: matrices, vectors, constants, caches. And what it gets: storages.
+
+These are the handles that model code and ops hold. While a model is being built they only say what is wanted (path,
+shape, sharded axis, uses); the plan decides how each is stored; loading fills them. They choose nothing themselves.
+
+Legend: O outputs, I inputs, X experts, G key/value heads, D head dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from attrs import define, field, frozen
+from torch import Tensor
+
+from tramontane.cache.planes import gather, write
+from tramontane.errors import PlanError
+
+if TYPE_CHECKING:
+    from tramontane.cache.spec import CacheSpec
+    from tramontane.schemes import Scheme
+
+Split = Literal["out", "in", "expert"]
+
+
+@frozen
+class Part:
+    """One matrix of a checkpoint that became part of a (perhaps fused) matrix of the model."""
+
+    path: str
+    """Module path in the checkpoint's canonical names: ``model.layers.0.self_attn.q_proj``."""
+    out_features: int
+
+
+class Stored(Protocol):
+    """A matrix in a backend's layout. The backend chose the layout for (schemes, shape, uses) and owns its kernels."""
+
+    layout: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held."""
+        ...
+
+    def fill(self, part: int, fields: Mapping[str, Tensor]) -> None:
+        """Take the canonical fields of one part (see :mod:`tramontane.schemes`)."""
+        ...
+
+    def unpack(self, part: int) -> Mapping[str, Tensor]:
+        """The exact canonical fields of one part, for export, merging and re-quantization."""
+        ...
+
+    def dequantize(self) -> Tensor:
+        """The whole matrix as floating point: [O, I], or [X, O, I]."""
+        ...
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows of the matrix, for embeddings: [n, I]."""
+        ...
+
+
+@define(eq=False)
+class Matrix:
+    """One logical matrix [O, I] (or one per expert, [X, O, I]) made of parts stacked along O."""
+
+    path: str
+    parts: tuple[Part, ...]
+    in_features: int
+    experts: int | None = None
+    split: Split | None = None
+    """The axis along which ranks share it; ``None`` is replicated."""
+    uses: set[str] = field(factory=lambda: {"linear"})
+    """``linear``, ``rows`` (embedding look-up), ``experts``: a tied embedding has the first two."""
+    stored: Stored | None = field(default=None, repr=False)
+    schemes: tuple[Scheme, ...] = ()
+    """One per part, set by the plan."""
+
+    @property
+    def out_features(self) -> int:
+        """O: the sum over parts."""
+        return sum(part.out_features for part in self.parts)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[O, I] or [X, O, I]."""
+        base = (self.out_features, self.in_features)
+        return base if self.experts is None else (self.experts, *base)
+
+    def storage(self) -> Stored:
+        """The storage; an error while the matrix is not loaded."""
+        if self.stored is None:
+            raise PlanError(f"{self.path} was used before it was loaded")
+        return self.stored
+
+    def dequantize(self) -> Tensor:
+        """See :meth:`Stored.dequantize`."""
+        return self.storage().dequantize()
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """See :meth:`Stored.rows`."""
+        return self.storage().rows(ids)
+
+
+@frozen
+class Source:
+    """One tensor of the checkpoint that fills (a range of) a :class:`Param`."""
+
+    path: str
+    field: str
+    shape: tuple[int, ...]
+
+
+@define(eq=False)
+class Param:
+    """A plain tensor that is never quantized: norm weights, biases, sinks. Several sources are joined along axis 0."""
+
+    path: str
+    sources: tuple[Source, ...]
+    dtype: torch.dtype
+    offset: float = 0.0
+    """Added once while loading (Gemma stores norm weights minus one)."""
+    split: Split | None = None
+    value: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the joined tensor."""
+        first = self.sources[0].shape
+        return (sum(source.shape[0] for source in self.sources), *first[1:]) if first else first
+
+    @property
+    def tensor(self) -> Tensor:
+        """The loaded tensor."""
+        if self.value is None:
+            raise PlanError(f"{self.path} was used before it was loaded")
+        return self.value
+
+
+@define(eq=False)
+class Constant:
+    """A tensor computed from the configuration: rope tables, masks. Equal keys share one tensor."""
+
+    path: str
+    make: Callable[[], Tensor] = field(repr=False)
+    value: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def tensor(self) -> Tensor:
+        """The computed tensor."""
+        if self.value is None:
+            raise PlanError(f"{self.path} was used before it was computed")
+        return self.value
+
+
+@define(eq=False)
+class CacheSlot:
+    """One layer's place in the paged cache. The backend sets ``planes`` once memory is budgeted.
+
+    A plane is [blocks, block tokens, ...]: keys and values [.., G, D], or one latent [.., D].
+    """
+
+    path: str
+    spec: CacheSpec
+    group: int = 0
+    planes: tuple[Tensor, ...] = field(default=(), repr=False)
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens per block."""
+        return int(self.planes[0].shape[1])
+
+    def read(self, table_B: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+        """Contents for positions ``first <= p < last`` of the row whose block table is given: [last - first, ...]."""
+        positions = torch.arange(first, last, device=table_B.device)
+        size = self.block_tokens
+        slots = table_B[positions // size].long() * size + positions % size
+        return tuple(gather(plane, slots) for plane in self.planes)
+
+    def write(self, slots_T: Tensor, *news: Tensor) -> None:
+        """Store one tensor [T, ...] per plane at the step's slots."""
+        write(self.planes, slots_T, news)
