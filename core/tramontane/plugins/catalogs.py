@@ -102,7 +102,7 @@ class Catalog(Generic[S]):
         """Like :meth:`get`, but None where nobody has the key."""
         claimants = self._by_key.get(key, ())
         if len(claimants) > 1:
-            conflict = Conflict(self.kind, key, tuple(e.owner for e in claimants))
+            conflict = self._conflict(key)
             names = " or ".join(f"{PREFER}={owner.distribution or owner.name}" for owner in conflict.owners)
             raise ConflictError(str(conflict), hint=f"uninstall one of them, or decide with {names}")
         return claimants[0].record if claimants else None
@@ -122,11 +122,7 @@ class Catalog(Generic[S]):
 
     def conflicts(self) -> tuple[Conflict, ...]:
         """Keys that several plugins claim and nobody decided."""
-        return tuple(
-            Conflict(self.kind, key, tuple(e.owner for e in claimants))
-            for key, claimants in sorted(self._by_key.items())
-            if len(claimants) > 1
-        )
+        return tuple(self._conflict(key) for key, claimants in sorted(self._by_key.items()) if len(claimants) > 1)
 
     def trouble(self) -> str | None:
         """What may be the reason that nothing in this catalog fits: conflicts and plugins that failed.
@@ -145,6 +141,10 @@ class Catalog(Generic[S]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._by_key
+
+    def _conflict(self, key: str) -> Conflict:
+        owners = (entry.owner for entry in self._by_key[key])
+        return Conflict(self.kind, key, tuple(sorted(owners, key=lambda owner: owner.label)))
 
     def _miss(self, key: str) -> UnknownNameError:
         message = f"there is no {self.kind} {key!r}"
