@@ -10,6 +10,11 @@ ELDERS = {"he": ("dad", "father", "grandpa", "uncle"), "she": ("mom", "mother", 
 OTHER = {"he": "she", "she": "he"}
 
 
+def definite(noun: str) -> str:
+    """ "a drum" as "the drum"; "the moon" stays."""
+    return "the " + noun.split(" ", 1)[1]
+
+
 def invented_name(t: Tale) -> str:
     """A name nobody has: makes the model copy names from the story and not from memory."""
     count = 2 + int(t.chance(0.4))
@@ -32,7 +37,13 @@ def cast_child(t: Tale, role: str, pronoun: str = "") -> None:
     name = fresh_name(t, words.BOYS if pronoun == "he" else words.GIRLS)
     look = t.pick(("little", "little", "young", "small", ""))
     home = t.pick(words.CHILD_HOMES)
-    t.bind(**{role: character(name, f"{look} {kind}".strip(), kind, pronoun, home=home, food=with_article(t.pick(words.FOODS)))})
+    t.bind(
+        **{
+            role: character(
+                name, f"{look} {kind}".strip(), kind, pronoun, home=home, food=with_article(t.pick(words.FOODS))
+            )
+        }
+    )
 
 
 def cast_animal(t: Tale, role: str, pronoun: str = "", gift: str = "") -> None:
@@ -124,48 +135,74 @@ def open_story(t: Tale, about: str = "", trait: str = "") -> None:
     )
     if about:
         t.say(about)
+    elif t.chance(0.4):
+        t.bind(hobby=t.pick(words.HOBBIES))
+        t.say(
+            "{h.he} [liked|loved] to {hobby}.", "{h} [liked|loved] to {hobby}.", "Most of all, {h.he} liked to {hobby}."
+        )
 
 
 def one_day(t: Tale, *happenings: str) -> None:
     """The day of the story begins. `happenings` start with a small letter and follow "One day, "."""
     t.bind(weather=t.pick(words.WEATHER), daytime=t.pick(words.DAYTIMES))
-    starts = ("One day, ", "One {weather} {daytime}, ", "One {daytime}, ", "On a {weather} {daytime}, ", "Then one day, ")
+    starts = (
+        "One day, ",
+        "One {weather} {daytime}, ",
+        "One {daytime}, ",
+        "On a {weather} {daytime}, ",
+        "Then one day, ",
+    )
     t.say(*(start + t.pick(happenings) for start in starts))
 
 
 def sad(t: Tale, who: str = "h") -> None:
     """`who` feels bad, in one sentence."""
-    t.say(*(line.replace("@", who) for line in (
-        "{@} felt [very|so] sad.",
-        "{@} [was sad and|] did not know what to do.",
-        "A tear rolled down {@.his} cheek.",
-        "{@} sat down and [sighed|began to cry|put {@.his} head in {@.his} hands].",
-        '"Oh no!" [said|cried] {@}. [{@.he} felt like crying.|]',
-        "{@.he} felt [a lump in {@.his} throat|sad and small inside].",
-    )))  # fmt: skip
+    t.say(
+        *(
+            line.replace("@", who)
+            for line in (
+                "{@} felt [very|so] sad.",
+                "{@} [was sad and|] did not know what to do.",
+                "A tear rolled down {@.his} cheek.",
+                "{@} sat down and [sighed|began to cry|put {@.his} head in {@.his} hands].",
+                '"Oh no!" [said|cried] {@}. [{@.he} felt like crying.|]',
+                "{@.he} felt [a lump in {@.his} throat|sad and small inside].",
+            )
+        )
+    )
 
 
 def glad(t: Tale, who: str = "h") -> None:
     """`who` feels good, in one sentence."""
-    t.say(*(line.replace("@", who) for line in (
-        "{@} was [so|very] happy that {@.he} [jumped up and down|laughed out loud|clapped and danced].",
-        "{@} [smiled|grinned] from ear to ear.",
-        '"[Hooray|Yay|Yes]!" [shouted|cried|said] {@}.',
-        "{@.his} eyes [shone|sparkled] with joy.",
-        "{@} felt warm and happy inside.",
-        "{@} [laughed|smiled] and [spun around|clapped {@.his} hands].",
-    )))  # fmt: skip
+    t.say(
+        *(
+            line.replace("@", who)
+            for line in (
+                "{@} was so happy that {@.he} [jumped up and down|laughed out loud|clapped and danced].",
+                "{@} [smiled|grinned] from ear to ear.",
+                '"[Hooray|Yay|Yes]!" [shouted|cried|said] {@}.',
+                "{@.his} eyes [shone|sparkled] with joy.",
+                "{@} felt warm and happy inside.",
+                "{@} [laughed|smiled] and [spun around|clapped {@.his} hands].",
+            )
+        )
+    )
 
 
 def thank(t: Tale, giver: str = "f", taker: str = "h") -> None:
     """`taker` thanks `giver`."""
-    t.say(*(line.replace("@", taker).replace("%", giver) for line in (
-        '"Thank you, {%.call}!" said {@}.',
-        '"Thank you so much, {%.call}," said {@}. ["You are a good friend."|"I will never forget this."|]',
-        '{@} gave {%} a big hug and said, "Thank you[ for your help|]!"',
-        '"You helped me," said {@}. "Thank you, {%.call}!"',
-        '"Thank you!" {@} said to {%}. ["You are very kind."|]',
-    )))  # fmt: skip
+    t.say(
+        *(
+            line.replace("@", taker).replace("%", giver)
+            for line in (
+                '"Thank you, {%.call}!" said {@}.',
+                '"Thank you so much, {%.call}," said {@}. ["You are a good friend."|"I will never forget this."|]',
+                '{@} gave {%} a big hug and said, "Thank you[ for your help|]!"',
+                '"You helped me," said {@}. "Thank you, {%.call}!"',
+                '"Thank you!" {@} said to {%}. ["You are very kind."|]',
+            )
+        )
+    )
 
 
 def close_story(t: Tale, lesson: str, habit: str = "") -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import TypeVar
 
 from attrs import define, field, frozen
@@ -44,7 +44,7 @@ Nodes = tuple[Node, ...]
 _TOKEN = re.compile(r"\[|\]|\||\{(a )?([a-z_0-9]+)(?:\.([a-z_]+))?\}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(template: str) -> Nodes:
     """The template as a tree. Raises ValueError if brackets do not match or a brace is not a slot."""
     stack: list[list[list[Node]]] = [[[]]]
@@ -88,7 +88,7 @@ _SENTENCE_START = re.compile(r'(^"?|[.!?] "?|\." |\^)([a-z])')
 
 
 def capitalize(text: str) -> str:
-    """Upper-case first letters of sentences. After ``!"`` a small letter may be right ("Oh!" said Tom): there ``^`` asks."""
+    """Upper-case first letters of sentences; after ``!"``, where "said" may follow, only those marked by ``^``."""
     return _SENTENCE_START.sub(lambda match: match.group(1).removesuffix("^") + match.group(2).upper(), text)
 
 

@@ -9,10 +9,17 @@ from __future__ import annotations
 import argparse
 import random
 
-from storygrammar import plots_friends, plots_growth, plots_things
+from storygrammar import plots_friends, plots_growth, plots_help, plots_right, plots_wild, plots_wonder
 from storygrammar.engine import Tale
 
-PLOTS = plots_things.PLOTS + plots_growth.PLOTS + plots_friends.PLOTS
+PLOTS = (
+    plots_friends.PLOTS
+    + plots_growth.PLOTS
+    + plots_help.PLOTS
+    + plots_right.PLOTS
+    + plots_wild.PLOTS
+    + plots_wonder.PLOTS
+)
 HELD_OUT_SEED = 1_000_000_000
 
 

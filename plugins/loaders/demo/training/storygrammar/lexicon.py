@@ -5,30 +5,60 @@ from __future__ import annotations
 
 from attrs import frozen
 
-GIRLS = (
-    "Lily Mia Anna Emma Rosa Ella Nora Lucy Zoe Ruby Clara Maya Sara Eva Ida Leah Nina Tara Jane Kate Amy Bella Daisy "
-    "Grace Hannah Ivy Julia Kim Lena Molly Olive Penny Sophie Tina Violet Wendy Alice Betty Cora Dora Fern Gina Hazel "
-    "Iris June Kira Luna Meg Nell Opal Pearl Rita Sue Tess Una Vera Willa Ada Beth"
-).split()
-BOYS = (
-    "Tom Ben Max Sam Leo Jack Tim Noah Finn Oscar Hugo Adam Dan Eli Fred George Henry Ian Jake Kai Luke Mark Ned Owen "
-    "Paul Ray Sid Ted Will Zack Alex Bob Carl Dave Ethan Frank Gus Harry Ivan Joe Ken Liam Matt Nick Otto Pete Ralph "
-    "Simon Theo Victor Walt Amir Bruno Cole Dean Evan Felix Glen Hank Jim"
-).split()
-PETS = (
-    "Pip Bubbles Coco Dot Fizz Ginger Honey Jojo Kiki Lulu Mimi Nibbles Pepper Poppy Rusty Sunny Tiny Whiskers Ziggy "
-    "Biscuit Button Clover Dusty Fluffy Goldie Hop Jumper Maple Misty Nutty Peanut Pebble Pickle Pumpkin Scout Shadow "
-    "Smudge Snowy Spot Sprout Toffee Twig Waddles Acorn Bean Cookie Muffin Olly Patch Rocky"
-).split()
-SYLLABLES = "ba be bi bo da de di do fa fi ga go ka ki la le li lo lu ma me mi mo na ni no pa pi po ra ri ro sa ta to".split()
 
-TRAITS = (
-    "kind brave curious shy clever cheerful gentle playful quiet busy funny careful friendly happy patient polite "
-    "helpful bright bold merry"
-).split()
-COLORS = "red blue green yellow orange purple pink white".split()
-WEATHER = "sunny warm bright windy cool clear lovely fine quiet golden".split()
-DAYTIMES = "morning day afternoon".split()
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+GIRLS = _words(
+    "Lily Mia Anna Emma Rosa Ella Nora Lucy Zoe Ruby Clara Maya Sara Eva Ida Leah Nina Tara Jane Kate Amy "
+    "Bella Daisy Grace Hannah Ivy Julia Kim Lena Molly Olive Penny Sophie Tina Violet Wendy Alice Betty Cora "
+    "Dora Fern Gina Hazel Iris June Kira Luna Meg Nell Opal Pearl Rita Sue Tess Una Vera Willa Ada Beth"
+)
+BOYS = _words(
+    "Tom Ben Max Sam Leo Jack Tim Noah Finn Oscar Hugo Adam Dan Eli Fred George Henry Ian Jake Kai Luke Mark "
+    "Ned Owen Paul Ray Sid Ted Will Zack Alex Bob Carl Dave Ethan Frank Gus Harry Ivan Joe Ken Liam Matt Nick "
+    "Otto Pete Ralph Simon Theo Victor Walt Amir Bruno Cole Dean Evan Felix Glen Hank Jim"
+)
+PETS = _words(
+    "Pip Bubbles Coco Dot Fizz Ginger Honey Jojo Kiki Lulu Mimi Nibbles Pepper Poppy Rusty Sunny Tiny "
+    "Whiskers Ziggy Biscuit Button Clover Dusty Fluffy Goldie Hop Jumper Maple Misty Nutty Peanut Pebble "
+    "Pickle Pumpkin Scout Shadow Smudge Snowy Spot Sprout Toffee Twig Waddles Acorn Bean Cookie Muffin Olly "
+    "Patch Rocky"
+)
+SYLLABLES = _words(
+    "ba be bi bo da de di do fa fi ga go ka ki la le li lo lu ma me mi mo na ni no pa pi po ra ri ro sa ta to"
+)
+
+TRAITS = _words(
+    "kind brave curious shy clever cheerful gentle playful quiet busy funny careful friendly happy patient "
+    "polite helpful bright bold merry"
+)
+HOBBIES = (
+    "sing in the morning",
+    "look at the clouds",
+    "draw with chalk",
+    "run in the wind",
+    "listen to stories",
+    "count the stars at night",
+    "climb on things",
+    "ask questions",
+    "help in the kitchen",
+    "collect smooth stones",
+    "jump in puddles",
+    "tell jokes",
+    "dance in the rain",
+    "wear a blue hat",
+    "talk to the birds",
+    "sleep late",
+    "eat breakfast outside",
+    "build towers",
+    "watch the boats",
+    "smell the flowers",
+)
+COLORS = _words("red blue green yellow orange purple pink white")
+WEATHER = _words("sunny warm bright windy cool clear lovely fine quiet golden")
+DAYTIMES = _words("morning day afternoon")
 
 
 @frozen
@@ -118,25 +148,73 @@ def _place(name: str, preposition: str, spots: str, found: str) -> Place:
 
 
 PLACES = (
-    _place("the park", "in", "under the bench, behind the slide, near the swings, by the fountain, behind the bushes",
-           "an old coin, a wet leaf, a broken toy car, a pigeon eating crumbs"),
-    _place("the forest", "in", "under a log, behind a big rock, by the stream, under the ferns, behind an old tree",
-           "a pine cone, some mushrooms, a smooth stone, a busy line of ants"),
-    _place("the garden", "in", "under the roses, behind the shed, next to the pond, under the apple tree, by the fence",
-           "a fat worm, a flower pot, a sleepy snail, a rusty spoon"),
-    _place("the beach", "on", "behind the rocks, under the umbrella, near the water, in the tall grass, by the boats",
-           "a pink shell, a tiny crab, some seaweed, a piece of rope"),
-    _place("the farm", "on", "in the barn, behind the hay, next to the well, under the cart, by the chicken house",
-           "a white feather, a warm egg, an old boot, a sleeping cat"),
-    _place("the meadow", "in", "under a bush, behind a hill, by the stream, in the tall grass, next to a big stone",
-           "a ladybug, a yellow flower, a bird's feather, a green grasshopper"),
-    _place("the yard", "in", "under the steps, behind the fence, next to the gate, under the big tree, by the wall",
-           "a garden glove, a muddy stick, a blue button, a beetle"),
-)  # fmt: skip
+    _place(
+        "the park",
+        "in",
+        "under the bench, behind the slide, near the swings, by the fountain, behind the bushes",
+        "an old coin, a wet leaf, a broken toy car, a pigeon eating crumbs",
+    ),
+    _place(
+        "the forest",
+        "in",
+        "under a log, behind a big rock, by the stream, under the ferns, behind an old tree",
+        "a pine cone, some mushrooms, a smooth stone, a busy line of ants",
+    ),
+    _place(
+        "the garden",
+        "in",
+        "under the roses, behind the shed, next to the pond, under the apple tree, by the fence",
+        "a fat worm, a flower pot, a sleepy snail, a rusty spoon",
+    ),
+    _place(
+        "the beach",
+        "on",
+        "behind the rocks, under the umbrella, near the water, in the tall grass, by the boats",
+        "a pink shell, a tiny crab, some seaweed, a piece of rope",
+    ),
+    _place(
+        "the farm",
+        "on",
+        "in the barn, behind the hay, next to the well, under the cart, by the chicken house",
+        "a white feather, a warm egg, an old boot, a sleeping cat",
+    ),
+    _place(
+        "the meadow",
+        "in",
+        "under a bush, behind a hill, by the stream, in the tall grass, next to a big stone",
+        "a ladybug, a yellow flower, a bird's feather, a green grasshopper",
+    ),
+    _place(
+        "the yard",
+        "in",
+        "under the steps, behind the fence, next to the gate, under the big tree, by the wall",
+        "a garden glove, a muddy stick, a blue button, a beetle",
+    ),
+)
 BY_PLACE = {place.name.removeprefix("the "): place for place in PLACES}
 
-TOYS = ("kite", "ball", "doll", "toy car", "toy boat", "drum", "bucket", "hat", "scarf", "book", "toy robot", "whistle",
-        "puppet", "toy train", "teddy bear", "puzzle box", "paper plane", "music box", "wagon", "blanket")  # fmt: skip
+TOYS = (
+    "kite",
+    "ball",
+    "doll",
+    "toy car",
+    "toy boat",
+    "drum",
+    "bucket",
+    "hat",
+    "scarf",
+    "book",
+    "toy robot",
+    "whistle",
+    "puppet",
+    "toy train",
+    "teddy bear",
+    "puzzle box",
+    "paper plane",
+    "music box",
+    "wagon",
+    "blanket",
+)
 FLYING = ("kite", "ball", "hat", "paper plane", "balloon", "scarf")
 FOODS = ("apple", "cookie", "pear", "muffin", "sandwich", "orange", "cake", "pie", "bun", "peach")
 MADE = (
@@ -154,36 +232,106 @@ MADE = (
 
 # (to do it, doing it, what goes wrong first, what to try, what it looks like when it works)
 SKILLS = (
-    ("ride a bike", "riding a bike", "the bike wobbled and fell over", "look ahead and keep your feet moving",
-     "rode all the way down the path"),
-    ("swim", "swimming", "water went up {h.his} nose", "kick slowly and hold on to me", "swam from one side to the other"),
-    ("whistle", "whistling", "only a puff of air came out", "make your mouth round and blow softly",
-     "whistled a clear little tune"),
-    ("bake bread", "baking bread", "the bread came out flat and hard", "let the dough rest before you bake it",
-     "took a tall, golden loaf out of the oven"),
-    ("paint", "painting", "the colors ran together into a brown mess", "wait for one color to dry",
-     "painted a bright picture of the hills"),
-    ("dance", "dancing", "{h.he} tripped over {h.his} own feet", "listen to the music and count to three",
-     "danced across the floor without one wrong step"),
-    ("sing", "singing", "{h.his} voice came out as a squeak", "take a deep breath and sing from your belly",
-     "sang a song so sweet that even the birds listened"),
-    ("skip rope", "skipping rope", "the rope caught {h.his} feet", "jump when the rope touches the ground",
-     "jumped twenty times in a row"),
-    ("catch a ball", "catching a ball", "the ball bounced off {h.his} nose", "watch the ball and open your hands",
-     "caught the ball with both hands"),
-    ("read", "reading", "all the letters looked the same", "say the sounds one by one",
-     "read a whole page out loud"),
-    ("tie a knot", "tying a knot", "the string slipped apart", "make a loop and pull it tight",
-     "tied a knot that nobody could open"),
-    ("play the drum", "playing the drum", "the beat went too fast and too slow", "tap your foot and follow it",
-     "played a beat that made everyone clap"),
-    ("skate", "skating", "{h.he} slid and sat down hard on the ice", "bend your knees and take small steps",
-     "skated in a big, smooth circle"),
-    ("grow flowers", "growing flowers", "the seeds dried up in the sun", "give them a little water every day",
-     "saw three bright flowers open in the sun"),
-    ("tell stories", "telling stories", "{h.he} forgot how the story ended", "close your eyes and see it like a picture",
-     "told a story so good that no one wanted to go to bed"),
-)  # fmt: skip
+    (
+        "ride a bike",
+        "riding a bike",
+        "the bike wobbled and fell over",
+        "look ahead and keep your feet moving",
+        "rode all the way down the path",
+    ),
+    (
+        "swim",
+        "swimming",
+        "water went up {h.his} nose",
+        "kick slowly and hold on to me",
+        "swam from one side to the other",
+    ),
+    (
+        "whistle",
+        "whistling",
+        "only a puff of air came out",
+        "make your mouth round and blow softly",
+        "whistled a clear little tune",
+    ),
+    (
+        "bake bread",
+        "baking bread",
+        "the bread came out flat and hard",
+        "let the dough rest before you bake it",
+        "took a tall, golden loaf out of the oven",
+    ),
+    (
+        "paint",
+        "painting",
+        "the colors ran together into a brown mess",
+        "wait for one color to dry",
+        "painted a bright picture of the hills",
+    ),
+    (
+        "dance",
+        "dancing",
+        "{h.he} tripped over {h.his} own feet",
+        "listen to the music and count to three",
+        "danced across the floor without one wrong step",
+    ),
+    (
+        "sing",
+        "singing",
+        "{h.his} voice came out as a squeak",
+        "take a deep breath and sing from your belly",
+        "sang a song so sweet that even the birds listened",
+    ),
+    (
+        "skip rope",
+        "skipping rope",
+        "the rope caught {h.his} feet",
+        "jump when the rope touches the ground",
+        "jumped twenty times in a row",
+    ),
+    (
+        "catch a ball",
+        "catching a ball",
+        "the ball bounced off {h.his} nose",
+        "watch the ball and open your hands",
+        "caught the ball with both hands",
+    ),
+    ("read", "reading", "all the letters looked the same", "say the sounds one by one", "read a whole page out loud"),
+    (
+        "tie a knot",
+        "tying a knot",
+        "the string slipped apart",
+        "make a loop and pull it tight",
+        "tied a knot that nobody could open",
+    ),
+    (
+        "play the drum",
+        "playing the drum",
+        "the beat went too fast and too slow",
+        "tap your foot and follow it",
+        "played a beat that made everyone clap",
+    ),
+    (
+        "skate",
+        "skating",
+        "{h.he} slid and sat down hard on the ice",
+        "bend your knees and take small steps",
+        "skated in a big, smooth circle",
+    ),
+    (
+        "grow flowers",
+        "growing flowers",
+        "the seeds dried up in the sun",
+        "give them a little water every day",
+        "saw three bright flowers open in the sun",
+    ),
+    (
+        "tell stories",
+        "telling stories",
+        "{h.he} forgot how the story ended",
+        "close your eyes and see it like a picture",
+        "told a story so good that no one wanted to go to bed",
+    ),
+)
 
 # (what is feared, what {h} hears or sees, what it really is, where)
 FEARS = (
@@ -192,7 +340,17 @@ FEARS = (
     ("the old well", "a deep voice came from the well", "only {h.his} own echo", "in the yard"),
     ("the attic", "something scratched on the floor above", "only a mother cat with three kittens", "in the house"),
     ("the cellar", "something went drip, drip, drip in the dark", "only a leaky pipe", "in the house"),
-    ("the tall grass", "the grass shook and something puffed", "only a hedgehog looking for dinner", "behind the house"),
-    ("the big gray dog", "the dog barked and ran to the gate", "only a friendly dog who wanted to play", "down the road"),
+    (
+        "the tall grass",
+        "the grass shook and something puffed",
+        "only a hedgehog looking for dinner",
+        "behind the house",
+    ),
+    (
+        "the big gray dog",
+        "the dog barked and ran to the gate",
+        "only a friendly dog who wanted to play",
+        "down the road",
+    ),
     ("the empty hut", "the door creaked and swung open", "only the wind playing with the door", "behind the house"),
-)  # fmt: skip
+)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots about others: a lost baby, a rainy day, a new neighbor, a favor returned, a sick friend, a heavy load."""
+"""Plots about two who belong together: a rainy day, a new neighbor, a sick friend, a quarrel, sharing."""
 
 from __future__ import annotations
 
 from storygrammar.common import (
     bind_place,
-    cast_animal,
+    bind_toy,
     cast_elder,
     cast_friend,
     cast_hero,
@@ -17,85 +17,6 @@ from storygrammar.common import (
     thank,
 )
 from storygrammar.engine import Tale
-
-BABIES = (
-    ("duckling", "mother duck", "by the pond", "swimming in a circle and calling"),
-    ("kitten", "mother cat", "behind the old house", "looking under every step"),
-    ("puppy", "mother dog", "near the barn", "sniffing the ground"),
-    ("bear cub", "mother bear", "by the river", "looking behind every tree"),
-    ("chick", "mother hen", "by the chicken house", "running up and down"),
-    ("baby rabbit", "mother rabbit", "near the burrow", "looking out with worried eyes"),
-    ("baby bird", "mother bird", "in the tall tree", "flying from branch to branch"),
-    ("fawn", "mother deer", "at the edge of the forest", "standing still and listening"),
-)
-
-
-def lost_baby(t: Tale) -> None:
-    """The hero finds a lost baby animal and brings it to its mother."""
-    cast_hero(t, 0.85)
-    bind_place(t)
-    baby, mother, where, doing = t.pick(BABIES)
-    t.bind(baby=baby, m=mother, where=where, doing=doing)
-    t.bind(small=t.pick(("little", "tiny", "small", "wet", "scared")))
-    open_story(t)
-    one_day(
-        t,
-        "{h} was walking {p.at} when {h.he} heard a soft cry.",
-        "{h} went to {p}. {s1}, something was making a sad little sound.",
-        "{h} was playing {p.at}. Then {h.he} heard someone cry {s1}.",
-    )
-    t.say(
-        "It was a {small} {baby}, all alone.",
-        "{h} looked {s1} and saw a {small} {baby}.",
-        "There sat a {small} {baby}. It was shaking.",
-    )
-    t.say(
-        '"Are you lost?" asked {h}. The {baby} nodded.',
-        '"Where is your mother?" {h} asked. The {baby} began to cry again.',
-        '"I cannot find my mommy," said the {baby}.',
-    )
-    t.turn()
-    t.say(
-        '"Do not worry," said {h}. "I will help you find her."',
-        "{h} picked up the {baby} and held it close. \"I will take you home,\" {h.he} said.",
-        '"Come with me," said {h}. "We will find her together."',
-    )
-    t.say(
-        "First, they looked {s2}. Nobody was there.",
-        "They asked a [snail|crow|butterfly|beetle], but it had not seen the {m}.",
-        "They looked {s2} and {s3}, but there was no {m}.",
-    )
-    t.maybe(
-        0.6,
-        'The {baby} was tired. {h} sang a song, and it felt better.',
-        "{h} shared {h.food} with the {baby}.",
-        '"Are we there yet?" asked the {baby}. "Soon," said {h}.',
-    )
-    t.say(
-        "They went on and on. At last, there was the {m} {where}, {doing}!",
-        "At last, {where}, they saw the {m}. She was {doing}.",
-        "And then they heard a voice {where}. It was the {m}, {doing}.",
-    )  # fmt: skip
-    t.turn()
-    t.say(
-        '"Mommy!" cried the {baby}, and it ran to her.',
-        "The {baby} gave a happy cry and ran to its mother.",
-        "The {m} put her head on the {baby} and closed her eyes with joy.",
-    )
-    t.say(
-        '"Thank you for bringing my baby home," said the {m}.',
-        'The {m} said to {h}, "You have a good heart."',
-        '"How can I thank you?" asked the {m}. "I am just glad you are together," said {h}.',
-    )
-    glad(t)
-    close_story(
-        t,
-        t.pick(("it feels good to help someone small", "a little kindness can mean a lot",
-                "no one is too small to be a hero")),
-        t.pick(("visited the {baby} every week", "always listened when someone cried",
-                "had a new little friend")),
-    )  # fmt: skip
-
 
 PLANS = (
     ("have a picnic", "made a tent out of blankets and ate their sandwiches on the floor"),
@@ -157,10 +78,15 @@ def rainy_day(t: Tale) -> None:
     )
     close_story(
         t,
-        t.pick(("a bad day can turn into a good one", "you can have fun anywhere with a friend",
-                "a new idea can save the day")),
+        t.pick(
+            (
+                "a bad day can turn into a good one",
+                "you can have fun anywhere with a friend",
+                "a new idea can save the day",
+            )
+        ),
         t.pick(("and {f} loved rainy days", "was never sad about the rain")),
-    )  # fmt: skip
+    )
 
 
 def new_neighbor(t: Tale) -> None:
@@ -168,8 +94,20 @@ def new_neighbor(t: Tale) -> None:
     cast_hero(t)
     cast_friend(t)
     bind_place(t, "park", "garden", "yard", "meadow", "beach")
-    t.bind(liking=t.pick(("drawing", "singing", "building towers", "looking at bugs", "making soup out of mud",
-                          "counting clouds", "jumping in puddles", "collecting stones")))  # fmt: skip
+    t.bind(
+        liking=t.pick(
+            (
+                "drawing",
+                "singing",
+                "building towers",
+                "looking at bugs",
+                "making soup out of mud",
+                "counting clouds",
+                "jumping in puddles",
+                "collecting stones",
+            )
+        )
+    )
     open_story(t, "{h.he} [loved|liked] {liking}[ more than anything|], but {h.he} had no one to do it with.")
     one_day(
         t,
@@ -191,7 +129,7 @@ def new_neighbor(t: Tale) -> None:
     t.say(
         "The next day, {h} brought {f} {h.food}. {f} took it and smiled a tiny smile.",
         "The next day, {h} tried again. {h.he} sat down near {f} and said nothing at all.",
-        "{h} did not give up. {h.he} left a note that said, \"Welcome!\"",
+        '{h} did not give up. {h.he} left a note that said, "Welcome!"',
     )
     t.say(
         "Then {h} saw something. {f} was {liking} {s1}!",
@@ -217,74 +155,16 @@ def new_neighbor(t: Tale) -> None:
     glad(t)
     close_story(
         t,
-        t.pick(("shy people need a little time", "a friend may be hiding behind a quiet face",
-                "it is worth it to try again")),
-        t.pick(("and {f} were best friends", "had someone to share everything with",
-                "always said hello to new neighbors")),
-    )  # fmt: skip
-
-
-TRAPS = (
-    ("strong", "got caught in a net", "bit through the net, one string at a time"),
-    ("strong", "had a sharp thorn in {f.his} foot", "pulled the thorn out with tiny hands"),
-    ("tall", "got {f.his} head stuck between two branches", "climbed up and pushed the branches apart"),
-    ("strong", "fell into a deep hole", "called all the neighbors, who built steps of stone"),
-)
-
-
-def small_helper(t: Tale) -> None:
-    """A big animal spares or mocks a small one, and is later saved by it."""
-    cast_animal(t, "h", gift="small")
-    gift, trap, rescue = t.pick(TRAPS)
-    cast_animal(t, "f", "she" if t.bound["h"].forms["he"] == "he" else "he", gift)
-    bind_place(t, "forest", "meadow")
-    t.bind(trap=trap, rescue=rescue)
-    open_story(t)
-    one_day(
-        t,
-        "{h} ran right into {f}, {a f.noun}.",
-        "{h} met {a f.noun} named {f}.",
-        "{f}, {a f.noun}, almost stepped on {h}.",
-    )
-    t.say(
-        '"You are so small," said {f}. "What can you do?" And {f.he} laughed.',
-        '"Please be careful," said {h}. "One day I may help you." {f} laughed. "You? You are so tiny!"',
-        '{f} looked down. "You are no bigger than an acorn," {f.he} said.',
-    )
-    t.say(
-        "{h} did not get angry. {h.he} only smiled and went home.",
-        '"Small friends can be good friends," {h} said.',
-        "That hurt a little, but {h} said nothing.",
-    )
-    t.turn()
-    t.say(
-        "A few days later, {f} {trap}. \"Help! Help!\" {f.he} cried.",
-        "Then {f} {trap}. {f.he} tried everything, but it was no use.",
-        "The next morning, {f} {trap}. No one was there to help.",
-    )
-    t.say(
-        "{h} heard it from far away and ran as fast as {h.he} could.",
-        "{h} heard the cry and came at once.",
-        "It was {h} who heard {f.him}.",
-    )
-    t.say('"Hold still," said {h}. "I will help you."', '"Do not be afraid," {h} said.', '"You came!" said {f}.')
-    t.say("{h} {rescue}.", "Bit by bit, {h} {rescue}.")
-    t.turn()
-    t.say("At last {f} was free!", "It took a long time, but then {f} was free.", "Soon {f} was free again.")
-    t.say(
-        '"I am sorry that I laughed at you," said {f}. "You are small, but your heart is big."',
-        '{f} lowered {f.his} head. "I was wrong about you," {f.he} said. "Thank you."',
-        '"You saved me," said {f}. "How can I thank you?" "Just be my friend," said {h}.',
-    )
-    t.say(
-        "{f} let {h} ride on {f.his} back all the way home.",
-        "They shared {h.food} and watched the sun go down.",
-        "They were friends from that day on.",
-    )
-    close_story(
-        t,
-        t.pick(("even the smallest can help", "it is not size that counts", "kindness always comes back")),
-        t.pick(("and {f} helped each other", "was never called too small again")),
+        t.pick(
+            (
+                "shy people need a little time",
+                "a friend may be hiding behind a quiet face",
+                "it is worth it to try again",
+            )
+        ),
+        t.pick(
+            ("and {f} were best friends", "had someone to share everything with", "always said hello to new neighbors")
+        ),
     )
 
 
@@ -323,7 +203,7 @@ def sick_friend(t: Tale) -> None:
     )
     t.turn()
     t.say(
-        'Then {h} had an idea. {h.he} {work}.',
+        "Then {h} had an idea. {h.he} {work}.",
         "{h} went home and {work}.",
         '"I know!" said {h}. So {h.he} {work}.',
     )
@@ -333,7 +213,7 @@ def sick_friend(t: Tale) -> None:
         "It took all [morning|afternoon].",
     )
     t.say(
-        "Then {h} went to {f}'s house. \"I brought you {cure},\" {h.he} said.",
+        'Then {h} went to {f}\'s house. "I brought you {cure}," {h.he} said.',
         '"Surprise!" said {h} at {f}\'s door. "I have {cure} for you."',
         "{h} walked to {f} with {cure}.",
     )
@@ -352,77 +232,10 @@ def sick_friend(t: Tale) -> None:
     )
     close_story(
         t,
-        t.pick(("a good friend is the best medicine", "small things can help a lot",
-                "friends take care of each other")),
+        t.pick(
+            ("a good friend is the best medicine", "small things can help a lot", "friends take care of each other")
+        ),
         t.pick(("and {f} took care of each other", "always visited friends who were sick")),
-    )  # fmt: skip
-
-
-LOADS = (
-    ("a giant pumpkin", "pumpkin", "to the kitchen", "It rolled like a wheel", "made pumpkin soup for everyone"),
-    ("a fallen tree", "tree", "off the path", "It slid away with a loud crack", "sat on it and ate their lunch"),
-    ("a huge turnip", "turnip", "out of the ground", "It came out with a loud pop", "cooked it in a big pot"),
-    ("a boat full of sand", "boat", "into the water", "It slid down the beach", "went for a ride in it"),
-    ("a cart stuck in the mud", "cart", "up the hill", "It came out with a wet smack", "rode down the hill in it"),
-    ("a big gray rock", "rock", "away from the door", "It tipped over and rolled away", "danced through the open door"),
-)
-
-
-def heavy_load(t: Tale) -> None:
-    """Something is too heavy for one, and for two; with the smallest helper it moves."""
-    cast_hero(t)
-    cast_friend(t)
-    load, bare, goal, moved, after = t.pick(LOADS)
-    cast_animal(t, "k", gift="small" if t.bound["h"].forms["kind"] not in ("mouse", "hedgehog") else "swim")
-    t.bind(load=load, bare=bare, goal=goal, moved=moved, after=after)
-    open_story(t, trait=t.pick(("strong", "proud", "busy", "stubborn", "cheerful")))
-    one_day(
-        t,
-        "{h} found {load}. {h.he} wanted to move it {goal}.",
-        "there was {load}, and {h} had to get it {goal}.",
-        "{h} saw {load}. \"I will get it {goal},\" {h.he} said.",
-    )
-    t.say(
-        "{h} pushed. {h} pulled. The {bare} did not move at all.",
-        '"One, two, three!" said {h}, and pushed hard. Nothing happened.',
-        "{h} pulled until {h.his} face was red. But the {bare} was too heavy.",
-    )
-    t.turn()
-    t.say(
-        'Then {f}, {a f.noun}, came by. "Shall I help you?" {f.he} asked.',
-        '{h} called {h.his} friend {f}. "Can you help me?"',
-        "{f}, {a f.noun}, saw it and came to help.",
-    )
-    t.say(
-        "They pushed together. The {bare} moved a tiny bit, but then it stopped.",
-        "Now there were two. They pulled and pulled, but it was not enough.",
-        '"Push!" said {h}. "I am pushing!" said {f}. The {bare} only shook a little.',
-    )
-    t.say(
-        'A {k.noun} named {k} came along. "Let me help too," said {k}.',
-        'Just then a tiny voice said, "I can help!" It was {k}, {a k.noun}.',
-    )
-    t.say(
-        '"You are too small," said {h}. "But you may try."',
-        '"You?" asked {f}, and laughed. But {h} said, "Every bit helps."',
-        '"Thank you," said {h}. "We need everyone."',
-    )
-    t.turn()
-    t.say(
-        "All three of them pushed. {moved}!",
-        "{h} pushed, {f} pushed, and {k} pushed. {moved}!",
-        '"One, two, three!" they called. {moved}!',
-    )
-    t.say(
-        '"We did it!" they [shouted|cried].',
-        "They cheered and fell down in the grass, laughing.",
-        '"{k} made the difference!" said {h}.',
-    )
-    t.say("Then they {after}.", "After that, they {after}.")
-    close_story(
-        t,
-        t.pick(("together we are strong", "many hands make work light", "even a little help can be enough")),
-        t.pick(("never said that someone was too small", "asked friends to help with hard things")),
     )
 
 
@@ -431,8 +244,19 @@ def new_bridge(t: Tale) -> None:
     cast_hero(t)
     cast_friend(t)
     cast_elder(t)
-    t.bind(over=t.pick(("who could jump farther", "whose turn it was", "the last cookie", "a blue crayon",
-                        "who was taller", "which game to play", "a shiny shell")))  # fmt: skip
+    t.bind(
+        over=t.pick(
+            (
+                "who could jump farther",
+                "whose turn it was",
+                "the last cookie",
+                "a blue crayon",
+                "who was taller",
+                "which game to play",
+                "a shiny shell",
+            )
+        )
+    )
     t.bind(build=t.pick(("a tree house", "a sand castle", "a snowman", "a fort of pillows", "a little raft")))
     open_story(t, "{h.he} and {f}, {a f.noun}, did everything together.")
     one_day(
@@ -467,13 +291,14 @@ def new_bridge(t: Tale) -> None:
     t.turn()
     t.say(
         "So {h} went to {f}'s house. Halfway there, {h.he} met {f}, who was coming to {h.him}!",
-        '{h} ran to {f}. "I am sorry," {h.he} said.',
+        "{h} ran all the way to {f}. They looked at each other.",
         "{h} knocked at {f}'s door. {f} opened it at once.",
     )
     t.say(
         '"I am sorry," they both said at the same time, and then they laughed.',
-        '"I am sorry too," said {f}. "I missed you."',
-        '"Let us never fight about such a small thing again," said {f}.',
+        '"I am sorry," said {h}. "I am sorry too," said {f}. "I missed you."',
+        '"I was wrong," said {h}. "I missed you." "I missed you too," said {f}.',
+        '"I am sorry," said {h}. "Let us never fight about such a small thing again," said {f}.',
     )
     t.say(
         "Together they built {build}, and it was the best one ever.",
@@ -482,10 +307,66 @@ def new_bridge(t: Tale) -> None:
     )
     close_story(
         t,
-        t.pick(("saying sorry can fix a lot", "a friend is worth more than being right",
-                "it is brave to say sorry first")),
+        t.pick(
+            ("saying sorry can fix a lot", "a friend is worth more than being right", "it is brave to say sorry first")
+        ),
         t.pick(("and {f} always made up quickly", "was quick to say sorry")),
-    )  # fmt: skip
+    )
 
 
-PLOTS = (lost_baby, rainy_day, new_neighbor, small_helper, sick_friend, heavy_load, new_bridge)
+def sharing(t: Tale) -> None:
+    """The hero will not share, finds that alone is no fun, and shares after all."""
+    cast_hero(t)
+    cast_friend(t)
+    bind_place(t, "park", "garden", "yard", "meadow")
+    bind_toy(t)
+    open_story(t, trait=t.pick(("proud", "stubborn", "clever", "lively")))
+    one_day(
+        t,
+        "{h} got {a o} [for {h.his} birthday|as a present]. {h.he} took it to {p}.",
+        "{h} went to {p} with {a o}. It was brand new.",
+        "{h} brought {h.his} {o} to {p}. It was a present from {h.his} uncle.",
+    )
+    t.say(
+        '{f} the {f.kind} saw it and asked, "Can I play with it too?"',
+        '{h.his} friend {f} came over. "What a lovely {o.kind}! May I try it?" {f.he} asked.',
+        '"Please, may I have a turn?" asked {f}, a {f.noun}.',
+    )
+    t.say(
+        '"No!" said {h}. "It is mine!"',
+        '{h} held the {o.kind} tight. "No, it is only for me," {h.he} said.',
+        '"No," said {h}. "You might break it."',
+    )
+    t.say("{f} looked sad and walked away.", "{f} hung {f.his} head and left.", "So {f} went away [slowly|quietly].")
+    t.turn()
+    t.say(
+        "{h} played with the {o.kind} alone. But [soon it was boring|it was not much fun].",
+        "Now {h} had the {o.kind} all to {h.himself}. But there was no one to laugh with.",
+        "{h} sat {s1} with the {o.kind}. It was very quiet, and {h.he} felt lonely.",
+    )
+    t.say(
+        '"[It is no fun to play alone|I was not kind to {f}]," {h} thought.',
+        "{h} looked at {f}, who sat {s2} all alone. {h.he} felt bad.",
+        "Then {h} remembered how sad {f} had looked.",
+    )
+    t.say(
+        '{h} ran to {f}. "I am sorry," {h.he} said. "Let us play together."',
+        '{h.he} went to {f} and held out the {o.kind}. "You can go first," {h.he} said.',
+        '"I am sorry, {f}," said {h}. "Do you want to share my {o.kind}?"',
+    )
+    t.turn()
+    t.say('"Yes!" said {f}.', "{f} smiled.", '"I would love to!" said {f}.')
+    t.say(
+        "They took turns and laughed all afternoon.",
+        "Together they made up a new game with the {o.kind}.",
+        "They played with the {o} until it was time to go home.",
+    )
+    glad(t, t.pick(("h", "f")))
+    close_story(
+        t,
+        t.pick(("sharing makes everything more fun", "a toy is better with a friend", "sharing is better than having")),
+        t.pick(("always shared {h.his} toys", "and {f} shared everything", "was glad to share")),
+    )
+
+
+PLOTS = (rainy_day, new_neighbor, sick_friend, new_bridge, sharing)

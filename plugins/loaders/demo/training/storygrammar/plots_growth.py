@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots about growing: learning a skill, facing a fear, a race, a garden, a wish, a promise not kept."""
+"""Plots about growing: learning a skill, facing a fear, a race, a garden."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ def learn_skill(t: Tale) -> None:
     t.bind(skill=skill, doing=doing, wrong=wrong, advice=advice, done=done)
     open_story(
         t,
-        t.pick((
-            "More than anything, {h.he} wanted to {skill}.",
-            "{h} had one big wish: {h.he} wanted to {skill}.",
-            "{h.he} wished that {h.he} could {skill}.",
-        )),
-    )  # fmt: skip
+        t.pick(
+            (
+                "More than anything, {h.he} wanted to {skill}.",
+                "{h} had one big wish: {h.he} wanted to {skill}.",
+                "{h.he} wished that {h.he} could {skill}.",
+            )
+        ),
+    )
     one_day(
         t,
         "{h} tried to {skill}. But {wrong}.",
@@ -92,10 +94,15 @@ def learn_skill(t: Tale) -> None:
         thank(t, "g")
     close_story(
         t,
-        t.pick(("you get better when you practice", "hard things get easier if you do not give up",
-                "it is fine to be bad at something at first")),
+        t.pick(
+            (
+                "you get better when you practice",
+                "hard things get easier if you do not give up",
+                "it is fine to be bad at something at first",
+            )
+        ),
         t.pick(("loved {doing}", "practiced every day", "helped others who wanted to {skill}")),
-    )  # fmt: skip
+    )
 
 
 def face_fear(t: Tale) -> None:
@@ -115,7 +122,7 @@ def face_fear(t: Tale) -> None:
         "{h} [was so scared that {h.he} could not move|shook like a leaf]. Then {h.he} called for {e}.",
         "{h.his} heart went thump, thump, thump. {h.he} ran to find {e}.",
     )
-    t.say('"What is it?" asked {e}.', '"You look pale. What happened?" {e} asked.', '{e} held {h.him} close.')
+    t.say('"What is it?" asked {e}.', '"You look pale. What happened?" {e} asked.', "{e} held {h.him} close.")
     t.say(
         '"There is a monster!" said {h}.',
         '"I think there is something bad in there," {h} whispered.',
@@ -146,10 +153,15 @@ def face_fear(t: Tale) -> None:
     t.maybe(0.5, '"I was brave!" said {h}.', '"You were very brave," said {e}.', "{h} slept well that night.")
     close_story(
         t,
-        t.pick(("things are less scary when you look at them", "being brave means to try even when you are afraid",
-                "most monsters are very small in the light")),
+        t.pick(
+            (
+                "things are less scary when you look at them",
+                "being brave means to try even when you are afraid",
+                "most monsters are very small in the light",
+            )
+        ),
         t.pick(("was not afraid of {fear}", "took a light and looked when {h.he} was scared")),
-    )  # fmt: skip
+    )
 
 
 def race(t: Tale) -> None:
@@ -162,7 +174,7 @@ def race(t: Tale) -> None:
     open_story(t, trait=t.pick(("patient", "slow", "careful", "quiet", "calm")))
     t.say(
         "{h} had a neighbor, {a f.noun} named {f}, who was very fast[ and very proud|].",
-        "{a f.noun} named {f} lived nearby. {f.he} liked to say, \"I am the fastest of all!\"",
+        '{a f.noun} named {f} lived nearby. {f.he} liked to say, "I am the fastest of all!"',
         "Nearby lived {f}, {a f.noun}. Nobody ran faster than {f}.",
     )
     one_day(
@@ -180,12 +192,12 @@ def race(t: Tale) -> None:
     )
     if kind_end:
         t.say(
-            "Suddenly {f} tripped over a root and fell. \"Ouch! My leg!\" {f.he} cried.",
+            'Suddenly {f} tripped over a root and fell. "Ouch! My leg!" {f.he} cried.',
             "But then {f} slipped on wet leaves and hurt {f.his} leg.",
             "Near the end, {f} fell into a muddy hole and could not get out.",
         )
         t.say(
-            "{h} could win now! But {h.he} stopped. \"Are you hurt?\" {h.he} asked.",
+            '{h} could win now! But {h.he} stopped. "Are you hurt?" {h.he} asked.',
             "{h} saw it. {h.he} forgot about the race and ran to help.",
             "{h} looked at {goal}, and then at {f}. {h.he} stopped to help.",
         )
@@ -209,7 +221,7 @@ def race(t: Tale) -> None:
         )
         t.say(
             "But {h} went on, step by step. {h.he} did not stop once.",
-            "{h} was tired, but {h.he} told {h.himself}, \"One more step. And one more.\"",
+            '{h} was tired, but {h.he} told {h.himself}, "One more step. And one more."',
             "{h} went past {f} without a sound.",
         )
         t.turn()
@@ -231,12 +243,21 @@ def garden(t: Tale) -> None:
     """A seed, impatience, care, and a harvest big enough to share."""
     cast_hero(t)
     cast_elder(t)
-    plant, crop = t.pick((
-        ("bean", "long green beans"), ("pumpkin", "a huge orange pumpkin"), ("sunflower", "a flower as tall as a house"),
-        ("tomato", "round red tomatoes"), ("strawberry", "sweet red strawberries"), ("carrot", "crisp orange carrots"),
-        ("melon", "a melon as big as a drum"), ("pea", "fat green peas"),
-    ))  # fmt: skip
-    t.bind(plant=plant, crop=crop, spot=t.pick(("by the fence", "behind the house", "in a sunny corner", "in a big pot")))
+    plant, crop = t.pick(
+        (
+            ("bean", "long green beans"),
+            ("pumpkin", "a huge orange pumpkin"),
+            ("sunflower", "a flower as tall as a house"),
+            ("tomato", "round red tomatoes"),
+            ("strawberry", "sweet red strawberries"),
+            ("carrot", "crisp orange carrots"),
+            ("melon", "a melon as big as a drum"),
+            ("pea", "fat green peas"),
+        )
+    )
+    t.bind(
+        plant=plant, crop=crop, spot=t.pick(("by the fence", "behind the house", "in a sunny corner", "in a big pot"))
+    )
     open_story(t)
     one_day(
         t,
@@ -297,143 +318,4 @@ def garden(t: Tale) -> None:
     )
 
 
-# (what it is, how it is found)
-MAGIC = (
-    ("magic stone", "a stone that glowed like the moon"),
-    ("magic lamp", "an old lamp covered with dust"),
-    ("magic feather", "a feather that shone in all colors"),
-    ("magic shell", "a shell that hummed a tune"),
-    ("magic coin", "a coin that was warm like a hand"),
-)
-# (wish, what goes right, what goes wrong)
-WISHES = (
-    ("to be as tall as a tree", "{h} grew and grew until {h.he} could touch the clouds",
-     "{h.he} was too big for {h.his} own bed, and all {h.his} friends ran away"),
-    ("for a mountain of candy", "candy fell from the sky until it was as high as a house",
-     "{h.he} ate so much that {h.his} tummy hurt, and {h.he} could not get to the door"),
-    ("that it would never be night", "the sun stayed high up in the sky",
-     "nobody could sleep, and even the flowers looked tired"),
-    ("to be invisible", "{h} looked down and could not see {h.his} own feet",
-     "nobody could see {h.him}, and nobody said hello or played with {h.him}"),
-    ("that everything {h.he} touched would turn to gold", "the chair turned to gold, and then the table",
-     "{h.his} bread turned to gold too, and {h.he} could not eat it"),
-    ("to have no one tell {h.him} what to do", "everyone went away, and the house was quiet",
-     "there was no one to cook, to read a story, or to say good night"),
-)  # fmt: skip
-
-
-def magic_wish(t: Tale) -> None:
-    """A wish comes true, turns out badly, and is wished away again."""
-    cast_hero(t, 0.7)
-    bind_place(t)
-    magic, looks = t.pick(MAGIC)
-    wish, right, wrong = t.pick(WISHES)
-    t.bind(m=magic, looks=looks, wish=wish, right=right, wrong=wrong, bare=magic.split()[1])
-    open_story(t)
-    one_day(
-        t,
-        "{h} found {looks} {s1}.",
-        "{h} was playing {p.at}. There, {s1}, {h.he} saw {looks}.",
-        "{h} walked to {p} and found {looks}.",
-    )
-    t.say(
-        '"I am a {m}," said a tiny voice. "You have [one wish|a wish]."',
-        "When {h} picked it up, a voice said, \"Make a wish!\"",
-        "It was a {m}! {h} knew about such things from stories. {h.he} could make a wish.",
-    )
-    t.say("{h} wished {wish}.", "{h} did not think for long. {h.he} wished {wish}.", "So {h} closed {h.his} eyes and wished {wish}.")  # fmt: skip
-    t.turn()
-    t.say("At once, {right}.", "Puff! {right}.", "The {bare} grew warm, and then {right}.")
-    t.say('"This is great!" said {h}.', "At first, it was a lot of fun.", "{h} laughed with joy.")
-    t.say("But soon {wrong}.", "But then {wrong}.", "It was not fun for long. {wrong}.")
-    sad(t)
-    t.turn()
-    t.say(
-        '"I do not want this anymore," {h} said to the {bare}. "Please make it like before."',
-        "{h} took the {m} again. \"Please take my wish back,\" {h.he} said.",
-        '"This was a bad wish," said {h}. {h.he} held the {bare} tight and wished for everything to be as it was.',
-    )
-    t.say(
-        "The {bare} blinked once, and all was as before.",
-        "There was a soft sound, and the wish was gone.",
-        '"Now you know," said the {bare}, and everything was like before.',
-    )
-    t.say(
-        "{h} ran home and hugged everyone.",
-        "{h} put the {bare} back {s1} and went home.",
-        "{h} was so glad that {h.he} danced all the way home.",
-    )
-    close_story(
-        t,
-        t.pick(("you should think before you wish", "the things you have are good", "more is not always better")),
-        t.pick(("was happy with what {h.he} had", "thought well before making a wish")),
-    )
-
-
-RULES = (
-    ("not to touch the cake before dinner", "take a bite of the cake", "the whole cake fell on the floor",
-     "They baked a new cake together"),
-    ("not to go past the gate alone", "go past the gate", "the path turned and turned until {h.he} was lost",
-     "They walked home hand in hand"),
-    ("not to open the big brown box", "open the box", "a hundred little balls rolled out and bounced all over the house",
-     "They picked up every ball together"),
-    ("not to play near the mud", "play in the mud", "{h.he} sank in up to {h.his} knees and lost a shoe",
-     "They washed off all the mud together"),
-    ("not to feed cookies to the goat", "give the goat a cookie", "the goat wanted more and ate {h.his} hat",
-     "They led the goat back to the barn together"),
-    ("not to turn the handle of the old machine", "turn the handle", "soap bubbles filled the whole room",
-     "They opened all the windows and let the bubbles fly away"),
-)  # fmt: skip
-
-
-def broken_rule(t: Tale) -> None:
-    """The hero is told not to do something, does it, and is sorry for what happens."""
-    cast_hero(t, 0.75)
-    cast_elder(t)
-    rule, deed, result, mended = t.pick(RULES)
-    t.bind(rule=rule, deed=deed, result=result, mended=mended)
-    open_story(t, trait=t.pick(("curious", "lively", "impatient", "clever", "bold")))
-    one_day(
-        t,
-        "{e} told {h} {rule}.",
-        '{e} had to go out for a while. "Please be good," {e.he} said, and told {h} {rule}.',
-        "{e} went to see a neighbor. Before that, {e.he} told {h} {rule}.",
-    )
-    t.say('"I will be good," said {h}.', '"Yes, {e.call}," said {h}.', "{h} nodded, but {h.he} was only half listening.")
-    t.turn()
-    t.say(
-        "But as soon as {h} was alone, {h.he} wanted to {deed}.",
-        'After a while, {h} thought, "Nobody will know if I {deed}."',
-        "{h} waited and waited. It was so hard not to {deed}!",
-    )
-    t.say(
-        "So {h.he} did it. And then {result}!",
-        '"Just this once," {h} said, and did it. Suddenly {result}!',
-        "{h} looked left and right, and then {h.he} did it. At once, {result}!",
-    )
-    t.say('"Oh no! What have I done?" cried {h}.', "{h} was scared.", '"Help!" cried {h}. "{e.call}!"')
-    t.turn()
-    t.say(
-        "{e} heard the noise and came running. \"What happened?\" {e.he} asked.",
-        "Soon {e} came back and saw it all.",
-        "Luckily, {e} was not far away.",
-    )
-    t.say(
-        '"I am sorry," said {h}. "I did not listen to you."',
-        '{h} hung {h.his} head. "I should have listened," {h.he} said.',
-        '"It was my fault, {e.call}," said {h}. "I am so sorry."',
-    )
-    t.say(
-        '{e} was not happy, but {e.he} hugged {h.him}. "Now you know why I said it," {e.he} said.',
-        '"I am glad that you are not hurt," said {e}.',
-        '"Thank you for saying sorry," said {e}. "Will you listen next time?" {h} nodded.',
-    )
-    t.say("{mended}.")
-    close_story(
-        t,
-        t.pick(("rules are there for a reason", "it is good to listen", "it is wise to do what you promised")),
-        t.pick(("listened to {e}", "thought twice before breaking a rule", "kept {h.his} promises")),
-    )
-
-
-PLOTS = (learn_skill, face_fear, race, garden, magic_wish, broken_rule)
+PLOTS = (learn_skill, face_fear, race, garden)
