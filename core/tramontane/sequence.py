@@ -49,9 +49,9 @@ class Sequence:
     computed: int = 0
     """Tokens launched: their keys and values are in the cache once the steps in flight are done."""
     pending: int = 0
-    """1 while the latest sampled token has not been read by the host, else 0."""
+    """Sampled tokens that the host has not read: at most 1 when a step is planned."""
     source: int = -1
-    """Sample index of the pending token in the step before."""
+    """Sample index of the pending token in the step before the one that is planned."""
     in_flight: int = 0
     """Launched steps, not retired, that have a row of this sequence."""
     cached_tokens: int = 0
@@ -59,6 +59,8 @@ class Sequence:
     preemptions: int = 0
     collected: list[Any] = field(factory=list)
     """Outputs of a task, or prompt log-probabilities, gathered over chunks."""
+    held: list[Sequence] = field(factory=list)
+    """The request's further choices, while they wait for this one to compute the prompt."""
     answered: bool = False
     """A delta was sent."""
 

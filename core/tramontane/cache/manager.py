@@ -114,6 +114,7 @@ class CacheManager:
         self._forgetful = [(index, group) for index, group in enumerate(layout.groups) if group.forgets]
         self._lasting = [index for index, group in enumerate(layout.groups) if not group.forgets]
         self._slots = list(range(max_seqs - 1, -1, -1))
+        self.no_hit = Hit(0, ((),) * len(self._sizes))
 
     @property
     def free_slots(self) -> int:
@@ -132,7 +133,7 @@ class CacheManager:
     def lookup(self, holding: Holding) -> Hit:
         """The longest prefix, short of the last known token, that every group still has. Holds nothing yet."""
         if not self.prefix_cache:
-            return Hit(0, tuple(() for _ in self._sizes))
+            return self.no_hit
         if holding.generation != self.hasher.generation:
             holding.root, holding.generation = self.hasher.root(holding.salt), self.hasher.generation
             holding.keys.clear()

@@ -12,16 +12,22 @@ if TYPE_CHECKING:
     from tramontane.engine.runner import Pending as Pending
     from tramontane.engine.runner import Runner as Runner
     from tramontane.engine.runner import StepResult as StepResult
+    from tramontane.engine.sinks import AsyncSink as AsyncSink
+    from tramontane.engine.sinks import QueueSink as QueueSink
+    from tramontane.engine.sinks import Sink as Sink
     from tramontane.engine.stats import EngineStats as EngineStats
     from tramontane.engine.thread import EngineThread as EngineThread
 
 _HOMES = {
+    "AsyncSink": "sinks",
     "EngineConfig": "config",
     "EngineCore": "core",
     "EngineStats": "stats",
     "EngineThread": "thread",
     "Pending": "runner",
+    "QueueSink": "sinks",
     "Runner": "runner",
+    "Sink": "sinks",
     "StepResult": "runner",
 }
 

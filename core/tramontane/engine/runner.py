@@ -22,6 +22,8 @@ class StepResult:
     """Sample index -> log-probabilities, for the rows whose request asked for them."""
     prompt_logprobs: dict[int, list[TokenLogprobs]] = field(factory=dict)
     """Row index -> log-probabilities of the prompt tokens that follow each token of the row (``Row.targets``)."""
+    faults: dict[int, str] = field(factory=dict)
+    """Sample index -> why this row's sampling failed; that request ends with an error, the others go on."""
     outputs: dict[int, Any] = field(factory=dict)
     """Row index -> for task ``LOGITS`` a float32 array [count, vocab]; for task ``EMBED`` the float32 array [hidden] in
     the row that ends the prompt (pooling over chunks is the runner's business)."""

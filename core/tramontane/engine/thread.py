@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An engine core in a thread of its own, and the thread-safe way in and out.
+
+Everything that touches the core happens in that thread, between steps. One step's deltas reach each event loop in one
+call, however many requests it serves. No exception ends the loop: a sink that fails loses its request, a step that
+fails ends its requests, a fault in the bookkeeping ends all requests and begins anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+from weakref import WeakSet
+
+from tramontane.engine.core import EngineCore, describe
+from tramontane.engine.sinks import Sink
+from tramontane.engine.stats import EngineStats
+from tramontane.errors import EngineClosedError, RequestError
+from tramontane.requests import Delta, EngineRequest, FinishReason
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+#: Seconds between two offers of the interpreter lock. With the interpreter's default of 5 ms, one busy Python thread
+#: makes every step wait that long.
+SWITCH_INTERVAL = 1e-4
+#: Seconds that interpreter exit waits for a step to end.
+EXIT_PATIENCE = 10.0
+
+_open: WeakSet[EngineThread] = WeakSet()
+
+
+class EngineThread:
+    """Runs an engine core in a background thread until closed.
+
+    Args:
+        core: The engine; nobody else may use it from now on.
+        name: The thread's name.
+    """
+
+    def __init__(self, core: EngineCore, name: str = "tramontane-engine") -> None:
+        self._core = core
+        self._commands: deque[Callable[[], None]] = deque()
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._sinks: dict[str, Sink] = {}
+        self._closed = False
+        self._drain = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
+        _open.add(self)
+        self._thread.start()
+
+    # --- called from any thread ---------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether requests are refused."""
+        return self._closed
+
+    @property
+    def max_len(self) -> int:
+        """Most tokens of a sequence, by the model and by the cache."""
+        return self._core.max_len
+
+    def submit(self, request: EngineRequest, sink: Sink) -> None:
+        """Queue a request; its deltas go to ``sink``.
+
+        Raises:
+            RequestError: The request can never run, or its id is being served.
+            EngineClosedError: The engine was closed.
+        """
+        self._core.check(request)
+        with self._lock:
+            if self._closed:
+                raise EngineClosedError("the engine is closed and takes no requests")
+            if request.id in self._sinks:
+                raise RequestError(f"a request with id {request.id!r} is being served already")
+            self._sinks[request.id] = sink
+            self._commands.append(lambda: self._add(request))
+        self._wake.set()
+
+    def abort(self, request_id: str, index: int | None = None) -> None:
+        """End a request, or one of its choices; its sink gets a last delta. Unknown ids are no error."""
+        self._commands.append(lambda: self._core.abort(request_id, index))
+        self._wake.set()
+
+    def call(self, function: Callable[[EngineCore], Result]) -> Future[Result]:
+        """Run a function on the core between two steps.
+
+        Raises:
+            EngineClosedError: The engine was closed.
+        """
+        future: Future[Result] = Future()
+
+        def command() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function(self._core))
+                except Exception as error:
+                    future.set_exception(error)
+
+        with self._lock:
+            if self._closed:
+                raise EngineClosedError("the engine is closed")
+            self._commands.append(command)
+        self._wake.set()
+        return future
+
+    def stats(self) -> EngineStats:
+        """How the engine is doing, as of about now."""
+        return self._core.stats()
+
+    def close(self, drain: bool = False, timeout: float | None = None) -> None:
+        """Refuse new requests, end the thread and wait for it. May be called again.
+
+        Args:
+            drain: Whether requests that are being served are served to their end; else they are canceled.
+            timeout: Most seconds to wait for the thread.
+        """
+        with self._lock:
+            self._drain = drain
+            self._closed = True
+        self._wake.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    # --- the thread ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        core = self._core
+        while True:
+            self._obey()
+            if self._closed and not self._drain:
+                core.abort_all()
+            if core.has_work:
+                self._deliver(self._step())
+                continue
+            with self._lock:
+                if self._closed and not self._commands:
+                    return
+            self._wake.wait()
+            self._wake.clear()
+
+    def _obey(self) -> None:
+        while self._commands:
+            command = self._commands.popleft()
+            try:
+                command()
+            except Exception:
+                log.exception("a command to the engine failed")
+
+    def _add(self, request: EngineRequest) -> None:
+        try:
+            self._core.add(request)
+        except Exception as error:
+            log.exception("request %s was not taken", request.id)
+            text, choices = describe(error), range(request.sampling.n)
+            self._deliver([
+                Delta(request_id=request.id, index=index, finish_reason=FinishReason.ERROR, error=text)
+                for index in choices
+            ])  # fmt: skip
+
+    def _step(self) -> list[Delta]:
+        try:
+            return self._core.next_deltas()
+        except BaseException as error:  # a plugin's SystemExit must not end the thread silently
+            return self._core.recover(error)
+
+    def _deliver(self, deltas: list[Delta]) -> None:
+        """Hand one step's deltas to their sinks, one call per event loop."""
+        batches: dict[str, list[Delta]] = {}
+        for delta in deltas:
+            batches.setdefault(delta.request_id, []).append(delta)
+        loops: dict[asyncio.AbstractEventLoop, list[tuple[Sink, list[Delta]]]] = {}
+        for request_id, batch in batches.items():
+            sink = self._sinks.get(request_id)
+            if sink is None:
+                continue
+            if not self._core.serves(request_id):
+                with self._lock:
+                    del self._sinks[request_id]
+            if sink.loop is not None:
+                loops.setdefault(sink.loop, []).append((sink, batch))
+            else:
+                self._put(sink, batch)
+        for loop, mail in loops.items():
+            self._post(loop, mail)
+
+    def _put(self, sink: Sink, batch: list[Delta]) -> None:
+        try:
+            sink.put(batch)
+        except Exception:
+            log.exception("the receiver of request %s failed; the request ends", batch[0].request_id)
+            self._core.abort(batch[0].request_id)
+
+    def _post(self, loop: asyncio.AbstractEventLoop, mail: list[tuple[Sink, list[Delta]]]) -> None:
+        try:
+            loop.call_soon_threadsafe(_put_all, mail)
+        except RuntimeError:  # the loop is closed, and with it all who listened
+            for _, batch in mail:
+                self._core.abort(batch[0].request_id)
+
+
+def _put_all(mail: list[tuple[Sink, list[Delta]]]) -> None:
+    """Runs in the event loop."""
+    for sink, batch in mail:
+        try:
+            sink.put(batch)
+        except Exception:
+            log.exception("the receiver of request %s failed", batch[0].request_id)
+
+
+@atexit.register
+def _close_all() -> None:
+    """Threads that outlive the interpreter crash in native code: end them first."""
+    for engine in list(_open):
+        engine.close(timeout=EXIT_PATIENCE)
