@@ -14,9 +14,9 @@ from attrs.validators import in_
 from torch import Tensor
 
 from tramontane.errors import PlanError
-from tramontane.schemes.base import Field, Fields, Scheme, Shape, make_field, take
+from tramontane.schemes.base import Field, Fields, Scheme, Shape, make_field
 from tramontane.schemes.packing import bytes_per_block, codes_per_block, pack, packed_size, unpack
-from tramontane.tensors import Axis, AxisRanges
+from tramontane.tensors import Axis, AxisRanges, take
 
 _ZEROS = ("none", "int", "float", "offset")
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tramontane.checkpoint.refs import MemoryTensor
 from tramontane.errors import CheckpointError, PlanError
-from tramontane.tensors import AXES, Axis, AxisRanges, Ranges, TensorDecl, indices, length, read
+from tramontane.tensors import AXES, Axis, AxisRanges, Ranges, TensorDecl, length, read, take
 
 Shape = tuple[int, ...]
 """Logical shape of a weight: ``(O, I)``, or ``(X, O, I)`` for stacked experts."""
@@ -203,15 +203,3 @@ def sliced_shape(shape: Shape, ranges: AxisRanges) -> Shape:
     """Logical shape of a slice."""
     names = AXES[-len(shape) :]
     return tuple(length(ranges[name]) if name in ranges else size for name, size in zip(names, shape, strict=True))
-
-
-def take(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
-    """``index_select`` for every dtype; torch has none for 8-bit floats."""
-    if tensor.is_floating_point() and tensor.dtype.itemsize == 1:
-        return tensor.view(torch.uint8).index_select(dim, index).view(tensor.dtype)
-    return tensor.index_select(dim, index)
-
-
-def range_index(ranges: Ranges, device: torch.device | None = None) -> Tensor:
-    """Positions named by ranges, on a device."""
-    return indices(ranges).to(device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tramontane.tensors.axes import AXES, Axis, TensorDecl
 from tramontane.tensors.ranges import AxisRanges, Range, Ranges, compose, indices, length, merge, whole
-from tramontane.tensors.reading import TensorRead, plan_read, read
+from tramontane.tensors.reading import TensorRead, plan_read, read, take
 from tramontane.tensors.shard import Shard
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "merge",
     "plan_read",
     "read",
+    "take",
     "whole",
 ]

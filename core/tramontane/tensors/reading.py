@@ -108,3 +108,10 @@ def plan_read(ref: TensorRef, decl: TensorDecl, ranges: AxisRanges) -> TensorRea
 def read(ref: TensorRef, decl: TensorDecl, ranges: AxisRanges | None = None, out: Tensor | None = None) -> Tensor:
     """Plan and read in one call; see :func:`plan_read` and :meth:`TensorRead.run`."""
     return plan_read(ref, decl, ranges or {}).run(out)
+
+
+def take(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
+    """``index_select`` for every dtype; torch has none for 8-bit floats."""
+    if tensor.is_floating_point() and tensor.dtype.itemsize == 1:
+        return tensor.view(torch.uint8).index_select(dim, index).view(tensor.dtype)
+    return tensor.index_select(dim, index)
