@@ -18,15 +18,15 @@ from attrs import define, field, frozen
 
 from tramontane import hub
 from tramontane.backends.base import Backend
-from tramontane.build import Blueprint, Builder, ModelPlan
+from tramontane.build import Blueprint, Builder
 from tramontane.build.budget import MemoryPlan, budget_blocks, megabytes
 from tramontane.build.fill import fill_weights
-from tramontane.build.names import NameMap, name_map
-from tramontane.build.plan import make_plan
+from tramontane.build.plan import ModelPlan, make_plan
+from tramontane.build.sources import Sources
 from tramontane.cache.spec import CacheLayout, plan_layout
 from tramontane.chat import ChatTemplate
 from tramontane.checkpoint import Checkpoint, OpenOptions
-from tramontane.config import read_config
+from tramontane.config import parse_dtype, read_config, read_dtype
 from tramontane.engine import EngineConfig
 from tramontane.errors import CaptureRefused, CheckpointError, ConfigError, PlanError
 from tramontane.ops import Op, Runtime, TakeRows
@@ -42,9 +42,6 @@ from tramontane.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
-          "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}  # fmt: skip
-"""Names that ``dtype`` and ``kv_dtype`` may have."""
 DEFAULT_MAX_MODEL_LEN = 32_768
 """A model trained on more is served up to this unless ``max_model_len`` asks for more."""
 
@@ -163,7 +160,6 @@ class Design:
     config: Any
     model: Model
     blueprint: Blueprint
-    names: NameMap
     max_model_len: int
     layout: CacheLayout
 
@@ -175,12 +171,11 @@ def design(checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins, backe
     config = read_config(resolve(architecture.config, architecture), checkpoint.config, where)
     length = _max_model_len(config, options)
     dtype = _dtype(options.dtype, checkpoint, backend)
-    cache_dtype = dtype if options.kv_dtype == "auto" else _named_dtype(options.kv_dtype, "kv_dtype")
+    cache_dtype = dtype if options.kv_dtype == "auto" else parse_dtype(options.kv_dtype)
     blueprint = Blueprint(Runtime(backend.device), dtype, cache_dtype, length)
     model = resolve(architecture.model, architecture)(config, Builder(blueprint))
     layout = plan_layout({name: slot.spec for name, slot in blueprint.caches.items()}, options.engine.block_tokens)
-    names = name_map(architecture, checkpoint)
-    return Design(architecture, config, model, blueprint, names, length, layout)
+    return Design(architecture, config, model, blueprint, length, layout)
 
 
 def choose_backend(options: LoadOptions, plugins: Plugins) -> Backend:
@@ -210,7 +205,8 @@ def _build(
     made = design(checkpoint, options, plugins, backend)
     blueprint, model = made.blueprint, made.model
     take = Builder(blueprint).op(TakeRows())
-    plan = make_plan(made.names, blueprint, checkpoint, options.quant, plugins)
+    plan = make_plan(made.architecture.name, blueprint, Sources(checkpoint, blueprint.tied), checkpoint)
+    plan, _ = plugins.decisions.transform_plan(plan)
     fill_weights(plan, blueprint, backend, progress)
     kernels = _candidates(backend, plugins)
     for bound in blueprint.ops:
@@ -244,19 +240,12 @@ def _max_model_len(config: Any, options: LoadOptions) -> int:
     return min(trained or DEFAULT_MAX_MODEL_LEN, DEFAULT_MAX_MODEL_LEN)
 
 
-def _named_dtype(name: str, what: str) -> torch.dtype:
-    if name not in DTYPES:
-        raise ConfigError(f"{what} {name!r} is not known", hint=f"known: auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
 def _dtype(asked: str, checkpoint: Checkpoint, backend: Backend) -> torch.dtype:
     if asked != "auto":
-        return _named_dtype(asked, "dtype")
-    stated = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")
-    stored = DTYPES.get(str(stated).removeprefix("torch."))
+        return parse_dtype(asked)
+    stored = read_dtype(checkpoint.config)
     if stored is None:
-        floats = [ref.dtype for ref in checkpoint.tensors.values() if ref.dtype in DTYPES.values()]
+        floats = [ref.dtype for ref in checkpoint.tensors.values() if ref.dtype.is_floating_point]
         stored = max(set(floats), key=floats.count, default=torch.bfloat16)
     return backend.choose_dtype(stored)
 

@@ -9,6 +9,8 @@ Legend: T tokens, L logit rows, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -23,7 +25,7 @@ from tramontane.cache.spec import CacheLayout
 from tramontane.engine.runner import StepResult
 from tramontane.ops import BoundOp
 from tramontane.prepare import BatchBuffers
-from tramontane.requests import Task
+from tramontane.requests import EngineRequest, Task
 from tramontane.sampler import Sampler
 from tramontane.sequence import Row, StepPlan
 from tramontane.sequence import Sequence as Running
@@ -76,6 +78,7 @@ class ModelRunner:
     states: StateStore | None = None
     program: Runnable | None = None
     """The captured body; ``None`` runs the model's own code."""
+    _salt: bytes = field(factory=lambda: os.urandom(16), init=False, repr=False)
     _previous: Tensor | None = field(default=None, init=False, repr=False)
 
     def started(self, sequence: Running) -> None:
@@ -84,9 +87,16 @@ class ModelRunner:
             request = sequence.request
             self.sampler.start(
                 sequence.slot, sequence.tokens[: sequence.prompt_len], request.sampling,
-                seed=request.sampling.seed if request.sampling.seed is not None else request.seed, index=sequence.index,
+                seed=self._seed(request), index=sequence.index,
                 output_ids=sequence.tokens[sequence.prompt_len :], eos_ids=request.eos_token_ids,
             )  # fmt: skip
+
+    def _seed(self, request: EngineRequest) -> int:
+        """The request's seed, or one of its own that is the same whenever the request begins again."""
+        if request.sampling.seed is not None:
+            return request.sampling.seed
+        digest = hashlib.blake2b(request.id.encode(), key=self._salt, digest_size=8).digest()
+        return int.from_bytes(digest, "little")
 
     def dropped(self, sequence: Running) -> None:
         """Forget a sequence."""
@@ -132,7 +142,7 @@ class ModelRunner:
         self._previous = sampled.tokens
         result.token_ids = sampled.tokens.tolist()
         result.logprobs = sampled.logprobs
-        result.faults = sampled.faults
+        result.faults = {row: str(fault) for row, fault in sampled.faults.items()}
 
     def _collect(self, result: StepResult, index: int, row: Row, hidden_LD: Tensor) -> None:
         """What logits, embedding and prompt-log-probability requests want of one row."""

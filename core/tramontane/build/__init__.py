@@ -2,5 +2,6 @@
 """From a model's declarations to a loaded model: builder, plan, memory, weights."""
 
 from tramontane.build.builder import Blueprint, Builder
+from tramontane.build.plan import ModelPlan
 
-__all__ = ["Blueprint", "Builder"]
+__all__ = ["Blueprint", "Builder", "ModelPlan"]

@@ -40,6 +40,8 @@ class Blueprint:
     constants: dict[object, Constant] = field(factory=dict)
     caches: dict[str, CacheSlot] = field(factory=dict)
     ops: list[BoundOp] = field(factory=list)
+    tied: list[tuple[str, str]] = field(factory=list)
+    """Pairs of module paths that share one matrix."""
 
 
 def _join(prefix: str, name: str) -> str:
@@ -150,6 +152,7 @@ class Builder:
         else:
             matrix = tied.matrix
             matrix.uses.add("linear")
+            self.blueprint.tied.append((matrix.path, _join(self.prefix, name)))
         op = self._linear_op(name, matrix, (name,) if bias else (), out_dtype=torch.float32)
         steps: list[BoundOp] = []
         if scale is not None and scale != 1.0:

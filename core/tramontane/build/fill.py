@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading weights: read a part, bring it to the scheme it is kept in, hand it to the backend's storage, go on.
+
+The whole model is never in memory twice: one part is in flight at a time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tramontane.backends.base import Backend
+from tramontane.build.builder import Blueprint
+from tramontane.build.plan import ModelPlan, ParamPlan, PartPlan
+from tramontane.progress import Counter, Progress, silent
+from tramontane.schemes import Dense, Fields
+
+
+def fill_weights(plan: ModelPlan, blueprint: Blueprint, backend: Backend, progress: Progress | None = None) -> None:
+    """Load everything that the plan names into the blueprint's weights.
+
+    Raises:
+        CheckpointError: A tensor cannot be read.
+    """
+    counter = Counter(progress or silent, "load", plan.nbytes)
+    for weight in plan.weights:
+        matrix = blueprint.matrices[weight.path]
+        matrix.schemes = tuple(part.scheme for part in weight.parts)
+        matrix.stored = backend.store(matrix, plan.dtype)
+        for index, part in enumerate(weight.parts):
+            matrix.stored.fill(index, bring(part))
+            counter.add(part.nbytes, part.path)
+    for planned in plan.params:
+        param = blueprint.params[planned.path]
+        param.value = _read_param(planned, param.offset).to(backend.device)
+        counter.add(planned.nbytes, planned.path)
+    for constant in blueprint.constants.values():
+        constant.value = constant.make().to(backend.device)
+
+
+def bring(part: PartPlan) -> Fields:
+    """One part in the scheme it is kept in."""
+    fields = part.source.read()
+    stored = part.source.scheme
+    if stored == part.scheme:
+        return fields
+    if isinstance(stored, Dense) and isinstance(part.scheme, Dense):
+        return fields  # storages convert while they copy, so no second copy is made here
+    weight = fields["weight"] if isinstance(stored, Dense) else stored.dequantize(fields, part.shape)
+    return part.scheme.quantize(weight)
+
+
+def _read_param(planned: ParamPlan, offset: float) -> Tensor:
+    pieces = [source.read() for source in planned.sources]
+    joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    # A copy, never the mapped page: these are few and small, and are read in every step.
+    value = joined.to(planned.dtype, copy=True)
+    return value.add_(offset) if offset else value
