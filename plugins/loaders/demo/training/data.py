@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import torch
 from attrs import define
-from storygrammar import HELD_OUT_SEED, story
-from tokenizer import EOS_ID
 from tokenizers import Tokenizer
 from torch import Tensor
+
+from training.storygrammar.generate import HELD_OUT_SEED, story
+from training.tokenizer import EOS_ID
 
 
 def encode(tokenizer: Tokenizer, seed: int) -> list[int]:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains the demo model's tokenizer: byte-level BPE on stories, with reserved tokens for a later chat form.
 
-``python tokenizer.py OUT`` writes OUT/tokenizer.json and OUT/tokenizer_config.json. Owns the ids of special tokens.
+``python -m training.tokenizer OUT`` writes OUT/tokenizer.json and OUT/tokenizer_config.json.
+Owns the ids of special tokens.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from storygrammar import story
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from training.storygrammar.generate import story
 
 VOCAB_SIZE = 2048
 BOS, EOS = "<s>", "</s>"

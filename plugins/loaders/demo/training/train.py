@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains the demo model on stories and writes it in Hugging Face form.
 
-``python train.py OUT`` after ``python tokenizer.py OUT``; the same command again goes on from OUT/state.pt.
+``python -m training.train OUT`` after ``python -m training.tokenizer OUT``; the same command again goes on from
+OUT/state.pt.
 ``--check`` trains nothing: it holds the model against transformers' LlamaForCausalLM.
 Needs torch, tokenizers and safetensors.
 """
@@ -17,13 +18,14 @@ from pathlib import Path
 
 import torch
 from attrs import frozen
-from data import Rows, held_out
-from model import DemoModel, Shape
 from safetensors.torch import save_file
-from tokenizer import BOS_ID, EOS_ID
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
+
+from training.data import Rows, held_out
+from training.model import DemoModel, Shape
+from training.tokenizer import BOS_ID, EOS_ID
 
 OPENINGS = ("Once upon a time", "", "One day", "There was a little dragon named Zubi", "The")
 
@@ -88,8 +90,17 @@ def optimizer_of(model: DemoModel, plan: Plan) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=plan.peak_rate, betas=(0.9, 0.95), fused=True)
 
 
-def train(model: DemoModel, tokenizer: Tokenizer, plan: Plan, state_file: Path, save_every: int) -> None:
-    """Run the plan from where `state_file` left it."""
+def train(
+    model: DemoModel,
+    tokenizer: Tokenizer,
+    plan: Plan,
+    state_file: Path,
+    save_every: int,
+    *,
+    until: int | None = None,
+    compiling: bool = True,
+) -> None:
+    """Run the plan from where `state_file` left it, to its end or to the step `until`."""
     optimizer, rows, first = optimizer_of(model, plan), Rows(tokenizer), 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
@@ -97,15 +108,16 @@ def train(model: DemoModel, tokenizer: Tokenizer, plan: Plan, state_file: Path, 
         optimizer.load_state_dict(state["optimizer"])
         rows.next_seed, first = state["next_seed"], state["step"]
         print(f"going on from step {first}", flush=True)
-    # Compiling fuses what surrounds the matrix products: twice as fast on a CPU, where a compiler is at hand.
-    compiled = torch.compile(loss_of, dynamic=False) if shutil.which("g++") or shutil.which("clang++") else loss_of
+    # Compiling fuses what surrounds the matrix products: twice as fast on a CPU.
+    step_loss = torch.compile(loss_of, dynamic=False) if compiling else loss_of
+    last = plan.steps if until is None else until
     begin = time.monotonic()
-    for step in range(first, plan.steps):
+    for step in range(first, last):
         length = plan.row_length(step)
         ids, targets = rows.batch(plan.batch_tokens // length, length)
         for group in optimizer.param_groups:
             group["lr"] = plan.rate(step)
-        loss = compiled(model, ids, targets)
+        loss = step_loss(model, ids, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -113,7 +125,7 @@ def train(model: DemoModel, tokenizer: Tokenizer, plan: Plan, state_file: Path, 
         if step % 50 == 0:
             speed = (step - first + 1) * plan.batch_tokens / (time.monotonic() - begin)
             print(f"step {step} loss {loss.item():.4f} {speed:.0f} tokens/s {rows.next_seed} stories", flush=True)
-        if (step + 1) % save_every == 0 or step + 1 == plan.steps:
+        if (step + 1) % save_every == 0 or step + 1 == last:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save({**state, "next_seed": rows.next_seed, "step": step + 1}, state_file.with_suffix(".new"))
             state_file.with_suffix(".new").replace(state_file)
@@ -129,7 +141,7 @@ def tell(model: DemoModel, tokenizer: Tokenizer) -> None:
 
 
 def check(shape: Shape) -> float:
-    """The largest difference to transformers' logits, on random weights and ids, in float32."""
+    """The largest difference to transformers' logits over the largest logit: large random weights, in float32."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -144,7 +156,8 @@ def check(shape: Shape) -> float:
     theirs.tie_weights()
     ids = torch.randint(0, shape.vocab_size, (2, 100))
     with torch.no_grad():
-        return float((model(ids) - theirs(ids).logits).abs().max())
+        ours, expected = model(ids), theirs(ids).logits
+    return ((ours - expected).abs().max() / expected.abs().max()).item()
 
 
 def main() -> None:
@@ -159,14 +172,15 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     shape = Shape()
     if options.check:
-        print(f"largest difference to transformers: {check(shape):.2e}")
+        print(f"largest relative difference to transformers: {check(shape):.2e}")
         return
     if options.out is None:
         parser.error("OUT is needed: the folder that tokenizer.py wrote")
     torch.manual_seed(0)
     tokenizer = Tokenizer.from_file(str(options.out / "tokenizer.json"))
     model = DemoModel(shape)
-    train(model, tokenizer, Plan(options.steps), options.out / "state.pt", options.save_every)
+    compiling = bool(shutil.which("g++") or shutil.which("clang++"))
+    train(model, tokenizer, Plan(options.steps), options.out / "state.pt", options.save_every, compiling=compiling)
     export(model, shape, options.out)
     tell(model, tokenizer)
 

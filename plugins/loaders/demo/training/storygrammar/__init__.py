@@ -1,11 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A grammar of short children's stories: the only text the demo model is trained on.
 
-Owns the words, the plots and the rule that turns a seed into a story. Never reads a file and never touches a tensor.
+Owns the words, the plots and the rule that turns a seed into a story (:func:`training.storygrammar.generate.story`).
+Never reads a file and never touches a tensor.
 """
-
-from __future__ import annotations
-
-from storygrammar.generate import HELD_OUT_SEED, story
-
-__all__ = ["HELD_OUT_SEED", "story"]

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from storygrammar import lexicon as words
-from storygrammar.engine import Named, Tale, character, with_article
+from training.storygrammar import lexicon as words
+from training.storygrammar.engine import Named, Tale, character, with_article
 
 ELDERS = {"he": ("dad", "father", "grandpa", "uncle"), "she": ("mom", "mother", "grandma", "aunt")}
 OTHER = {"he": "she", "she": "he"}

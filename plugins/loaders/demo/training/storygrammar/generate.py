@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import random
 
-from storygrammar import plots_friends, plots_growth, plots_help, plots_right, plots_wild, plots_wonder
-from storygrammar.engine import Tale
+from training.storygrammar import plots_friends, plots_growth, plots_help, plots_right, plots_wild, plots_wonder
+from training.storygrammar.engine import Tale
 
 PLOTS = (
     plots_friends.PLOTS
@@ -31,7 +31,7 @@ def story(seed: int) -> str:
 
 
 def main() -> None:
-    """Print stories: ``python -m storygrammar.generate --seed 7 --count 3``."""
+    """Print stories: ``python -m training.storygrammar.generate --seed 7 --count 3``."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=3)

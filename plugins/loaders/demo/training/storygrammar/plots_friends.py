@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from storygrammar.common import (
+from training.storygrammar.common import (
     bind_place,
     bind_toy,
     cast_elder,
@@ -16,7 +16,7 @@ from storygrammar.common import (
     sad,
     thank,
 )
-from storygrammar.engine import Tale
+from training.storygrammar.engine import Tale
 
 PLANS = (
     ("have a picnic", "made a tent out of blankets and ate their sandwiches on the floor"),

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from storygrammar import lexicon as words
-from storygrammar.common import (
+from training.storygrammar import lexicon as words
+from training.storygrammar.common import (
     bind_place,
     cast_elder,
     cast_friend,
@@ -16,7 +16,7 @@ from storygrammar.common import (
     sad,
     thank,
 )
-from storygrammar.engine import Tale
+from training.storygrammar.engine import Tale
 
 
 def learn_skill(t: Tale) -> None:

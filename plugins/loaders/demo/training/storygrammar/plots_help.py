@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from storygrammar import lexicon as words
-from storygrammar.common import (
+from training.storygrammar import lexicon as words
+from training.storygrammar.common import (
     bind_place,
     bind_toy,
     cast_animal,
@@ -17,7 +17,7 @@ from storygrammar.common import (
     sad,
     thank,
 )
-from storygrammar.engine import Tale
+from training.storygrammar.engine import Tale
 
 BABIES = (
     ("duckling", "mother duck", "by the pond", "swimming in a circle and calling"),

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from storygrammar import lexicon as words
-from storygrammar.common import (
+from training.storygrammar import lexicon as words
+from training.storygrammar.common import (
     bind_place,
     cast_elder,
     cast_friend,
@@ -15,7 +15,7 @@ from storygrammar.common import (
     open_story,
     thank,
 )
-from storygrammar.engine import Named, Tale
+from training.storygrammar.engine import Named, Tale
 
 # what breaks, how, who gets blamed, how it is mended
 BREAKAGES = (

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from storygrammar.common import (
+from training.storygrammar.common import (
     bind_place,
     cast_animal,
     cast_elder,
@@ -14,7 +14,7 @@ from storygrammar.common import (
     open_story,
     sad,
 )
-from storygrammar.engine import Tale
+from training.storygrammar.engine import Tale
 
 # (who, where, what people say, what is really the matter, what helps, what the stranger does in thanks)
 STRANGERS = (

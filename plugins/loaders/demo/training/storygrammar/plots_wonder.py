@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from storygrammar.common import (
+from training.storygrammar.common import (
     bind_place,
     cast_friend,
     cast_hero,
@@ -15,7 +15,7 @@ from storygrammar.common import (
     sad,
     thank,
 )
-from storygrammar.engine import Tale
+from training.storygrammar.engine import Tale
 
 GOODS = (
     "a red apple",
