@@ -12,7 +12,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tramontane import machine
+from tramontane import processor
+from tramontane.memory import format_bytes, memory_limits
 from tramontane.plugins import Plugins, Status
 from tramontane.plugins.report import TROUBLE
 from tramontane.records import Health, HealthStatus
@@ -57,9 +58,9 @@ def check_processor(_plugins: Plugins) -> Iterator[Health]:
     """Cores this process may use, and the instruction sets that matter for matrix products."""
     wanted = ("avx2", "fma", "f16c", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "avx_vnni")
     arm = ("asimd", "asimddp", "i8mm", "bf16", "sve")
-    have = machine.instruction_sets()
+    have = processor.instruction_sets()
     named = [name for name in (*wanted, *arm) if name in have]
-    message = f"{machine.processor()}, {machine.cores():g} cores, {' '.join(named) or 'instruction sets unknown'}"
+    message = f"{processor.model_name()}, {processor.cores():g} cores, {' '.join(named) or 'instruction sets unknown'}"
     if platform.machine() in ("x86_64", "AMD64") and have and "avx2" not in have:
         yield Health(
             title="processor",
@@ -73,9 +74,9 @@ def check_processor(_plugins: Plugins) -> Iterator[Health]:
 
 def check_memory(_plugins: Plugins) -> Iterator[Health]:
     """Memory this process can have, within its control group."""
-    total, available = machine.memory_total(), machine.memory_available()
-    message = f"{available / _GIB:.1f} GiB of {total / _GIB:.1f} GiB available"
-    if available < _LITTLE_MEMORY:
+    limits = memory_limits()
+    message = f"{format_bytes(limits.available)} of {format_bytes(limits.total)} available"
+    if limits.available < _LITTLE_MEMORY:
         hint = "close other programs, or choose a small model or a --quant"
         yield Health(title="memory", status=HealthStatus.WARN, message=message, hint=hint)
     else:
@@ -84,13 +85,12 @@ def check_memory(_plugins: Plugins) -> Iterator[Health]:
 
 def check_disk(_plugins: Plugins) -> Iterator[Health]:
     """Room where downloaded models are kept."""
-    cache = Path(
-        os.environ.get("HF_HUB_CACHE")
-        or Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "hub"
-    ).expanduser()
-    existing = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cache = Path(HF_HUB_CACHE)
+    existing = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
-    message = f"{free / _GIB:.1f} GiB free for models in {cache}"
+    message = f"{format_bytes(free)} free for models in {cache}"
     if not os.access(existing, os.W_OK):
         hint = "set HF_HOME to a folder you can write to"
         yield Health(title="disk", status=HealthStatus.FAIL, message=f"{existing} cannot be written to", hint=hint)

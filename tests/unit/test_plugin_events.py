@@ -98,7 +98,6 @@ def test_an_observers_error_is_logged_once_and_counted(caplog: pytest.LogCapture
         plugin("bad", metrics=lambda: fail(SystemExit(1))),
         plugin("good", metrics=lambda metrics: told.append(metrics)),
     ).observers
-    logging.getLogger("tramontane").propagate = True
     with caplog.at_level(logging.WARNING, "tramontane"):
         for _ in range(3):
             observers.metrics("m", {})

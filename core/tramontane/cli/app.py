@@ -14,7 +14,7 @@ import click
 
 import tramontane
 from tramontane.cli.output import print_error, say
-from tramontane.cli.state import TRACEBACKS, State, configure_log, verbosity_options
+from tramontane.cli.state import TRACEBACKS, State, log_to_stderr, verbosity_options
 from tramontane.errors import PluginError, TramontaneError, UnknownNameError
 
 EXIT_ERROR = 1
@@ -83,8 +83,11 @@ def group() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    configure_log()
-    state = State()
+    with log_to_stderr():
+        return _run(arguments, State())
+
+
+def _run(arguments: Sequence[str] | None, state: State) -> int:
     try:
         result: Any = group.main(
             args=None if arguments is None else list(arguments),

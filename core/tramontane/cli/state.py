@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -68,12 +69,17 @@ def verbosity_options(command: F) -> F:
     return more(less(command))
 
 
-def configure_log() -> None:
-    """Send the package's log to stderr, one short line each; other packages' logs are left alone."""
+@contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Within the block, send the package's log to stderr, one short line each; other packages' logs are left alone."""
     log = logging.getLogger("tramontane")
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        log.addHandler(handler)
-        log.propagate = False
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    before = log.level
+    log.addHandler(handler)
     log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
