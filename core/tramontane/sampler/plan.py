@@ -148,6 +148,7 @@ class _Maker:
             top_p_R=self.tensor([p.top_p for p in params], wide(self.device)),
             min_p_R=self.tensor([p.min_p for p in params], wide(self.device)),
             most_k=max(top_k),
+            any_min_p=any(p.min_p > 0 for p in params),
         )
 
     def biases(self) -> Biases | None:

@@ -6,8 +6,8 @@ Every row is handled by the path its own parameters ask for, so what else is in 
 * ``greedy``: the arg-max, lowest id on ties; no random number.
 * ``draw_full``: no top-k and no top-p. Nothing is sorted; the CDF runs over the vocabulary in blocks.
 * ``draw_top_k``: a few candidates in descending order.
-* ``draw_top_p``: top-p alone. On the host, a thousand candidates usually hold the mass; where they do not, and always
-  on a device (which must not wait for the host), the row is sorted.
+* ``draw_top_p``: top-p alone. On the host, a few hundred candidates usually hold the mass; where they do not, and on a
+  device (which must not wait for the host) always, the row is sorted.
 
 Candidates are in descending order of logit, equal logits by ascending id, everywhere. The functions never read a value
 back from the device. Shapes: R rows, V vocabulary, K candidates.
@@ -21,7 +21,8 @@ from torch import Tensor
 
 _LARGEST = torch.finfo(torch.float32).max
 _BLOCK = 256
-_FIRST_CANDIDATES = 1024
+_TOP_BLOCK = 64
+_FIRST_CANDIDATES = 512
 _COLDEST = 1e-30
 
 
@@ -39,11 +40,18 @@ class Knobs:
     """float64 in [0, 1]."""
     most_k: int
     """The largest of ``top_k_R``."""
+    any_min_p: bool
+    """Whether some row has a min-p."""
 
     def pick(self, rows_R: Tensor) -> Knobs:
         """The knobs of some of the rows."""
         return Knobs(
-            self.temperature_R[rows_R], self.top_k_R[rows_R], self.top_p_R[rows_R], self.min_p_R[rows_R], self.most_k
+            self.temperature_R[rows_R],
+            self.top_k_R[rows_R],
+            self.top_p_R[rows_R],
+            self.min_p_R[rows_R],
+            self.most_k,
+            self.any_min_p,
         )
 
 
@@ -56,19 +64,35 @@ def top(logits_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` largest logits of each row, descending, equal ones by ascending id.
 
     ``torch.topk`` leaves the order of equal values open, and logits that were bfloat16 are full of them; a token would
-    then depend on the kernel and on the batch. So value and id are packed into one integer that orders both.
+    then depend on the kernel and on the batch. Here the order is total. In a large vocabulary only the blocks with the
+    largest maxima are looked into: if ``count`` other blocks come before a block in the order of (maximum, position),
+    none of its entries can be among the ``count`` first.
 
     Returns:
         values float32 [R, count] and ids int64 [R, count].
     """
-    vocab = logits_RV.shape[1]
-    bits_RV = (logits_RV + 0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
-    ordered_RV = bits_RV ^ ((bits_RV >> 31) & 0x7FFFFFFF)
-    falling_V = torch.arange(vocab - 1, -1, -1, device=logits_RV.device)
-    keys_RV = (ordered_RV.to(torch.int64) << 32).add_(falling_V)
-    keys_RK = keys_RV.topk(min(count, vocab), dim=1, sorted=True).values
-    ids_RK = (vocab - 1) - (keys_RK & 0xFFFFFFFF)
-    return logits_RV.gather(1, ids_RK), ids_RK
+    rows, vocab = logits_RV.shape
+    whole = vocab // _TOP_BLOCK
+    if whole < 4 * count:
+        return _top_of_few(logits_RV, count)
+    blocks_RBb = logits_RV[:, : whole * _TOP_BLOCK].reshape(rows, whole, _TOP_BLOCK)
+    best_RK = _top_of_few(blocks_RBb.amax(dim=2), count)[1].sort(dim=1).values  # ascending: places are ordered as ids
+    ids_RN = (best_RK[:, :, None] * _TOP_BLOCK + torch.arange(_TOP_BLOCK, device=logits_RV.device)).flatten(1)
+    rest = torch.arange(whole * _TOP_BLOCK, vocab, device=logits_RV.device).expand(rows, -1)
+    ids_RN = torch.cat((ids_RN, rest), dim=1)
+    values_RK, places_RK = _top_of_few(logits_RV.gather(1, ids_RN), count)
+    return values_RK, ids_RN.gather(1, places_RK)
+
+
+def _top_of_few(logits_RN: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """:func:`top` on rows that are not long: value and place are packed into one integer that orders both."""
+    width = logits_RN.shape[1]
+    bits_RN = (logits_RN + 0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
+    ordered_RN = bits_RN ^ ((bits_RN >> 31) & 0x7FFFFFFF)
+    falling_N = torch.arange(width - 1, -1, -1, device=logits_RN.device)
+    keys_RN = (ordered_RN.to(torch.int64) << 32).add_(falling_N)
+    places_RK = (width - 1) - (keys_RN.topk(min(count, width), dim=1).values & 0xFFFFFFFF)
+    return logits_RN.gather(1, places_RK), places_RK
 
 
 def greedy(logits_RV: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +106,7 @@ def draw_full(logits_RV: Tensor, knobs: Knobs, uniform_R: Tensor) -> tuple[Tenso
     rows = logits_RV.shape[0]
     peak_R = logits_RV.amax(dim=1)
     weights_RBb = _weights(logits_RV, peak_R, knobs).view(rows, -1, _BLOCK)
-    sums_RB = weights_RBb.sum(dim=2, dtype=wide(logits_RV.device))
+    sums_RB = weights_RBb.sum(dim=2).to(wide(logits_RV.device))
     ends_RB = sums_RB.cumsum(dim=1)
     target_R1 = uniform_R[:, None] * ends_RB[:, -1:]
     block_R1 = _first_beyond(ends_RB, target_R1)
@@ -102,7 +126,7 @@ def draw_top_p(logits_RV: Tensor, knobs: Knobs, uniform_R: Tensor) -> tuple[Tens
     """Draw with top-p and no top-k (min-p applies). Returns as :func:`draw_full`."""
     peak_R = logits_RV.amax(dim=1)
     weights_RBb = _weights(logits_RV, peak_R, knobs, floor=False).view(logits_RV.shape[0], -1, _BLOCK)
-    mass_R = weights_RBb.sum(dim=2, dtype=wide(logits_RV.device)).sum(dim=1)
+    mass_R = weights_RBb.sum(dim=2).sum(dim=1, dtype=wide(logits_RV.device))
     if logits_RV.device.type != "cpu" or logits_RV.shape[1] <= _FIRST_CANDIDATES:
         return _draw_sorted(logits_RV, mass_R, knobs, uniform_R), peak_R
     values_RK, ids_RK = top(logits_RV, _FIRST_CANDIDATES)
@@ -149,12 +173,13 @@ def _candidate_weights(values_RK: Tensor, knobs: Knobs) -> Tensor:
 def _weights(logits_RV: Tensor, peak_R: Tensor, knobs: Knobs, floor: bool = True) -> Tensor:
     """The same over the vocabulary in float32, padded with zeros to whole blocks; ``floor`` applies min-p."""
     rows, vocab = logits_RV.shape
-    padded_RV = logits_RV.new_zeros(rows, -(-vocab // _BLOCK) * _BLOCK)
+    padded_RV = logits_RV.new_empty(rows, -(-vocab // _BLOCK) * _BLOCK)
+    padded_RV[:, vocab:] = 0.0
     weights_RV = padded_RV[:, :vocab]
     torch.clamp(logits_RV, max=_LARGEST, out=weights_RV)
     weights_RV.sub_(peak_R.clamp(max=_LARGEST)[:, None]).div_(knobs.temperature_R[:, None].clamp(min=_COLDEST)).exp_()
-    if floor:
-        weights_RV.mul_(weights_RV >= knobs.min_p_R[:, None])
+    if floor and knobs.any_min_p:
+        weights_RV.masked_fill_(weights_RV < knobs.min_p_R[:, None].to(torch.float32), 0.0)
     return padded_RV
 
 
