@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What starting costs: nothing heavy is imported before it is needed. Each is asked of a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "numpy", "jinja2", "rich")
+NOT_AT_IMPORT = (*HEAVY, "attrs", "attr", "stevedore", "pluggy", "click", "packaging", "importlib.metadata")
+PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/*/tramontane_*/plugin.py"))
+
+
+def python(code: str) -> str:
+    """Run code in a fresh interpreter and return what it prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def imported(code: str, modules: tuple[str, ...]) -> list[str]:
+    """Which of ``modules`` are imported after ``code``."""
+    return python(f"import sys\n{code}\nprint(*[m for m in {modules!r} if m in sys.modules])").split()
+
+
+def best_of(count: int, code: str) -> float:
+    """The least number of seconds that ``code`` prints, of several runs: the machine may be busy."""
+    return min(float(python(code)) for _ in range(count))
+
+
+def test_import_tramontane_imports_no_other_package() -> None:
+    assert imported("import tramontane", NOT_AT_IMPORT) == []
+
+
+def test_import_tramontane_is_quick() -> None:
+    code = "import time; t = time.perf_counter(); import tramontane; print(time.perf_counter() - t)"
+    assert best_of(5, code) < 0.050
+
+
+def test_the_public_names_are_there_and_lazy() -> None:
+    assert imported("from tramontane import hookimpl", ("attrs", "torch", "stevedore")) == []
+    assert imported("from tramontane import SamplingParams, TramontaneError", ("torch", "stevedore", "pluggy")) == []
+    names = python("import tramontane; print(*[n for n in tramontane.__all__ if n not in dir(tramontane)])")
+    assert names == ""
+    assert "no attribute 'nothing'" in python(
+        "import tramontane\ntry: tramontane.nothing\nexcept AttributeError as error: print(error)"
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "from tramontane.cli.app import run; assert run(['--help']) == 0"
+    found = python(f"import sys\n{code}\nprint('imported:', *[m for m in {HEAVY!r} if m in sys.modules])")
+    assert found.splitlines()[-1].strip() == "imported:"
+
+
+def test_help_is_quick() -> None:
+    """0.3 s for the whole process, with every installed plugin."""
+    code = (
+        "import subprocess, sys, time; t = time.perf_counter()\n"
+        "subprocess.run([sys.executable, '-m', 'tramontane', '--help'], check=True, stdout=subprocess.DEVNULL)\n"
+        "print(time.perf_counter() - t)"
+    )
+    assert best_of(5, code) < 0.300
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_plugin_module_imports_nothing_heavy(plugin: str) -> None:
+    """Hooks are asked at every start; what they name is imported when it is chosen."""
+    assert imported(f"import {plugin}.plugin", HEAVY) == []
+
+
+def test_the_testing_kit_costs_pytest_nothing() -> None:
+    assert imported("import tramontane.testing.pytest_plugin", (*HEAVY, "attrs", "stevedore")) == []
