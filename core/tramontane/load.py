@@ -21,6 +21,7 @@ from tramontane.backends.base import Backend
 from tramontane.build import Blueprint, Builder
 from tramontane.build.budget import MemoryPlan, budget_blocks, megabytes
 from tramontane.build.fill import fill_weights
+from tramontane.build.formats import StoredFormat, detect_formats
 from tramontane.build.plan import ModelPlan, make_plan
 from tramontane.build.sources import Sources
 from tramontane.cache.spec import CacheLayout, plan_layout
@@ -39,6 +40,7 @@ from tramontane.sampler import Sampler
 from tramontane.states import StateStore
 from tramontane.tape.capture import capture
 from tramontane.tokenizer import Tokenizer
+from tramontane.weightmap import WeightMap
 
 _log = logging.getLogger(__name__)
 
@@ -205,7 +207,8 @@ def _build(
     made = design(checkpoint, options, plugins, backend)
     blueprint, model = made.blueprint, made.model
     take = Builder(blueprint).op(TakeRows())
-    plan = make_plan(made.architecture.name, blueprint, Sources(checkpoint, blueprint.tied), checkpoint)
+    sources = Sources.of(checkpoint, _weight_map(made.architecture, checkpoint), _formats(checkpoint, plugins), blueprint.tied)
+    plan = make_plan(made.architecture.name, blueprint, sources, checkpoint)
     plan, _ = plugins.decisions.transform_plan(plan)
     fill_weights(plan, blueprint, backend, progress)
     kernels = _candidates(backend, plugins)
@@ -229,6 +232,25 @@ def _build(
         blueprint=blueprint, backend=backend, runner=runner, engine=options.engine, tokenizer=tokenizer,
         chat_template=template, generation_config=checkpoint.generation_config, checkpoint=checkpoint, capture_note=note,
     )  # fmt: skip
+
+
+def _weight_map(architecture: ArchitectureSpec, checkpoint: Checkpoint) -> WeightMap:
+    """How the checkpoint's names differ from the model's: by its dialect, or by the architecture's own map."""
+    if checkpoint.dialect != "hf":
+        lazy = architecture.dialects.get(checkpoint.dialect)
+        if lazy is None:
+            raise CheckpointError(f"architecture {architecture.name} does not know {checkpoint.dialect} checkpoints")
+    else:
+        lazy = architecture.weight_map
+    if lazy is None:
+        return WeightMap()
+    found = resolve(lazy, architecture)
+    return found if isinstance(found, WeightMap) else found(checkpoint.config)  # type: ignore[no-any-return]
+
+
+def _formats(checkpoint: Checkpoint, plugins: Plugins) -> list[StoredFormat]:
+    """The quantization formats that the checkpoint uses."""
+    return detect_formats(checkpoint, [resolve(spec.format, spec)() for spec in plugins.catalogs.quant_formats])
 
 
 def _max_model_len(config: Any, options: LoadOptions) -> int:

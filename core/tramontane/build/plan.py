@@ -122,6 +122,11 @@ class _Faults:
         self.misshaped: list[str] = []
         self.unexpected: list[str] = []
 
+    def compare(self, name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+        """Note a tensor whose shape is not the declared one."""
+        if found != wanted:
+            self.misshaped.append(f"{name} is {list(found)} instead of {list(wanted)}")
+
     def raise_any(self, checkpoint: Checkpoint) -> None:
         kinds: Mapping[str, list[str]] = {
             "missing": self.missing, "of the wrong shape": self.misshaped, "unexpected": self.unexpected,
@@ -144,15 +149,19 @@ def _plan_matrix(matrix: Matrix, sources: Sources, dtype: torch.dtype, faults: _
     for part in matrix.parts:
         base = (part.out_features, matrix.in_features)
         shape = base if matrix.experts is None else (matrix.experts, *base)
-        source = sources.part(part.path, shape)
+        source = sources.part(part.path, shape, {})
         if source is None:
             faults.missing += sources.wanted(part.path)
             continue
-        if source.shape != shape:
-            faults.misshaped.append(f"{source.name} is {list(source.shape)} instead of {list(shape)}")
         kept = Dense(dtype) if isinstance(source.scheme, Dense) else source.scheme
+        faults.compare(source.name, _stored_shape(source), shape)
         parts.append(PartPlan(path=part.path, shape=shape, source=source, scheme=kept))
     return WeightPlan(path=matrix.path, shape=matrix.shape, uses=frozenset(matrix.uses), parts=tuple(parts))
+
+
+def _stored_shape(source: PartSource) -> tuple[int, ...]:
+    """The logical shape that the stored tensors say, where one of them is the plain matrix."""
+    return source.reads["weight"].shape if isinstance(source.scheme, Dense) else source.shape
 
 
 def _plan_param(param: Param, sources: Sources, faults: _Faults) -> ParamPlan:
@@ -161,9 +170,9 @@ def _plan_param(param: Param, sources: Sources, faults: _Faults) -> ParamPlan:
 
 
 def _find(wanted: Source, sources: Sources, faults: _Faults) -> TensorSource | None:
-    source = sources.tensor(wanted.path, wanted.field)
+    source = sources.tensor(wanted.path, wanted.field, len(wanted.shape), {})
     if source is None:
         faults.missing += sources.wanted(wanted.path, wanted.field)
-    elif source.shape != wanted.shape:
-        faults.misshaped.append(f"{source.name} is {list(source.shape)} instead of {list(wanted.shape)}")
+    else:
+        faults.compare(source.name, source.shape, wanted.shape)
     return source

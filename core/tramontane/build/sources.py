@@ -1,71 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where declared weights are in a checkpoint.
 
-Answers for a module path which stored tensors carry it, under whatever name, and keeps count of what was asked for, so
-that left-over tensors can be named. It reads headers only; data moves when a source's ``read`` is called.
+Joins the three things that know a part of the answer: the weight map (names, fusions, stacks), the formats (how numbers
+are stored) and the shard (which slice is wanted). Keeps count of what was asked for, so that left-over tensors can be
+named. Reads headers only; data moves when a source's ``read`` is called.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from torch import Tensor
 
-from tramontane.checkpoint import Checkpoint, TensorRef
-from tramontane.schemes import Dense, Fields, Scheme
+from tramontane.build.formats import FormatPart, StoredFormat, StoredTensor
+from tramontane.checkpoint import Checkpoint
+from tramontane.errors import CheckpointError
+from tramontane.schemes import Fields, Scheme, sliced_shape
+from tramontane.tensors import Axis, AxisRanges, TensorDecl
+from tramontane.weightmap import Read, Source, WeightMap
 
-IGNORED = (re.compile(r"\.rotary_emb\.inv_freq$"), re.compile(r"\.masked_bias$"), re.compile(r"\.attn\.bias$"))
-"""Buffers that old checkpoints store and nobody reads."""
 
-
-class PartSource(Protocol):
-    """A matrix of the checkpoint, in one scheme."""
+@frozen
+class PartSource:
+    """A matrix of the checkpoint, or the wanted slice of it, in one scheme."""
 
     name: str
+    """For messages."""
     shape: tuple[int, ...]
-    scheme: Scheme
+    form: FormatPart
+    reads: Mapping[str, Read] = field(repr=False)
+
+    @property
+    def scheme(self) -> Scheme:
+        """How it is stored."""
+        return self.form.scheme
 
     def read(self) -> Fields:
-        """Canonical fields; may be views of the file."""
-        ...
+        """Canonical fields; may be views of the file.
+
+        Raises:
+            CheckpointError: What was read does not fit the scheme.
+        """
+        fields = self.form.canonical({name: read.run() for name, read in self.reads.items()}, self.shape)
+        self.scheme.check(fields, self.shape, what=self.name)
+        return fields
 
 
 @frozen
 class TensorSource:
     """A plain tensor of the checkpoint."""
 
-    ref: TensorRef
-
-    @property
-    def name(self) -> str:
-        """Its name there."""
-        return self.ref.name
+    name: str
+    planned: Read = field(repr=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape there."""
-        return tuple(self.ref.shape)
+        """Its shape."""
+        return self.planned.shape
 
     def read(self) -> Tensor:
         """Its values; may be a view of the file."""
-        return self.ref.read()
-
-
-@frozen
-class DenseSource(TensorSource):
-    """A floating-point matrix of the checkpoint."""
-
-    @property
-    def scheme(self) -> Scheme:
-        """Dense, of the stored type."""
-        return Dense(self.ref.dtype)
-
-    def read(self) -> Fields:  # type: ignore[override]
-        """See :meth:`PartSource.read`."""
-        return {"weight": self.ref.read()}
+        return self.planned.run()
 
 
 @define(eq=False)
@@ -73,38 +69,84 @@ class Sources:
     """Look-up of one checkpoint's tensors by canonical module path."""
 
     checkpoint: Checkpoint
-    tied: Sequence[tuple[str, str]] = ()
-    """Pairs of module paths that share one matrix; the checkpoint may store it under either."""
+    names: WeightMap
+    formats: Sequence[StoredFormat]
     _used: set[str] = field(factory=set, init=False)
 
-    def part(self, path: str, shape: tuple[int, ...]) -> PartSource | None:
-        """The matrix stored for a module path; ``None`` if there is none."""
-        ref = self._ref(path, "weight")
-        return None if ref is None else DenseSource(ref)
+    @classmethod
+    def of(
+        cls, checkpoint: Checkpoint, names: WeightMap, formats: Sequence[StoredFormat], tied: Sequence[tuple[str, str]]
+    ) -> Sources:
+        """With the model's tied modules added to the map: a checkpoint may store them under either name."""
+        return cls(checkpoint, evolve(names, ties=(*names.ties, *tied)), formats)
 
-    def tensor(self, path: str, field: str) -> TensorSource | None:
-        """The plain tensor stored for a field of a module; ``None`` if there is none."""
-        ref = self._ref(path, field)
-        return None if ref is None else TensorSource(ref)
+    def part(self, path: str, shape: tuple[int, ...], ranges: AxisRanges) -> PartSource | None:
+        """The matrix stored for a module path; ``None`` if there is none.
+
+        Raises:
+            CheckpointError: It is stored in a way that no format knows.
+            PlanError: The wanted slice cannot be cut.
+        """
+        for bound in self.formats:
+            form = bound.part(path, shape, _Module(self, path))
+            if form is not None:
+                return self._planned(path, shape, form, ranges)
+        return None
+
+    def _planned(self, path: str, shape: tuple[int, ...], form: FormatPart, ranges: AxisRanges) -> PartSource:
+        reads, names = {}, []
+        for name, decl in form.fields.items():
+            source = self._source(path, name)
+            if source is None:
+                raise CheckpointError(f"{path} is stored in a format that needs the field {name!r}, which is missing")
+            stacked = decl if len(shape) == 2 else decl.with_leading("expert", shape[0])
+            reads[name] = source.plan(stacked, ranges, self.checkpoint.tensors)
+            names += source.names()
+            self._use(path, name)
+        return PartSource(names[0], sliced_shape(shape, ranges), form, reads)
+
+    def tensor(self, path: str, field: str, axes: int, ranges: AxisRanges) -> TensorSource | None:
+        """The plain tensor of ``axes`` dimensions stored for a field of a module; ``None`` if there is none."""
+        source = self._source(path, field)
+        if source is None:
+            return None
+        self._use(path, field)
+        last = ("expert", "out") if axes == 2 else ("out",)
+        decl = TensorDecl(field, {name: Axis(i) for i, name in enumerate(last)} if axes else {})
+        return TensorSource(source.names()[0], source.plan(decl, ranges, self.checkpoint.tensors))
 
     def wanted(self, path: str, field: str = "weight") -> list[str]:
-        """Names that were looked for."""
-        return [f"{path}.{field}" if field else path]
+        """Names under which a field of a module was looked for."""
+        return [name for name in self.names.source(path, field).names() if name not in self.checkpoint.tensors]
 
     def unused(self) -> list[str]:
         """Tensors that nobody asked for."""
-        return sorted(
-            name for name in self.checkpoint.tensors
-            if name not in self._used and not any(pattern.search(name) for pattern in IGNORED)
-        )  # fmt: skip
+        return self.names.unexpected(self.checkpoint.tensors, self._used)
 
-    def _ref(self, path: str, field: str) -> TensorRef | None:
-        twins = [path, *(b for a, b in self.tied if a == path), *(a for a, b in self.tied if b == path)]
-        found = None
-        for module in twins:
-            name = f"{module}.{field}" if field else module
-            ref = self.checkpoint.tensors.get(name)
-            if ref is not None:
-                self._used.add(name)
-                found = found or ref
-        return found
+    def _source(self, path: str, field: str) -> Source | None:
+        tensors = self.checkpoint.tensors
+        found = self.names.resolve(path, field, tensors)
+        return found if all(name in tensors for name in found.names()) else None
+
+    def _use(self, path: str, field: str) -> None:
+        """Mark a field as read, and the copies of it that tied modules may have."""
+        for module in (path, *(other for group in self.names.ties if path in group for other in group)):
+            self._used.update(self.names.source(module, field).names())
+
+
+@frozen
+class _Module:
+    """One module's stored tensors, as formats may ask for them."""
+
+    sources: Sources
+    path: str
+
+    def stored(self, field: str) -> StoredTensor | None:
+        """See :class:`~tramontane.build.formats.Lookup`."""
+        source = self.sources._source(self.path, field)
+        if source is None:
+            return None
+        ref = self.sources.checkpoint.tensors[source.names()[0]]
+        return StoredTensor(ref.name, ref.dtype, tuple(ref.shape), ref.encoding)
+
+

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a stored quantization format tells the planner: how one weight lies in the checkpoint, and which scheme it is.
+
+A format is asked for every matrix. It answers with the fields it stores (their names and where the logical axes lie in
+them) and a function that turns what was read into the canonical fields of a scheme. Names, fusions, stacked experts and
+shards are the weight map's and the shard's business; a format never sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+from tramontane.checkpoint import Checkpoint
+from tramontane.errors import CheckpointError
+from tramontane.schemes import Dense, Fields, Scheme
+from tramontane.tensors import Axis, TensorDecl
+
+Shape = tuple[int, ...]
+
+ROWS = TensorDecl("weight", {"out": Axis(0), "in": Axis(1)})
+"""A plain matrix, [O, I]."""
+
+
+@frozen
+class StoredTensor:
+    """What is known of a stored tensor before it is read."""
+
+    name: str
+    dtype: torch.dtype
+    shape: Shape
+    encoding: str = ""
+
+
+class Lookup(Protocol):
+    """What a format may ask about the module it is asked for."""
+
+    def stored(self, field: str) -> StoredTensor | None:
+        """The first tensor in the checkpoint that carries a field of the module; ``None`` if there is none."""
+        ...
+
+
+@frozen
+class FormatPart:
+    """How one matrix is stored.
+
+    Attributes:
+        scheme: What it is.
+        fields: Field name in the checkpoint -> where the logical axes of [O, I] lie in it.
+        canonical: Turns the tensors that were read, by field, into the canonical fields of the scheme. The shape is the
+            logical one of what was read. For stacked experts every tensor has a leading axis, and so must every result.
+    """
+
+    scheme: Scheme
+    fields: Mapping[str, TensorDecl]
+    canonical: Callable[[Mapping[str, Tensor], Shape], Fields] = field(repr=False)
+
+
+class StoredFormat(Protocol):
+    """A format found in a checkpoint, bound to its settings."""
+
+    name: str
+
+    def part(self, path: str, shape: Shape, lookup: Lookup) -> FormatPart | None:
+        """How the matrix of a module is stored; ``None`` if this module is not stored in the format.
+
+        Args:
+            path: The module's canonical path.
+            shape: Its logical shape, [O, I] or [X, O, I].
+            lookup: The module's stored tensors.
+        """
+        ...
+
+
+class QuantFormat(Protocol):
+    """What the ``format`` of a :class:`~tramontane.records.QuantFormatSpec` is: makes bound formats."""
+
+    def detect(self, checkpoint: Checkpoint) -> StoredFormat | None:
+        """The format bound to a checkpoint that is stored in it; ``None`` for any other checkpoint."""
+        ...
+
+
+class DenseFormat:
+    """Floating-point matrices: what is left when no other format claims a module."""
+
+    name = "dense"
+
+    def part(self, path: str, shape: Shape, lookup: Lookup) -> FormatPart | None:
+        """See :meth:`StoredFormat.part`.
+
+        Raises:
+            CheckpointError: The stored numbers are not floating point, so a format is missing that knows them.
+        """
+        stored = lookup.stored("weight")
+        if stored is None:
+            return None
+        if stored.encoding or not stored.dtype.is_floating_point or stored.dtype.itemsize < 2:
+            what = stored.encoding or str(stored.dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"{stored.name} is stored as {what}, and no installed quantization format claims it",
+                hint="`tramontane plugins` lists what is installed; the format's plugin may be missing or have failed",
+            )
+        return FormatPart(Dense(stored.dtype), {"weight": ROWS}, _plain)
+
+
+def _plain(tensors: Mapping[str, Tensor], shape: Shape) -> Fields:
+    return tensors
+
+
+def detect_formats(checkpoint: Checkpoint, formats: Any) -> list[StoredFormat]:
+    """All formats that the checkpoint uses, then the dense one."""
+    found = [bound for made in formats if (bound := made.detect(checkpoint)) is not None]
+    return [*found, DenseFormat()]
