@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The answers to one call: its requests' outputs, and the pieces of them that the caller has not taken yet.
+
+One thread (or event loop) owns an ``Answers`` and alone calls it; :mod:`tramontane.api.streams` sees to that.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from attrs import define, evolve, field
+
+from tramontane.api.collect import RequestOutput
+from tramontane.api.results import Completion, CompletionDelta
+from tramontane.errors import EngineClosedError, EngineError, TramontaneError
+from tramontane.requests import Delta, FinishReason
+
+MOST_PIECES = 64
+"""Pieces that wait for a slow reader before they are joined; what waits is bounded by the answers themselves."""
+
+
+@define(eq=False)
+class Answers:
+    """Collects the outputs of the requests of one call."""
+
+    outputs: Sequence[RequestOutput]
+    """In the order of the caller's prompts."""
+    abort: Callable[[str, int], None]
+    """Tells the engine that a choice (request id, index) has ended: it cannot know of stop strings."""
+    ended: Callable[[RequestOutput], None]
+    """Told of each output that has ended."""
+    pieces: deque[CompletionDelta] = field(factory=deque)
+    error: TramontaneError | None = None
+    """Why the call failed; nothing is collected from then on."""
+    _open: dict[str, RequestOutput] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._open = {output.request.id: output for output in self.outputs}
+
+    @property
+    def open_ids(self) -> tuple[str, ...]:
+        """The requests that have not ended."""
+        return tuple(self._open)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will be collected."""
+        return self.error is not None or not self._open
+
+    def take(self, delta: Delta, at: float) -> None:
+        """Take in a delta that was delivered at ``time.monotonic()`` = ``at``."""
+        output = self._open.get(delta.request_id)
+        if self.error is not None or output is None:
+            return
+        self.error = _failure(delta)
+        if self.error is not None:
+            return
+        piece, ended_by_text = output.feed(delta, at)
+        if piece is not None:
+            self._add(piece)
+        if ended_by_text:
+            self.abort(delta.request_id, delta.index)
+        if output.finished:
+            del self._open[delta.request_id]
+            self.ended(output)
+
+    def cancel(self, at: float) -> None:
+        """End what has not ended."""
+        for output in self._open.values():
+            self.pieces.extend(output.cancel(at))
+            self.ended(output)
+        self._open.clear()
+
+    def completions(self) -> list[Completion]:
+        """The whole answers, in the order of the prompts."""
+        return [output.completion() for output in self.outputs]
+
+    def task_outputs(self) -> list[object]:
+        """What a task other than generating answered with, in the order of the prompts."""
+        return [output.task_output for output in self.outputs]
+
+    def _add(self, piece: CompletionDelta) -> None:
+        self.pieces.append(piece)
+        if len(self.pieces) > MOST_PIECES:
+            self.pieces = _joined(self.pieces)
+
+
+def _failure(delta: Delta) -> TramontaneError | None:
+    """Why a delta ends the whole call. The engine cancels nothing that was not cancelled here, but when it closes."""
+    if delta.error is not None:
+        return EngineError(delta.error)
+    if delta.finish_reason is FinishReason.CANCELED:
+        return EngineClosedError("the engine was closed while this request ran")
+    return None
+
+
+def _joined(pieces: Sequence[CompletionDelta]) -> deque[CompletionDelta]:
+    """One piece per choice, in the order in which the choices last appeared."""
+    latest: dict[tuple[int, int], CompletionDelta] = {}
+    for piece in pieces:
+        key = (piece.prompt, piece.index)
+        before = latest.pop(key, None)
+        if before is not None:
+            piece = evolve(
+                piece,
+                text=before.text + piece.text,
+                token_ids=before.token_ids + piece.token_ids,
+                logprobs=before.logprobs + piece.logprobs,
+            )
+        latest[key] = piece
+    return deque(latest.values())

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``AsyncLLM``: the Python API for programs with an event loop. Hundreds of streams share one engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tramontane.api.face import ModelFace
+from tramontane.api.llm import LLM
+from tramontane.api.prompts import is_single
+from tramontane.api.request_maker import Message, Params
+from tramontane.api.streams import AsyncCompletionStream
+from tramontane.requests import SamplingParams, Task
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from tramontane.api.settings import ModelSettings, RequestSettings
+
+
+class AsyncLLM(ModelFace):
+    """A model loaded into this process.
+
+    >>> async for delta in AsyncLLM("demo").generate("Once upon a time"):
+    ...     print(delta.text, end="")
+    """
+
+    @classmethod
+    async def load(cls, model: str | os.PathLike[str], **settings: Unpack[ModelSettings]) -> Self:
+        """Like ``AsyncLLM(...)``, beside the event loop: the loop goes on while the model is loaded."""
+        return await asyncio.to_thread(cls, model, **settings)
+
+    def generate(
+        self, prompts: Any, params: Params = None, **options: Unpack[RequestSettings]
+    ) -> AsyncCompletionStream:
+        """Complete one prompt, or several in one batch.
+
+        Arguments and errors are those of :meth:`LLM.generate`; errors come with the first ``await``.
+
+        Returns:
+            A stream for ``async for``; or ``await`` it for the whole answer (a list for a list of prompts).
+        """
+        maker, start = self._service.maker, time.monotonic()
+        return AsyncCompletionStream(
+            self._service, lambda: maker.generate(prompts, params, start=start, **options), single=is_single(prompts)
+        )
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[Any] | None = None,
+        options: RequestSettings | None = None,
+        **template: Any,
+    ) -> AsyncCompletionStream:
+        """Answer a conversation; arguments and errors are those of :meth:`LLM.chat`, the result is as of generate."""
+        maker, start = self._service.maker, time.monotonic()
+        return AsyncCompletionStream(
+            self._service,
+            lambda: maker.chat(messages, params, options, start=start, tools=tools, **template),
+            single=True,
+        )
+
+    async def logits(self, prompts: Any) -> Any:
+        """As :meth:`LLM.logits`."""
+        outputs = await self._task(prompts, Task.LOGITS)
+        return outputs[0] if is_single(prompts) else outputs
+
+    async def embed(self, prompts: Any) -> NDArray[np.float32]:
+        """As :meth:`LLM.embed`."""
+        outputs = await self._task(prompts, Task.EMBED)
+        return outputs[0] if is_single(prompts) else np.stack(outputs)
+
+    def blocking(self) -> LLM:
+        """The same running model for threads without an event loop."""
+        return LLM.over(self._service)
+
+    async def aclose(self) -> None:
+        """As :meth:`close`, beside the event loop."""
+        await asyncio.to_thread(self.close)
+
+    async def _task(self, prompts: Any, task: Task) -> list[NDArray[np.float32]]:
+        maker = self._service.maker
+        async with AsyncCompletionStream(self._service, lambda: maker.task(prompts, task), single=False) as stream:
+            return [np.asarray(output, dtype=np.float32) for output in await stream.task_outputs()]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``LLM``: the Python API for programs without an event loop. Usable from several threads at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tramontane.api.face import ModelFace
+from tramontane.api.prompts import is_single
+from tramontane.api.request_maker import Message, Params
+from tramontane.api.results import Completion
+from tramontane.api.streams import CompletionStream
+from tramontane.requests import SamplingParams, Task
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from tramontane.api.answers import Answers
+    from tramontane.api.settings import RequestSettings
+
+
+class LLM(ModelFace):
+    """A model loaded into this process.
+
+    >>> llm = LLM("demo")
+    >>> llm.generate("Once upon a time", SamplingParams(max_tokens=64, temperature=0)).text
+    """
+
+    @overload
+    def generate(
+        self, prompts: str, params: Params = ..., *, stream: Literal[False] = ..., **options: Unpack[RequestSettings]
+    ) -> Completion: ...
+
+    @overload
+    def generate(
+        self, prompts: Any, params: Params = ..., *, stream: Literal[True], **options: Unpack[RequestSettings]
+    ) -> CompletionStream: ...
+
+    @overload
+    def generate(
+        self, prompts: Any, params: Params = ..., *, stream: Literal[False] = ..., **options: Unpack[RequestSettings]
+    ) -> Any: ...
+
+    def generate(
+        self, prompts: Any, params: Params = None, *, stream: bool = False, **options: Unpack[RequestSettings]
+    ) -> Any:
+        """Complete one prompt, or several in one batch.
+
+        Args:
+            prompts: A text or token ids, or a list of such prompts.
+            params: Sampling parameters for all prompts, or one per prompt; by default the model's own defaults.
+            stream: Answer with an iterator of deltas instead.
+            options: See :class:`tramontane.api.RequestSettings`.
+
+        Returns:
+            A :class:`Completion`, or a list of them in the order of the prompts; with ``stream`` a
+            :class:`CompletionStream`.
+
+        Raises:
+            RequestError: A prompt or the parameters are not usable; nothing runs then.
+            PromptTooLongError: A prompt is longer than the model or the cache can hold.
+            EngineError: A step failed; the engine goes on.
+        """
+        answers = self._service.maker.generate(prompts, params, **options)
+        return self._answer(answers, stream=stream, single=is_single(prompts))
+
+    @overload
+    def chat(
+        self, messages: Sequence[Message], params: SamplingParams | None = ..., *, stream: Literal[False] = ...,
+        tools: Sequence[Any] | None = ..., options: RequestSettings | None = ..., **template: Any,
+    ) -> Completion: ...  # fmt: skip
+
+    @overload
+    def chat(
+        self, messages: Sequence[Message], params: SamplingParams | None = ..., *, stream: Literal[True],
+        tools: Sequence[Any] | None = ..., options: RequestSettings | None = ..., **template: Any,
+    ) -> CompletionStream: ...  # fmt: skip
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        stream: bool = False,
+        tools: Sequence[Any] | None = None,
+        options: RequestSettings | None = None,
+        **template: Any,
+    ) -> Any:
+        """Answer a conversation.
+
+        Args:
+            messages: Dictionaries with ``role`` and ``content``.
+            params: Sampling parameters; by default the model's own, up to the end of the context.
+            stream: Answer with an iterator of deltas instead.
+            tools: Descriptions of functions the model may call, for the template.
+            options: See :class:`tramontane.api.RequestSettings`.
+            template: Further options of the chat template (``enable_thinking=False`` ...).
+
+        Raises:
+            RequestError: The model has no chat template, the template refuses the messages, or parameters are wrong.
+            PromptTooLongError: The conversation is longer than the model or the cache can hold.
+            EngineError: A step failed; the engine goes on.
+        """
+        answers = self._service.maker.chat(messages, params, options, tools=tools, **template)
+        return self._answer(answers, stream=stream, single=True)
+
+    def logits(self, prompts: Any) -> Any:
+        """The logits after every token of a prompt.
+
+        Args:
+            prompts: A text or token ids, or a list of such prompts.
+
+        Returns:
+            A float32 array [tokens, vocab]: row i predicts token i + 1. For a list of prompts, a list of arrays.
+        """
+        outputs = self._task(prompts, Task.LOGITS)
+        return outputs[0] if is_single(prompts) else outputs
+
+    def embed(self, prompts: Any) -> NDArray[np.float32]:
+        """One vector per text.
+
+        Args:
+            prompts: A text or token ids, or a list of such prompts.
+
+        Returns:
+            A float32 array [prompts, hidden]; for one prompt that was not in a list, [hidden].
+        """
+        outputs = self._task(prompts, Task.EMBED)
+        return outputs[0] if is_single(prompts) else np.stack(outputs)
+
+    def _answer(self, answers: Answers, *, stream: bool, single: bool) -> Any:
+        running = CompletionStream(self._service, answers)
+        if stream:
+            return running
+        with running:
+            completions = running.completions()
+        return completions[0] if single else completions
+
+    def _task(self, prompts: Any, task: Task) -> list[NDArray[np.float32]]:
+        answers = self._service.maker.task(prompts, task)
+        with CompletionStream(self._service, answers) as running:
+            running.completions()
+        return [np.asarray(output, dtype=np.float32) for output in answers.task_outputs()]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

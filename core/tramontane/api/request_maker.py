@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a caller's arguments to engine requests: templates, tokenizing, defaults, checks. Nothing runs here."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+
+from tramontane.api.answers import Answers
+from tramontane.api.collect import RequestOutput
+from tramontane.api.prompts import PromptLimits, as_list, token_ids
+from tramontane.errors import RequestError
+from tramontane.requests import EngineRequest, SamplingParams, Task
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from tramontane.api.settings import RequestSettings
+    from tramontane.chat import ChatTemplate
+    from tramontane.load import LoadedModel
+    from tramontane.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]
+Params = SamplingParams | Sequence[SamplingParams] | None
+
+_FROM_GENERATION_CONFIG = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+def default_sampling(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sampling parameters that a ``generation_config.json`` states; unusable values are left out.
+
+    ``do_sample: false`` means greedy, as in transformers; a file that does not mention it leaves the field's defaults.
+    """
+    found = {name: config[name] for name in _FROM_GENERATION_CONFIG if config.get(name) is not None}
+    if config.get("do_sample") is False:
+        found["temperature"] = 0.0
+    if config.get("max_new_tokens") is not None:
+        found["max_tokens"] = config["max_new_tokens"]
+    usable = {}
+    for name, value in found.items():
+        try:
+            SamplingParams(**{name: value})
+        except (RequestError, TypeError):
+            continue
+        usable[name] = value
+    return usable
+
+
+@define(eq=False)
+class RequestMaker:
+    """Makes the requests of one model."""
+
+    name: str
+    tokenizer: Tokenizer | None
+    chat_template: ChatTemplate | None
+    defaults: dict[str, Any]
+    vocab_size: int
+    max_model_len: int
+    abort: Callable[[str, int], None]
+    ended: Callable[[RequestOutput], None]
+    _numbers: itertools.count[int] = field(factory=itertools.count)
+    _prefix: str = field(factory=lambda: os.urandom(4).hex())
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        model: LoadedModel,
+        max_len: int,
+        abort: Callable[[str, int], None],
+        ended: Callable[[RequestOutput], None],
+    ) -> RequestMaker:
+        """The maker for a loaded model whose engine holds sequences of ``max_len`` tokens; ``abort`` and ``ended`` are
+        passed on to :class:`Answers`."""
+        return cls(
+            name=name,
+            tokenizer=model.tokenizer,
+            chat_template=model.chat_template,
+            defaults=default_sampling(model.generation_config),
+            vocab_size=model.runner.vocab_size,
+            max_model_len=max_len,
+            abort=abort,
+            ended=ended,
+        )
+
+    def params(self, **overrides: Any) -> SamplingParams:
+        """The model's own sampling defaults with some parameters changed.
+
+        Raises:
+            RequestError: A parameter is out of range.
+        """
+        return SamplingParams(**{**self.defaults, **overrides})
+
+    def generate(
+        self, prompts: Any, params: Params = None, *, start: float | None = None, **options: Unpack[RequestSettings]
+    ) -> Answers:
+        """The requests for one prompt or several.
+
+        Raises:
+            RequestError: A prompt or the parameters are not usable; with several prompts the message says which.
+        """
+        listed = as_list(prompts)
+        sampling = self._params_of_each(params, len(listed))
+        several = len(listed) > 1
+        ids = [
+            self.encode(prompt, reserve=1, where=f"prompt {place}" if several else "the prompt")
+            for place, prompt in enumerate(listed)
+        ]
+        return self._answers(ids, sampling, Task.GENERATE, options, start)
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        options: RequestSettings | None = None,
+        *,
+        start: float | None = None,
+        **template: Any,
+    ) -> Answers:
+        """The request for the next message of a conversation.
+
+        Raises:
+            RequestError: The model has no template, the template refuses the messages, or they do not fit.
+        """
+        ids = self.render(messages, **template)
+        limits = self._limits(reserve=1)
+        checked = token_ids(ids, self._encode_text, limits, where="the conversation")
+        chosen = params if params is not None else self.params(max_tokens=None)
+        return self._answers([checked], [_sampling(chosen)], Task.GENERATE, options or {}, start)
+
+    def task(self, prompts: Any, task: Task) -> Answers:
+        """The requests that ask for logits or embeddings.
+
+        Raises:
+            RequestError: A prompt is not usable.
+        """
+        listed = as_list(prompts)
+        ids = [self.encode(prompt, reserve=0, where=f"input {place}") for place, prompt in enumerate(listed)]
+        return self._answers(ids, [SamplingParams(max_tokens=1)] * len(ids), task, {}, None)
+
+    def encode(self, prompt: Any, *, reserve: int, where: str = "the prompt") -> tuple[int, ...]:
+        """A prompt as checked token ids that leave room for ``reserve`` more."""
+        return token_ids(prompt, self._encode_text, self._limits(reserve), where)
+
+    def render(self, messages: Sequence[Message], **template: Any) -> list[int]:
+        """The token ids of a conversation, by the model's chat template.
+
+        Raises:
+            RequestError: The model has no template or tokenizer, or the messages are not a list of messages.
+        """
+        if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence) or not messages:
+            raise RequestError("messages must be a list of messages, each with a role and a content")
+        if self.chat_template is None:
+            raise RequestError(
+                f"{self.name} has no chat template, so it cannot chat",
+                hint="complete text with generate(), or give a template with chat_template",
+            )
+        return self.chat_template.encode(self.required_tokenizer(), list(messages), **template)
+
+    def required_tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            RequestError: The model has none.
+        """
+        if self.tokenizer is None:
+            raise RequestError(f"{self.name} has no tokenizer", hint="give token ids, or a tokenizer with tokenizer=")
+        return self.tokenizer
+
+    def _answers(
+        self,
+        ids: Sequence[tuple[int, ...]],
+        sampling: Sequence[SamplingParams],
+        task: Task,
+        options: RequestSettings,
+        start: float | None,
+    ) -> Answers:
+        begun = time.monotonic() if start is None else start
+        eos = tuple(self.tokenizer.eos_ids) if self.tokenizer is not None else ()
+        outputs = []
+        for place, (prompt, params) in enumerate(zip(ids, sampling, strict=True)):
+            request = EngineRequest(
+                id=f"{self._prefix}-{next(self._numbers)}",
+                prompt_token_ids=prompt,
+                sampling=params,
+                task=task,
+                eos_token_ids=eos,
+                arrival=begun,
+                **options,
+            )
+            outputs.append(RequestOutput.begin(request, self.tokenizer, prompt=place, start=begun))
+        return Answers(outputs, self.abort, self.ended)
+
+    def _params_of_each(self, params: Params, count: int) -> list[SamplingParams]:
+        if params is None:
+            return [self.params()] * count
+        if isinstance(params, SamplingParams):
+            return [params] * count
+        if isinstance(params, str | Mapping) or not isinstance(params, Sequence):
+            return [_sampling(params)]
+        if len(params) != count:
+            raise RequestError(
+                f"{count} prompts came with {len(params)} sampling parameters: give one, or one for each"
+            )
+        return [_sampling(item) for item in params]
+
+    def _limits(self, reserve: int) -> PromptLimits:
+        return PromptLimits(self.vocab_size, self.max_model_len - reserve, self.max_model_len)
+
+    def _encode_text(self, text: str) -> Sequence[int]:
+        return self.required_tokenizer().encode(text)
+
+
+def _sampling(params: Any) -> SamplingParams:
+    if not isinstance(params, SamplingParams):
+        raise RequestError(f"sampling parameters must be SamplingParams, got {type(params).__name__}")
+    return params

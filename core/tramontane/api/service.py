@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A loaded model and its engine in a thread: what ``LLM`` and ``AsyncLLM`` are two faces of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+
+from tramontane.api.answers import Answers
+from tramontane.api.collect import RequestOutput
+from tramontane.api.request_maker import RequestMaker
+from tramontane.api.settings import load_options
+from tramontane.records import EngineInfo, RequestSummary
+
+if TYPE_CHECKING:
+    from tramontane.engine import EngineStats, EngineThread
+    from tramontane.engine.sinks import Sink
+    from tramontane.load import LoadedModel
+    from tramontane.plugins import Observers, Plugins
+    from tramontane.progress import Progress
+
+
+@define(eq=False)
+class Service:
+    """One running model. Every method may be called from any thread."""
+
+    model: LoadedModel
+    observers: Observers
+    name: str
+    """What the model is called in messages and to observers."""
+    engine: EngineThread = field(init=False)
+    maker: RequestMaker = field(init=False)
+    info: EngineInfo = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        from tramontane.engine import EngineCore, EngineThread
+
+        self.engine = EngineThread(EngineCore(self.model.runner, self.model.engine))
+        self.maker = RequestMaker.of(self.name, self.model, self.engine.max_len, self.engine.abort, self._ended)
+        self.info = _info(self.name, self.model, self.engine.max_len)
+        self.observers.engine_started(self.info)
+
+    @classmethod
+    def load(
+        cls,
+        reference: str,
+        settings: Mapping[str, Any],
+        plugins: Plugins,
+        progress: Progress | None = None,
+        name: str | None = None,
+    ) -> Service:
+        """Load a model and start its engine; see :class:`tramontane.LLM` for the settings and what is raised."""
+        from tramontane.load import load_model
+
+        model = load_model(reference, load_options(settings), plugins=plugins, progress=progress)
+        return cls(model, plugins.observers, name or reference)
+
+    def submit(self, answers: Answers, sink: Sink) -> None:
+        """Hand a call's requests to the engine; their deltas go to ``sink``.
+
+        Raises:
+            RequestError: The engine can never run one of them; the others are ended.
+            EngineClosedError: The engine is closed.
+        """
+        try:
+            for output in answers.outputs:
+                self.engine.submit(output.request, sink)
+        except BaseException:
+            self.forget(answers)
+            raise
+
+    def forget(self, answers: Answers) -> None:
+        """Nobody reads these answers any more: end what still runs, so that its cache blocks are free."""
+        for request_id in answers.open_ids:
+            self.engine.abort(request_id)
+
+    def stats(self) -> EngineStats:
+        """A snapshot of the engine's counters."""
+        return self.engine.stats()
+
+    def close(self) -> None:
+        """Stop the engine; calls that wait end with ``EngineClosedError``. Closing twice is fine."""
+        if not self.engine.closed:
+            self.engine.close()
+            self.model.close()
+            self.observers.engine_stopped(self.info)
+
+    def _ended(self, output: RequestOutput) -> None:
+        completion = output.completion()
+        self.observers.request_finished(
+            RequestSummary(
+                model=self.name,
+                request_id=output.request.id,
+                finish_reason=completion.finish_reason,
+                prompt_tokens=completion.usage.prompt_tokens,
+                completion_tokens=completion.usage.completion_tokens,
+                cached_tokens=completion.usage.cached_tokens,
+                ttft_s=completion.usage.ttft_s,
+                total_s=completion.usage.total_s,
+            )
+        )
+
+
+def _info(name: str, model: LoadedModel, max_len: int) -> EngineInfo:
+    return EngineInfo(
+        model=name,
+        architecture=model.architecture.name,
+        backend=model.backend.name,
+        device=str(model.backend.device),
+        dtype=str(model.blueprint.dtype).removeprefix("torch."),
+        quant=None,
+        max_model_len=max_len,
+        load_s=model.seconds,
+    )

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keyword arguments of ``LLM(...)`` and of requests, and how the former become the records that loading takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from tramontane.errors import PlanError
+
+if TYPE_CHECKING:
+    from tramontane.load import LoadOptions
+
+
+class ModelSettings(TypedDict, total=False):
+    """Everything ``LLM`` takes beside the model's reference; names equal the command line's.
+
+    What is left out, or ``None``, is the engine's choice.
+    """
+
+    revision: str | None
+    """Branch, tag or commit on the hub."""
+    token_source: str | None
+    """Where the hub token is: ``cache``, ``none``, ``env:NAME``, ``path:FILE``, ``literal:TOKEN``."""
+    offline: bool | None
+    """Use local files only."""
+    allow_pickle: bool
+    """Load weights stored as pickle, which can run code."""
+    arch: str | None
+    """Run the checkpoint as this architecture."""
+    tokenizer: str | None
+    """Another tokenizer than the model's: a folder or file."""
+    chat_template: str | None
+    """Another chat template than the model's: a file, or the template itself."""
+    device: str | None
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` ..."""
+    device_map: str | None
+    """How layers are spread over devices."""
+    backend: str | None
+    """What runs the model's operations: ``auto``, ``torch``, ``reference`` ..."""
+    dtype: str | None
+    """``auto``, ``float32``, ``bfloat16`` or ``float16``."""
+    quant: str | None
+    """Stored format to pick, or type to quantize to."""
+    adapters: Mapping[str, str] | None
+    """Name -> path of the adapters that requests may choose."""
+    topology: str | None
+    """File with quantization and device per layer."""
+    kv_dtype: str | None
+    """Number type of the key-value cache."""
+    kv_memory: int | None
+    """Bytes for the key-value cache."""
+    max_model_len: int | None
+    """Longest sequence in tokens."""
+    max_num_seqs: int | None
+    """Most sequences that run at a time."""
+    max_batched_tokens: int | None
+    """Most tokens of one step: longer prompts are computed in chunks."""
+    block_tokens: int | None
+    """Tokens in one cache block."""
+    num_blocks: int | None
+    """Blocks of the cache; the memory budget decides otherwise."""
+    prefix_cache: bool | None
+    """Reuse the cache of equal beginnings."""
+    overlap: bool | None
+    """Launch a step before the tokens of the one before it are read."""
+    capture: bool | None
+    """Record the model's step once and replay it: ``True`` insists, ``False`` never, ``None`` where it works."""
+    threads: int | None
+    """Threads on the CPU."""
+
+
+class RequestSettings(TypedDict, total=False):
+    """What a request may say beside its prompt and its sampling parameters."""
+
+    salt: bytes
+    """Separates prefix-cache entries of callers that must not see each other's timing."""
+    priority: int
+    """Higher runs first."""
+
+
+Plugin = ModuleType | str | os.PathLike[str]
+"""A late plugin: an imported module, or the path of a Python file."""
+
+_ENGINE = ("max_num_seqs", "max_batched_tokens", "block_tokens", "num_blocks", "prefix_cache", "overlap")
+_NOT_YET = {"adapters": "adapters", "topology": "a topology", "device_map": "a device map"}
+
+
+def load_options(settings: Mapping[str, Any]) -> LoadOptions:
+    """The records that loading takes.
+
+    Raises:
+        TypeError: A name that is not a setting.
+        ConfigError: Engine settings out of range.
+        PlanError: A setting that nothing installed can serve.
+    """
+    from tramontane.engine import EngineConfig
+    from tramontane.load import LoadOptions
+
+    unknown = sorted(set(settings) - set(ModelSettings.__annotations__))
+    if unknown:
+        raise TypeError(f"unknown model settings: {', '.join(unknown)}")
+    given = {name: value for name, value in settings.items() if value is not None}
+    for name, what in _NOT_YET.items():
+        if given.pop(name, None):
+            raise PlanError(f"{what} was given ({name}), and nothing installed can use it", hint="leave it out")
+    engine = {name: given.pop(name) for name in _ENGINE if name in given}
+    if "max_batched_tokens" in engine and "max_num_seqs" not in engine:
+        engine["max_num_seqs"] = min(EngineConfig().max_num_seqs, engine["max_batched_tokens"])
+    return LoadOptions(engine=EngineConfig(**engine), **given)
+
+
+def split_plugins(plugins: Sequence[Plugin]) -> tuple[list[object], list[str | os.PathLike[str]]]:
+    """Late plugins as (modules, files)."""
+    files = [plugin for plugin in plugins if isinstance(plugin, str | os.PathLike)]
+    return [plugin for plugin in plugins if not isinstance(plugin, str | os.PathLike)], files

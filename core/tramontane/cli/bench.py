@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``tramontane bench``: prefill and decode speed, with the test names of llama-bench.
+
+Prompts are random tokens, each used once, and the prefix cache is off, so nothing is found that was computed before.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tramontane.cli.config_file import config_option
+from tramontane.cli.loading import chosen_model, model_settings, progress_bar
+from tramontane.cli.options import HABITS, IntList, ModelOptions, log_option, model_options
+from tramontane.cli.output import print_json, print_table, say
+from tramontane.cli.state import State, verbosity_options
+
+if TYPE_CHECKING:
+    from tramontane.cli.measure import Measurement
+
+
+@click.command(epilog=HABITS)
+@click.argument("model", metavar="[MODEL]", required=False)
+@click.option("-p", "--prompt-tokens", type=IntList(), default="512", show_default=True, help="Prefill; 0 skips.")
+@click.option("-g", "--new-tokens", type=IntList(), default="128", show_default=True, help="Decode; 0 skips.")
+@click.option("-d", "--depth", type=IntList(), default="0", show_default=True, help="Tokens in the cache before.")
+@click.option("-c", "--concurrency", type=IntList(1), default="1", show_default=True, help="Requests at a time.")
+@click.option("-r", "--repetitions", type=click.IntRange(1), default=5, show_default=True, help="Per test.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list with an object per test.")
+@config_option
+@model_options
+@log_option
+@verbosity_options
+@click.pass_obj
+def command(
+    state: State,
+    model: str | None,
+    prompt_tokens: tuple[int, ...],
+    new_tokens: tuple[int, ...],
+    depth: tuple[int, ...],
+    concurrency: tuple[int, ...],
+    repetitions: int,
+    as_json: bool,
+    model_options: ModelOptions,
+) -> None:
+    """Measure a model's speed on this machine.
+
+    ppN: N prompt tokens are computed. tgN: N tokens are generated, one by one. @dN: with N tokens in the cache before.
+    Numbers may be lists: -p 128,512 -c 1,8. Rates are tokens per second of all requests together.
+    """
+    from tramontane.api import LLM
+    from tramontane.api.service import Service
+    from tramontane.cli.measure import Bench, cases
+
+    planned = cases(prompt_tokens, new_tokens, depth, concurrency)
+    if not planned:
+        raise click.UsageError("nothing to measure: --prompt-tokens and --new-tokens are both 0")
+    name = chosen_model(state, model, model_options)
+    settings = {"max_num_seqs": max(concurrency), **model_settings(model_options), "prefix_cache": False}
+    if settings["max_num_seqs"] < max(concurrency):
+        raise click.UsageError(f"--concurrency {max(concurrency)} needs --max-num-seqs of at least as many")
+    with progress_bar(state) as progress:
+        service = Service.load(name, settings, state.plugins, progress)
+    with LLM.over(service) as llm:
+        bench = Bench(llm)
+        bench.check(planned)
+        found = []
+        for case in planned:
+            if sys.stderr.isatty() and state.verbosity >= 0:
+                say(f"{case.name} x{case.concurrency} ...")
+            found.append(bench.measure(case, repetitions))
+    if as_json:
+        facts = _facts(service)
+        print_json([{**measurement.as_dict(), **facts} for measurement in found])
+    else:
+        _print(name, service, found)
+
+
+def _facts(service: Any) -> dict[str, Any]:
+    import torch
+
+    info = service.info
+    return {
+        "model": info.model,
+        "architecture": info.architecture,
+        "backend": info.backend,
+        "device": info.device,
+        "dtype": info.dtype,
+        "quant": info.quant,
+        "threads": torch.get_num_threads(),
+        "capture": service.model.capture_note,
+    }
+
+
+def _print(name: str, service: Any, found: list[Measurement]) -> None:
+    facts = _facts(service)
+    click.echo(
+        f"{name} ({facts['architecture']}), {facts['dtype']}, {facts['backend']} on {facts['device']}, "
+        f"{facts['threads']} threads, step {facts['capture']}"
+    )
+    rows = [
+        (
+            m.case.name,
+            str(m.case.concurrency),
+            f"{m.tokens_per_s.mean:.2f} ± {m.tokens_per_s.deviation:.2f}",
+            f"{m.ttft_s.mean * 1e3:.2f} ± {m.ttft_s.deviation * 1e3:.2f}",
+        )
+        for m in found
+    ]
+    columns = ("test", "concurrency", "tokens/s", "first token, ms")
+    print_table(columns, rows, right=columns[1:])

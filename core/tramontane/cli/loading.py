@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How commands load a model: its settings from the options, a progress bar on a terminal, and the demo by default."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+
+from tramontane.cli.options import ModelOptions
+from tramontane.cli.output import colour, say
+from tramontane.cli.state import State
+
+if TYPE_CHECKING:
+    from tramontane.progress import Progress, ProgressEvent
+
+DEMO = "demo"
+"""The reference of the embedded model."""
+
+
+def chosen_model(state: State, argument: str | None, options: ModelOptions) -> str:
+    """The model that a command is about: its argument or ``--model``, else the demo model, which is said.
+
+    Raises:
+        click.UsageError: Both were given, and differ.
+    """
+    if argument is not None and options.model is not None and argument != options.model and _by_flag():
+        raise click.UsageError(f"two models were named: {argument} and, with --model, {options.model}")
+    model = argument or options.model or DEMO
+    if model == DEMO and state.verbosity >= 0:
+        say("This is the embedded demo model: it is tiny and tells short stories. Name another with -m MODEL.")
+    return model
+
+
+def _by_flag() -> bool:
+    context = click.get_current_context()
+    return context.get_parameter_source("model") is click.core.ParameterSource.COMMANDLINE
+
+
+def model_settings(options: ModelOptions) -> dict[str, Any]:
+    """The options as keyword arguments of ``LLM``; those that were not given are left out."""
+    given = attrs.asdict(options, filter=lambda field, value: field.name not in ("model", "adapter"))
+    given["offline"] = options.offline or None
+    given["adapters"] = dict(options.adapter) or None
+    return {name: value for name, value in given.items() if value is not None}
+
+
+@contextmanager
+def progress_bar(state: State) -> Iterator[Progress]:
+    """What shows how loading goes: a bar on standard error where that is a terminal, nothing elsewhere and with -q."""
+    if state.verbosity < 0 or not sys.stderr.isatty():
+        from tramontane.progress import silent
+
+        yield silent
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    console = Console(stderr=True, no_color=not colour(sys.stderr))
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(True), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(event: ProgressEvent) -> None:
+            if event.phase not in tasks:
+                tasks[event.phase] = bar.add_task(event.phase, total=None)
+            bar.update(tasks[event.phase], completed=event.done, total=event.total or None)
+
+        yield show

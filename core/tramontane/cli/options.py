@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several commands share, and where their values come from.
+
+A value is looked for in this order: the flag, the variable ``TRAMONTANE_<NAME>``, the file of ``--config``, the
+default. Each group of options reaches its command as one frozen record. This module imports click and nothing of the
+engine; the file is read by :mod:`tramontane.cli.config_file`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import attrs
+import click
+from attrs import frozen
+
+from tramontane.errors import ConfigError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ENVIRONMENT = "TRAMONTANE_"
+"""What the variables of options begin with."""
+
+HABITS = "Each option may also be set as TRAMONTANE_<OPTION> in the environment, or in the file of --config."
+"""The line under the options in a command's help."""
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BINARY = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
+
+
+class ByteSize(click.ParamType):
+    """A number of bytes: ``4GiB``, ``500MB``, ``2G`` or a plain number."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = _SIZE.fullmatch(str(value))
+        if match is None:
+            self.fail(f"{value!r} is not a size such as 4GiB, 500MB or a number of bytes", param, ctx)
+        units = _BINARY if match[3] else _UNITS
+        return int(float(match[1]) * units[match[2].upper()])
+
+
+class NamedPath(click.ParamType):
+    """``NAME=PATH``."""
+
+    name = "name=path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, mark, path = str(value).partition("=")
+        if not (mark and name and path):
+            self.fail(f"{value!r} is not of the form NAME=PATH", param, ctx)
+        return name, path
+
+
+class IntList(click.ParamType):
+    """Whole numbers separated by commas; ``low`` is the least allowed."""
+
+    name = "numbers"
+
+    def __init__(self, low: int = 0) -> None:
+        self.low = low
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        parts: Iterable[Any] = [value] if isinstance(value, int) else value
+        if isinstance(value, str):
+            parts = value.split(",")
+        try:
+            numbers = tuple(dict.fromkeys(int(part) for part in parts))
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is not a list of whole numbers such as 1,8", param, ctx)
+        if not numbers or min(numbers) < self.low:
+            self.fail(f"{value!r}: each number must be at least {self.low}", param, ctx)
+        return numbers
+
+
+def shared(*declarations: str, **attributes: Any) -> Callable[[F], F]:
+    """An option that also reads its environment variable, named like the long flag."""
+    long = next(part for part in declarations if part.startswith("--")).split("/")[0]
+    variable = ENVIRONMENT + long.removeprefix("--").replace("-", "_").upper()
+    return click.option(*declarations, envvar=variable, **attributes)
+
+
+@frozen(kw_only=True)
+class ModelOptions:
+    """Which model, and how it is loaded and run. ``None`` leaves the choice to the engine."""
+
+    model: str | None = None
+    revision: str | None = None
+    quant: str | None = None
+    device: str | None = None
+    device_map: str | None = None
+    dtype: str | None = None
+    max_model_len: int | None = None
+    tokenizer: str | None = None
+    chat_template: str | None = None
+    arch: str | None = None
+    adapter: tuple[tuple[str, str], ...] = ()
+    topology: str | None = None
+    kv_dtype: str | None = None
+    kv_memory: int | None = None
+    max_num_seqs: int | None = None
+    max_batched_tokens: int | None = None
+    prefix_cache: bool = True
+    backend: str | None = None
+    capture: bool | None = None
+    overlap: bool | None = None
+    threads: int | None = None
+    token_source: str | None = None
+    offline: bool = False
+    allow_pickle: bool = False
+
+
+@frozen(kw_only=True)
+class GenerationOptions:
+    """How answers are sampled. ``None`` leaves a parameter to the model's own defaults."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    stop: tuple[str, ...] = ()
+    system: str | None = None
+    seed: int | None = None
+
+    def sampling(self) -> dict[str, Any]:
+        """The sampling parameters that were given, by name."""
+        given = attrs.asdict(self, filter=lambda field, value: field.name != "system" and value not in (None, ()))
+        return {**given, "stop": self.stop} if self.stop else given
+
+
+_WHOLE = click.IntRange(min=1)
+
+_MODEL = (
+    shared("-m", "--model", metavar="MODEL", help="A folder, a file, a hub id, or demo."),
+    shared("--revision", metavar="REV", help="Branch, tag or commit on the hub."),
+    shared("--quant", metavar="TYPE", help="Stored format to pick, or type to quantize to; a number means bits."),
+    shared("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps ..."),
+    shared("--device-map", metavar="MAP", help="How layers are spread over devices."),
+    shared("--dtype", metavar="TYPE", help="auto, float32, bfloat16 or float16."),
+    shared("--max-model-len", type=_WHOLE, metavar="N", help="Longest sequence in tokens."),
+    shared("--tokenizer", metavar="PATH", help="Another tokenizer than the model's."),
+    shared("--chat-template", metavar="FILE", help="Another chat template than the model's."),
+    shared("--arch", metavar="NAME", help="Run the checkpoint as this architecture."),
+    shared("--adapter", type=NamedPath(), multiple=True, help="Load an adapter; may be repeated."),
+    shared("--topology", metavar="FILE", help="Per layer: quantization and device."),
+    shared("--kv-dtype", metavar="TYPE", help="Number type of the key-value cache."),
+    shared("--kv-memory", type=ByteSize(), help="Memory for the key-value cache, such as 4GiB."),
+    shared("--max-num-seqs", type=_WHOLE, metavar="N", help="Most sequences that run at a time."),
+    shared("--max-batched-tokens", type=_WHOLE, metavar="N", help="Most tokens of one step."),
+    shared("--prefix-cache/--no-prefix-cache", default=True, help="Reuse the cache of equal beginnings."),
+    shared("--backend", metavar="NAME", help="What runs the model's operations."),
+    shared("--capture/--no-capture", default=None, help="Record the model's step once and replay it."),
+    shared("--overlap/--no-overlap", default=None, help="Launch a step before the last one's tokens are read."),
+    shared("--threads", type=_WHOLE, metavar="N", help="Threads on the CPU."),
+    shared("--token-source", metavar="SOURCE", help="Hub token: cache, none, env:NAME, path:FILE or literal:TOKEN."),
+    shared("--offline", is_flag=True, help="Use local files only."),
+    shared("--allow-pickle", is_flag=True, help="Load weights stored as pickle, which can run code."),
+)
+
+_GENERATION = (
+    shared("--max-tokens", type=_WHOLE, metavar="N", help="Most new tokens; up to the context if not given."),
+    shared("--temperature", type=float, metavar="T", help="Randomness; 0 takes the most likely token."),
+    shared("--top-k", type=int, metavar="K", help="Choose among the K most likely tokens; 0 for all."),
+    shared("--top-p", type=float, metavar="P", help="Choose among the tokens that make up P of the probability."),
+    shared("--min-p", type=float, metavar="P", help="Drop tokens less likely than P times the most likely one."),
+    click.option("--stop", multiple=True, metavar="TEXT", help="End the answer at this text; may be repeated."),
+    shared("--system", metavar="TEXT", help="System message."),
+    shared("--seed", type=int, metavar="N", help="Make sampling repeatable."),
+)
+
+
+def _record(record: type[Any], parameter: str, options: tuple[Callable[[Any], Any], ...]) -> Callable[[F], F]:
+    """A decorator that adds ``options`` to a command's function and passes them to it as one ``record``."""
+    names = [field.name for field in attrs.fields(record)]
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def gathered(*args: Any, **values: Any) -> Any:
+            own = {name: values.pop(name) for name in names}
+            return function(*args, **values, **{parameter: record(**own)})
+
+        decorated: Any = gathered
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+#: Adds the shared model options; the command gets ``model_options: ModelOptions``.
+model_options = _record(ModelOptions, "model_options", _MODEL)
+
+#: Adds the generation options; the command gets ``generation: GenerationOptions``.
+generation_options = _record(GenerationOptions, "generation", _GENERATION)
+
+
+def log_option(function: F) -> F:
+    """Add ``--log-file FILE``: what the program says about itself is appended there too, with times."""
+    return shared(
+        "--log-file",
+        type=click.Path(dir_okay=False),
+        expose_value=False,
+        callback=_log_to,
+        metavar="FILE",
+        help="Append the log to this file.",
+    )(function)
+
+
+def _log_to(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    if path is None:
+        return
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write the log to {path}: {error.strerror}") from None
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger("tramontane").addHandler(handler)
+
+    def close() -> None:
+        logging.getLogger("tramontane").removeHandler(handler)
+        handler.close()
+
+    context.call_on_close(close)

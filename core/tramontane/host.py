@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``Host``: the named models of one process. It is all a frontend sees; a frontend never meets an engine.
+
+Models are configured first and loaded when somebody wants them. Every method may be called from any thread or event
+loop; loading never blocks the loop that waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from attrs import define, field, frozen
+
+from tramontane.errors import ConfigError, EngineClosedError, TramontaneError, UnknownNameError
+
+if TYPE_CHECKING:
+    from tramontane.api import AsyncLLM
+    from tramontane.plugins import Plugins
+    from tramontane.progress import Progress
+
+METRICS_EVERY_S = 2.0
+"""Observers get a reading of a model's metrics at most this often."""
+
+DEFAULT = "default"
+"""The name by which the first model is always found."""
+
+
+class ModelState(StrEnum):
+    """How far a model is."""
+
+    CONFIGURED = "configured"
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@frozen(kw_only=True)
+class ModelCard:
+    """What frontends may tell about a model."""
+
+    name: str
+    reference: str
+    state: ModelState
+    aliases: tuple[str, ...] = ()
+    created: float = 0.0
+    """``time.time()`` when it was configured."""
+    max_model_len: int | None = None
+    """Known once it is loaded, as is the next."""
+    chats: bool | None = None
+    """Whether it has a chat template."""
+    error: str | None = None
+    """Why loading failed."""
+
+
+@frozen(kw_only=True)
+class FrontendOptions:
+    """What the command line hands to a frontend with a loop of its own."""
+
+    model: str | None = None
+    """The host's model to begin with; ``None`` is the first."""
+    system: str | None = None
+    sampling: Mapping[str, Any] = field(factory=dict)
+    """Sampling parameters that were given, by name; the others are the model's defaults."""
+
+
+@define(eq=False)
+class _Slot:
+    """One configured model."""
+
+    name: str
+    reference: str
+    settings: Mapping[str, Any]
+    created: float = field(factory=time.time)
+    llm: AsyncLLM | None = None
+    loading: bool = False
+    error: TramontaneError | None = None
+    told: float = 0.0
+    lock: threading.Lock = field(factory=threading.Lock)
+    """Held while it is loaded or unloaded."""
+
+    @property
+    def state(self) -> ModelState:
+        if self.llm is not None:
+            return ModelState.READY
+        if self.loading:
+            return ModelState.LOADING
+        return ModelState.CONFIGURED if self.error is None else ModelState.FAILED
+
+
+class Host:
+    """Named models in one process.
+
+    Args:
+        plugins: The generation of plugins that models are loaded with; the installed ones by default.
+        progress: Is told how loading goes.
+    """
+
+    def __init__(self, plugins: Plugins | None = None, progress: Progress | None = None) -> None:
+        self._plugins = plugins
+        self._progress = progress
+        self._slots: dict[str, _Slot] = {}
+        self._aliases: dict[str, str] = {}
+        self._closed = False
+
+    @property
+    def plugins(self) -> Plugins:
+        """The plugins of this host."""
+        if self._plugins is None:
+            from tramontane.plugins import installed
+
+            self._plugins = installed()
+        return self._plugins
+
+    # --- which models there are ---------------------------------------------------------------------------------------
+
+    def add(self, name: str, reference: str | os.PathLike[str] | None = None, **settings: Any) -> None:
+        """Configure a model; it is loaded when it is first acquired.
+
+        Args:
+            name: What requests call it.
+            reference: A folder, a file, a hub id or a name that a plugin knows; by default the name itself.
+            settings: As for :class:`tramontane.LLM`.
+
+        Raises:
+            ConfigError: The name is taken.
+        """
+        if name in self._slots or name in self._aliases or name == DEFAULT:
+            raise ConfigError(f"the model name {name!r} is taken", hint="choose another name")
+        self._slots[name] = _Slot(name, os.fspath(reference if reference is not None else name), settings)
+
+    def alias(self, alias: str, name: str) -> None:
+        """Let a further name mean a model; an alias may be moved to another model.
+
+        Raises:
+            ConfigError: The alias is the name of a model.
+            UnknownNameError: There is no such model.
+        """
+        if alias in self._slots or alias == DEFAULT:
+            raise ConfigError(f"{alias!r} is the name of a model, so it cannot be an alias")
+        self._aliases[alias] = self._slot(name).name
+
+    def models(self) -> tuple[ModelCard, ...]:
+        """Every configured model, the default first."""
+        return tuple(self._card(slot) for slot in self._slots.values())
+
+    # --- loading and unloading ----------------------------------------------------------------------------------------
+
+    async def acquire(self, name: str | None = None) -> AsyncLLM:
+        """The running model of that name, loaded first if need be. Callers that come meanwhile wait for the same load.
+
+        Args:
+            name: A model's name or alias; ``None`` or ``default`` is the first model.
+
+        Raises:
+            UnknownNameError: There is no such model.
+            TramontaneError: It could not be loaded.
+        """
+        slot = self._slot(name)
+        ready = slot.llm
+        return ready if ready is not None else await asyncio.to_thread(self._load, slot)
+
+    async def load(self, name: str, reference: str | os.PathLike[str] | None = None, **settings: Any) -> AsyncLLM:
+        """Configure a model (unless it is) and load it now."""
+        if name not in self._slots and name not in self._aliases:
+            self.add(name, reference, **settings)
+        return await self.acquire(name)
+
+    async def unload(self, name: str) -> None:
+        """Stop a model and free its memory; its requests end with an error. It stays configured.
+
+        Raises:
+            UnknownNameError: There is no such model.
+        """
+        await asyncio.to_thread(self._unload, self._slot(name))
+
+    def close(self) -> None:
+        """Stop every model."""
+        self._closed = True
+        for slot in self._slots.values():
+            self._unload(slot)
+
+    # --- what else frontends ask --------------------------------------------------------------------------------------
+
+    def tools(self) -> tuple[str, ...]:
+        """The names of the installed tool providers."""
+        return self.plugins.catalogs.tool_providers.names()
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """A reading of the counters and gauges of every loaded model, by name; observers get it too."""
+        readings = {}
+        for slot in self._slots.values():
+            llm = slot.llm
+            if llm is None:
+                continue
+            reading = {key: float(value) for key, value in attrs.asdict(llm.stats()).items()}
+            readings[slot.name] = reading
+            now = time.monotonic()
+            if now - slot.told >= METRICS_EVERY_S:
+                slot.told = now
+                self.plugins.observers.metrics(slot.name, reading)
+        return readings
+
+    def _load(self, slot: _Slot) -> AsyncLLM:
+        from tramontane.api import AsyncLLM
+        from tramontane.api.service import Service
+
+        with slot.lock:
+            if self._closed:
+                raise EngineClosedError("the host is closed")
+            if slot.llm is not None:
+                return slot.llm
+            slot.loading, slot.error = True, None
+            try:
+                service = Service.load(slot.reference, slot.settings, self.plugins, self._progress, name=slot.name)
+                slot.llm = AsyncLLM.over(service)
+            except TramontaneError as error:
+                slot.error = error
+                raise
+            finally:
+                slot.loading = False
+            return slot.llm
+
+    def _unload(self, slot: _Slot) -> None:
+        with slot.lock:
+            llm, slot.llm = slot.llm, None
+        if llm is not None:
+            llm.close()
+
+    def _slot(self, name: str | None) -> _Slot:
+        if not self._slots:
+            raise UnknownNameError("the host has no model", hint="configure one first")
+        if name is None or (name == DEFAULT and name not in self._aliases):
+            return next(iter(self._slots.values()))
+        slot = self._slots.get(self._aliases.get(name, name))
+        if slot is None:
+            raise UnknownNameError(f"there is no model {name!r}", hint=self._names(name))
+        return slot
+
+    def _names(self, name: str) -> str:
+        known: Sequence[str] = [*self._slots, *self._aliases]
+        near = difflib.get_close_matches(name, known, n=1)
+        return f"did you mean {near[0]}?" if near else f"known models: {', '.join(known)}"
+
+    def _card(self, slot: _Slot) -> ModelCard:
+        llm = slot.llm
+        return ModelCard(
+            name=slot.name,
+            reference=slot.reference,
+            state=slot.state,
+            aliases=tuple(alias for alias, name in self._aliases.items() if name == slot.name),
+            created=slot.created,
+            max_model_len=llm.max_model_len if llm is not None else None,
+            chats=llm.has_chat_template if llm is not None else None,
+            error=slot.error.message if slot.error is not None else None,
+        )

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The terminal chat: reads a message or a command, shows the answer, until the person leaves.
+
+On a terminal it renders markdown and edits lines; on a dumb terminal or in a pipe it reads and writes plain text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, TextIO
+
+from attrs import define
+
+from tramontane.errors import TramontaneError
+from tramontane_frontend_chat.commands import COMMANDS, Leave, is_command, run_command
+from tramontane_frontend_chat.conversation import Conversation
+from tramontane_frontend_chat.markdown import AnswerWriter, MarkdownWriter, PlainWriter
+from tramontane_frontend_chat.reader import PlainReader, Reader, TerminalReader, history_path
+from tramontane_frontend_chat.statistics import summary
+
+if TYPE_CHECKING:
+    from tramontane.api import LLM, CompletionStream
+    from tramontane.host import FrontendOptions, Host
+
+
+def run(host: Host, options: FrontendOptions) -> None:
+    """Chat with the host's model until the person leaves (the frontend's entry point)."""
+    llm = asyncio.run(host.acquire(options.model)).blocking()
+    conversation = Conversation(llm, system=options.system, sampling=dict(options.sampling))
+    Terminal.of(sys.stdin, sys.stdout, os.environ).chat(conversation)
+
+
+def capable(stdin: TextIO, stdout: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether both ends are a terminal that can move its cursor."""
+    return stdin.isatty() and stdout.isatty() and environ.get("TERM", "") not in ("", "dumb", "unknown")
+
+
+@define
+class Terminal:
+    """Where the person is: how to ask, how to show answers and notes."""
+
+    reader: Reader
+    make_writer: Callable[[bool], AnswerWriter]
+    """Takes whether the answer may be markdown."""
+    note: Callable[[str], None]
+    """Shows a line that is not part of an answer."""
+
+    @classmethod
+    def of(cls, stdin: TextIO, stdout: TextIO, environ: Mapping[str, str]) -> Terminal:
+        """The best the given streams can do. Notes of a pipe go to standard error, so that answers stay clean."""
+        if not capable(stdin, stdout, environ):
+            notes = stdout if stdin.isatty() and stdout.isatty() else sys.stderr
+            return cls(
+                reader=PlainReader(stdin, stdout),
+                make_writer=lambda markdown: PlainWriter(stdout),
+                note=lambda text: print(text, file=notes, flush=True),
+            )
+        from rich.console import Console
+
+        console = Console(file=stdout)
+        return cls(
+            reader=TerminalReader(list(COMMANDS), history_path(environ)),
+            make_writer=lambda markdown: MarkdownWriter(console) if markdown else PlainWriter(stdout),
+            note=lambda text: console.print(text, style="dim", markup=False, highlight=False),
+        )
+
+    def chat(self, conversation: Conversation) -> None:
+        """Take turns until the input ends or the person leaves."""
+        self.note(greeting(conversation.llm))
+        while True:
+            try:
+                text = self.reader.read()
+                if text:
+                    self.turn(conversation, text)
+            except KeyboardInterrupt:
+                self.note("(Ctrl-D or /exit leaves)")
+            except (EOFError, Leave):
+                return
+
+    def turn(self, conversation: Conversation, text: str) -> None:
+        """Carry out one command or answer one message; an error is shown and the chat goes on."""
+        try:
+            if is_command(text):
+                self.note(run_command(conversation, text))
+            else:
+                self.answer(conversation, text)
+        except TramontaneError as error:
+            self.note(f"error: {error}")
+
+    def answer(self, conversation: Conversation, text: str) -> None:
+        """Show the answer to a message, then its statistics. Ctrl-C ends the answer, which is kept as far as it got."""
+        writer = self.make_writer(not conversation.raw)
+        with interruptible() as started:
+            try:
+                completion = conversation.answer(text, writer, started)
+            finally:
+                writer.close()
+        if conversation.show_stats:
+            self.note(summary(completion, conversation.llm.max_model_len))
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[CompletionStream], None]]:
+    """While inside, Ctrl-C cancels the stream given to the yielded function; it raises nothing.
+
+    An exception could surface anywhere, in the middle of drawing too; a cancelled stream just ends.
+    """
+    current: list[CompletionStream] = []
+    asked = False
+
+    def cancel(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        for stream in current:
+            stream.cancel()
+
+    def started(stream: CompletionStream) -> None:
+        current.append(stream)
+        if asked:
+            stream.cancel()
+
+    before = signal.signal(signal.SIGINT, cancel)
+    try:
+        yield started
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def greeting(llm: LLM) -> str:
+    """What the person is told first."""
+    lines = [f"{llm.name}: /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves."]
+    if not llm.has_chat_template:
+        lines.append("This model has no chat template: it continues your text, each message on its own.")
+    return "\n".join(lines)

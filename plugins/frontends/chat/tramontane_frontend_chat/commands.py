@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The slash commands: a table of name, argument, help and action. Each changes a conversation and answers with text."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+
+from attrs import frozen
+
+from tramontane.errors import RequestError
+from tramontane_frontend_chat.conversation import Conversation
+
+_COMMAND = re.compile(r"/([A-Za-z]+)(?:\s+(.*))?", re.DOTALL)
+
+
+class Leave(Exception):
+    """The person wants to end the program."""
+
+
+@frozen
+class Command:
+    """One slash command."""
+
+    name: str
+    argument: str
+    help: str
+    action: Callable[[Conversation, str], str]
+
+
+def is_command(text: str) -> bool:
+    """Whether a message is a command: a slash and letters, alone or before a space. A path like /etc/hosts is not."""
+    return _COMMAND.fullmatch(text) is not None
+
+
+def run_command(conversation: Conversation, text: str) -> str:
+    """Carry out a command.
+
+    Returns:
+        What to tell the person.
+
+    Raises:
+        RequestError: No such command, or its argument is wrong; nothing has changed then.
+        Leave: The command was ``/exit``.
+    """
+    match = _COMMAND.fullmatch(text)
+    name, argument = (match[1].lower(), (match[2] or "").strip()) if match else (text.lstrip("/"), "")
+    command = COMMANDS.get(f"/{name}")
+    if command is None:
+        near = difflib.get_close_matches(f"/{name}", COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "/help lists them"
+        raise RequestError(f"there is no command /{name}", hint=hint)
+    return command.action(conversation, argument)
+
+
+def _help(conversation: Conversation, argument: str) -> str:
+    usages = [f"{command.name} {command.argument}".rstrip() for command in COMMANDS.values()]
+    width = max(map(len, usages))
+    lines = [f"{usage:<{width}}  {command.help}" for usage, command in zip(usages, COMMANDS.values(), strict=True)]
+    return "\n".join((*lines, *_HABITS))
+
+
+_HABITS = (
+    'Several lines: begin and end with """, or end each with \\ (Alt-Enter breaks a line on a terminal).',
+    "Ctrl-C stops an answer, Ctrl-D leaves.",
+)
+
+
+def _clear(conversation: Conversation, argument: str) -> str:
+    conversation.clear()
+    return "The conversation starts anew."
+
+
+def _system(conversation: Conversation, argument: str) -> str:
+    conversation.system = argument or None
+    conversation.clear()
+    if conversation.raw:
+        return "This model has no chat template, so a system message has no effect."
+    return "System message set; the conversation starts anew." if argument else "No system message."
+
+
+def _stats(conversation: Conversation, argument: str) -> str:
+    if argument not in ("", "on", "off"):
+        raise RequestError(f"/stats takes on or off, got {argument!r}")
+    conversation.show_stats = not conversation.show_stats if not argument else argument == "on"
+    return "Statistics after each answer." if conversation.show_stats else "No statistics."
+
+
+def _exit(conversation: Conversation, argument: str) -> str:
+    raise Leave
+
+
+def _setting(name: str, parse: Callable[[str], float]) -> Callable[[Conversation, str], str]:
+    """The action that shows, sets or (``default``) unsets one sampling parameter."""
+
+    def action(conversation: Conversation, argument: str) -> str:
+        if argument == "default":
+            conversation.configure(**{name: None})
+        elif argument:
+            try:
+                value = parse(argument)
+            except ValueError:
+                kind = "a whole number" if parse is int else "a number"
+                raise RequestError(f"{name} takes {kind} or the word default, got {argument!r}") from None
+            conversation.configure(**{name: value})
+        return f"{name} = {getattr(conversation.params(), name)}"
+
+    return action
+
+
+COMMANDS: dict[str, Command] = {
+    command.name: command
+    for command in (
+        Command("/help", "", "this list", _help),
+        Command("/clear", "", "forget the conversation, keep the settings", _clear),
+        Command("/system", "[TEXT]", "set the system message, or remove it", _system),
+        Command("/temperature", "[T]", "randomness: 0 takes the most likely token", _setting("temperature", float)),
+        Command("/topk", "[K]", "choose among the K most likely tokens; 0 for all", _setting("top_k", int)),
+        Command("/topp", "[P]", "choose among the tokens that make up P of the probability", _setting("top_p", float)),
+        Command("/maxtokens", "[N]", "longest answer in tokens", _setting("max_tokens", int)),
+        Command("/seed", "[N]", "make answers repeatable", _setting("seed", int)),
+        Command("/stats", "[on|off]", "show or hide the statistics after each answer", _stats),
+        Command("/exit", "", "leave", _exit),
+    )
+}

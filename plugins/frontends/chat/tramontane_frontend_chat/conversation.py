@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One conversation: its messages, its settings, and the answers streamed into a writer.
+
+It knows nothing of terminals; the commands of :mod:`tramontane_frontend_chat.commands` change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+
+from tramontane.requests import FinishReason, SamplingParams
+
+if TYPE_CHECKING:
+    from tramontane.api import LLM, Completion, CompletionStream
+    from tramontane_frontend_chat.markdown import AnswerWriter
+
+
+@define
+class Conversation:
+    """What has been said, and how the next answer is to be sampled.
+
+    A model without a chat template is a base model: each message is a text of its own that the model continues.
+    """
+
+    llm: LLM
+    system: str | None = None
+    sampling: dict[str, Any] = field(factory=dict)
+    """Sampling parameters the person set; the others are the model's defaults."""
+    show_stats: bool = True
+    messages: list[dict[str, str]] = field(factory=list)
+    """User and assistant messages; the system message is added when the model is asked."""
+
+    @property
+    def raw(self) -> bool:
+        """Whether the model continues plain text because it has no chat template."""
+        return not self.llm.has_chat_template
+
+    def params(self) -> SamplingParams:
+        """The sampling parameters of the next answer.
+
+        Raises:
+            RequestError: A setting is out of range.
+        """
+        return self.llm.default_params(**{"max_tokens": None, **self.sampling})
+
+    def configure(self, **settings: Any) -> None:
+        """Change sampling settings; ``None`` returns one to the model's default.
+
+        Raises:
+            RequestError: A value is out of range; nothing has changed then.
+        """
+        wanted = {name: value for name, value in {**self.sampling, **settings}.items() if value is not None}
+        self.llm.default_params(**wanted)
+        self.sampling = wanted
+
+    def clear(self) -> None:
+        """Forget what was said, keep system message and settings."""
+        self.messages.clear()
+
+    def answer(
+        self, text: str, writer: AnswerWriter, started: Callable[[CompletionStream], None] = lambda stream: None
+    ) -> Completion:
+        """Send a message and write the answer as it arrives.
+
+        Args:
+            text: The person's message.
+            writer: Gets the pieces of the answer.
+            started: Called with the stream before its first piece, so that a signal handler can cancel it.
+
+        Returns:
+            The whole answer; of a cancelled one, what had arrived. It is part of the conversation from then on.
+
+        Raises:
+            TramontaneError: The request failed; the message is not part of the conversation then.
+        """
+        message = {"role": "user", "content": text}
+        if self.raw:
+            stream = self.llm.generate(text, self.params(), stream=True)
+        else:
+            opening = [{"role": "system", "content": self.system}] if self.system else []
+            stream = self.llm.chat([*opening, *self.messages, message], self.params(), stream=True)
+        with stream:
+            started(stream)
+            for delta in stream:
+                writer.write(delta.text)
+            completion = stream.completion()
+        if not self.raw and (completion.text or completion.finish_reason is not FinishReason.CANCELED):
+            self.messages += [message, {"role": "assistant", "content": completion.text}]
+        return completion

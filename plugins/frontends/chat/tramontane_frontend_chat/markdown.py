@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shows an answer while it arrives: rendered markdown on a terminal, plain text anywhere else.
+
+Markdown is rendered block by block. A block that can no longer change is printed for good; only the last one is drawn
+again as it grows, cropped to the window, so that an answer longer than the window neither flickers nor repeats itself.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.live import Live
+
+REDRAW_S = 0.08
+"""Between two drawings of the growing block: rendering markdown for each token would cost more than the token."""
+
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """Drop control characters other than newline and tab: a model's text must not steer the terminal."""
+    return _CONTROL.sub("", text)
+
+
+def stable_length(text: str) -> int:
+    """How many leading characters of a growing markdown text are whole blocks that more text cannot change.
+
+    A block ends at a blank line outside a code fence once the line after it has begun and is not indented (an indented
+    line continues a list item).
+    """
+    stable = position = 0
+    fence = ""
+    blank = False
+    for line in text.splitlines(keepends=True):
+        if blank and not fence and line.strip() and not line[0].isspace():
+            stable = position
+        mark = _FENCE.match(line)
+        if fence:
+            if mark and mark[1].startswith(fence) and not line[mark.end() :].strip():
+                fence = ""
+        elif mark:
+            fence = mark[1]
+        blank = not line.strip() and line.endswith("\n")
+        position += len(line)
+    return stable
+
+
+class AnswerWriter(Protocol):
+    """Takes the pieces of one answer in order."""
+
+    def write(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class PlainWriter:
+    """Writes pieces as they come; on a terminal without their control characters."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._terminal = stream.isatty()
+        self._last = "\n"
+
+    def write(self, text: str) -> None:
+        """Write and flush, so that a reader sees each token at once."""
+        if self._terminal:
+            text = printable(text)
+        if text:
+            self._last = text[-1]
+            self._stream.write(text)
+            self._stream.flush()
+
+    def close(self) -> None:
+        """End the line, if one was begun."""
+        if self._last != "\n":
+            self.write("\n")
+
+
+class _Tail:
+    """A markdown block of which only the last lines that fit the window are drawn."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.markdown import Markdown
+        from rich.segment import Segment
+
+        lines = console.render_lines(Markdown(self._text), options, pad=False)
+        for line in lines[-max(1, console.size.height - 2) :]:
+            yield from line
+            yield Segment.line()
+
+
+class MarkdownWriter:
+    """Renders markdown on a terminal as it streams."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._pending = ""
+        self._any = False
+        self._drawn = 0.0
+        self._live: Live | None = None
+
+    def write(self, text: str) -> None:
+        """Add a piece; draw if the last drawing is old enough."""
+        self._pending += printable(text)
+        stable = stable_length(self._pending)
+        if stable:
+            self._print(self._pending[:stable])
+            self._pending = self._pending[stable:]
+        now = time.monotonic()
+        if now - self._drawn >= REDRAW_S:
+            self._drawn = now
+            self._region().update(_Tail(self._pending), refresh=True)
+
+    def close(self) -> None:
+        """Replace the growing block by its final form."""
+        if self._live is not None:
+            self._live.update("", refresh=True)
+            self._live.stop()
+        if self._pending.strip():
+            self._print(self._pending)
+        self._pending = ""
+
+    def _print(self, block: str) -> None:
+        from rich.markdown import Markdown
+
+        if self._live is not None:
+            self._live.update("")
+        if self._any:
+            self._console.print()
+        self._console.print(Markdown(block))
+        self._any = True
+
+    def _region(self) -> Live:
+        if self._live is None:
+            from rich.live import Live
+
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        return self._live

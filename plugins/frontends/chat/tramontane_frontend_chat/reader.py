@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads what the person types: with line editing and a history on a terminal, line by line elsewhere.
+
+A message of several lines starts with three double quotes and ends with three, or has lines that end in a backslash; on
+a terminal Alt-Enter or Ctrl-J breaks the line too. Both readers raise ``EOFError`` when input ends (Ctrl-D) and
+``KeyboardInterrupt`` for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+QUOTES = '"""'
+PROMPT = "> "
+CONTINUED = "… "
+
+
+def unfinished(text: str) -> bool:
+    """Whether the typed text asks for another line."""
+    if text.lstrip().startswith(QUOTES):
+        body = text.lstrip()[len(QUOTES) :]
+        return not body.rstrip().endswith(QUOTES)
+    return text.endswith("\\")
+
+
+def cleaned(text: str) -> str:
+    """The message without its quotes and line-joining backslashes."""
+    stripped = text.strip()
+    if stripped.startswith(QUOTES):
+        return stripped.removeprefix(QUOTES).removesuffix(QUOTES).strip("\n")
+    return stripped.replace("\\\n", "\n")
+
+
+def history_path(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the history lies: the XDG state directory, or its default."""
+    stated = Path(environ.get("XDG_STATE_HOME", ""))
+    base = stated if stated.is_absolute() else Path.home() / ".local" / "state"
+    return base / "tramontane" / "chat_history"
+
+
+class Reader(Protocol):
+    """One message at a time."""
+
+    def read(self) -> str: ...
+
+
+class PlainReader:
+    """Lines from a stream; asks only where a person sees the question."""
+
+    def __init__(self, stdin: TextIO, stdout: TextIO) -> None:
+        self._stdin = stdin
+        self._stdout = stdout
+        self._asks = stdin.isatty()
+
+    def read(self) -> str:
+        """The next message.
+
+        Raises:
+            EOFError: Input ended before a message began.
+        """
+        text = self._line(PROMPT)
+        while unfinished(text):
+            try:
+                text = f"{text}\n{self._line(CONTINUED)}"
+            except EOFError:
+                break
+        return cleaned(text)
+
+    def _line(self, question: str) -> str:
+        if self._asks:
+            self._stdout.write(question)
+            self._stdout.flush()
+        line = self._stdin.readline()
+        if not line:
+            raise EOFError
+        return line.rstrip("\r\n")
+
+
+class TerminalReader:
+    """Line editing, completion of commands, a history kept between sessions."""
+
+    def __init__(self, commands: Sequence[str], history: Path | None = None) -> None:
+        self._session = _session(commands, history)
+
+    def read(self) -> str:
+        """The next message; see the module's text for what is raised."""
+        return cleaned(self._session.prompt(PROMPT))
+
+
+def _session(commands: Sequence[str], history: Path | None) -> PromptSession[str]:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import WordCompleter
+    from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+
+    store: History = InMemoryHistory()
+    if history is not None and _writable(history):
+        store = FileHistory(str(history))
+    return PromptSession(
+        history=store,
+        completer=WordCompleter(list(commands), sentence=True),
+        complete_while_typing=False,
+        multiline=True,
+        prompt_continuation=CONTINUED,
+        key_bindings=_keys(),
+    )
+
+
+def _writable(path: Path) -> bool:
+    """Make the history file private to its owner. A read-only home costs the history, not the chat."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(path, os.W_OK)
+
+
+def _keys() -> KeyBindings:
+    from prompt_toolkit.key_binding import KeyBindings
+
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def send_or_break(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if unfinished(buffer.text):
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    @keys.add("c-j")
+    def break_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys
