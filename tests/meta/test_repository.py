@@ -88,6 +88,21 @@ def test_the_core_imports_no_plugin() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_kernel_knows_nothing_of_what_stands_on_it() -> None:
+    kernel = ("errors", "hooks", "records", "plugins")
+    files = [file for name in kernel for file in tracked(f"core/tramontane/{name}.py", f"core/tramontane/{name}/*.py")]
+    assert len(files) > len(kernel)
+    wrong = []
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node))]
+        for node in ast.walk(tree):
+            module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+            if module.startswith("tramontane.") and module.split(".")[1] not in kernel:
+                wrong.append(f"{file.relative_to(ROOT)}: {module}")
+    assert not wrong, "\n".join(wrong)
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=plugin_id)
 def test_a_plugin_is_packaged_like_the_others(folder: Path) -> None:
     content = project(folder)
@@ -186,6 +201,14 @@ def test_no_large_file_is_committed() -> None:
     limit = 8 * 1024 * 1024
     large = [str(file.relative_to(ROOT)) for file in tracked() if file.stat().st_size > limit]
     assert not large
+
+
+def test_every_decision_page_is_listed() -> None:
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    pages = sorted(path.name for path in folder.glob("[0-9]*.md"))
+    assert re.findall(r"\((\d{4}-[a-z0-9-]+\.md)\)", index) == pages
+    assert len({page[:4] for page in pages}) == len(pages), "two pages with one number"
 
 
 def test_every_core_module_says_what_it_is() -> None:
