@@ -67,12 +67,12 @@ def _lives(tape: Tape, max_tokens: int, max_outputs: int) -> list[_Life]:
                 # Foreign code may return something that aliases its input in ways storage does not show on other
                 # devices; keep its inputs to the end.
                 last.update({tape.base(v): len(tape.nodes) for v in node.inputs})
-    for value in tape.results:
-        last[tape.base(value)] = len(tape.nodes)
+    for result in tape.results:
+        last[tape.base(result)] = len(tape.nodes)
     lives = []
-    for index, value in enumerate(tape.values):
-        if value.kind is Kind.ARENA and index in first:
-            size = math.prod(resolve(value.shape, max_tokens, max_outputs)) * value.dtype.itemsize
+    for index, made in enumerate(tape.values):
+        if made.kind is Kind.ARENA and index in first:
+            size = math.prod(resolve(made.shape, max_tokens, max_outputs)) * made.dtype.itemsize
             lives.append(_Life(index, -(-size // ALIGNMENT) * ALIGNMENT, first[index], last[index]))
     return lives
 

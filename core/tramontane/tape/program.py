@@ -120,9 +120,8 @@ class _Binder:
         return load
 
     def _bind_op(self, node: OpNode) -> None:
-        kernel, env = node.call.run, self.env
-        if node.call.kernel is not None:
-            kernel = node.call.kernel
+        env = self.env
+        kernel: Kernel = node.call.kernel or node.call.run
         inputs, outputs = [env[v] for v in node.inputs], [env[v] for v in node.outputs]
         if all(t is not None for t in (*inputs, *outputs)):
             self.steps.append((kernel, inputs, outputs))

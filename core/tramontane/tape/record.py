@@ -111,7 +111,7 @@ class Recorder(TorchDispatchMode):
                 outputs.append(self._enter(out, Kind.FOREIGN))
                 shared = False
         template = pytree.tree_map(lambda x: Ref(self._value(x)) if isinstance(x, Tensor) else x, (args, kwargs))
-        self.nodes.append(TorchNode(func, *template, outputs=tuple(outputs), inputs=inputs, is_view=shared))
+        self.nodes.append(TorchNode(func, template[0], template[1], tuple(outputs), inputs, shared))
 
     def _value(self, tensor: Tensor) -> int:
         known = self._known.get(id(tensor))

@@ -8,6 +8,7 @@ cannot follow, and the capture is refused with the place named.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve, frozen
@@ -71,8 +72,7 @@ def _dim(x: Dim, y: Dim, a: Extent, b: Extent, where: str) -> Dim:
     if x == y:
         return x
     for make in (_multiple("tokens", a.tokens, b.tokens), _multiple("outputs", a.outputs, b.outputs)):
-        size = make(x, y)
-        if size is not None:
+        if (size := make(x, y)) is not None:
             return size
     if x - a.tokens == y - b.tokens:
         return Size(tokens=1, constant=x - a.tokens)
@@ -81,7 +81,7 @@ def _dim(x: Dim, y: Dim, a: Extent, b: Extent, where: str) -> Dim:
     raise CaptureRefused(f"a number in {where} follows neither tokens nor logit rows: {x} and {y}")
 
 
-def _multiple(name: str, at_a: int, at_b: int) -> Any:
+def _multiple(name: str, at_a: int, at_b: int) -> Callable[[int, int], Size | None]:
     def make(x: int, y: int) -> Size | None:
         whole = x % at_a == 0 and y % at_b == 0 and x // at_a == y // at_b
         return Size(**{name: x // at_a}) if whole else None
