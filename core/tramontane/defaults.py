@@ -49,6 +49,11 @@ def tramontane_commands() -> Iterable[CommandSpec]:
     yield CommandSpec(
         name="doctor", command="tramontane.cli.doctor:command", help="Check this machine and this installation."
     )
+    yield CommandSpec(
+        name="inspect",
+        command="tramontane.cli.inspect:command",
+        help="Show what a checkpoint holds, without loading it.",
+    )
 
 
 @hookimpl

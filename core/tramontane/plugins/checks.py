@@ -13,6 +13,9 @@ from __future__ import annotations
 
 from importlib import metadata
 
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
 import tramontane
 from tramontane.plugins.discovery import API_GROUP, CORE, Candidate
 
@@ -50,9 +53,6 @@ def _api_reason(entry: metadata.EntryPoint, distribution: metadata.Distribution)
 
 
 def _requirement_reason(distribution: metadata.Distribution) -> str | None:
-    from packaging.requirements import InvalidRequirement, Requirement
-    from packaging.utils import canonicalize_name
-
     for text in distribution.requires or []:
         try:
             requirement = Requirement(text)
