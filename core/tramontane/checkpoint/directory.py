@@ -7,7 +7,6 @@ names must be a plain file of that directory. ``consolidated*`` files (another l
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,10 +19,7 @@ from tramontane.checkpoint.pickled import open_pickled, pickle_files
 from tramontane.checkpoint.refs import MappedTensor, TensorRef
 from tramontane.checkpoint.safetensors import read_header
 from tramontane.errors import CheckpointError
-
-INDEX = "model.safetensors.index.json"
-_SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
-_OTHER_LAYOUT = re.compile(r"(consolidated|adapter_model|optimizer|training).*")
+from tramontane.hub.layout import INDEX, OTHER_LAYOUT, SHARD
 
 
 def recognizes(path: Path) -> bool:
@@ -92,11 +88,11 @@ class _Weights:
         stored = [name for name in files.entries if name.endswith(".safetensors")]
         if "model.safetensors" in stored:
             return cls(("model.safetensors",), {})
-        shards = sorted(name for name in stored if _SHARD.fullmatch(name))
+        shards = sorted(name for name in stored if SHARD.fullmatch(name))
         if shards:
-            count = int(_SHARD.fullmatch(shards[0])[2])  # type: ignore[index]
+            count = int(SHARD.fullmatch(shards[0])[2])  # type: ignore[index]
             return cls(tuple(f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)), {})
-        others = sorted(name for name in stored if not _OTHER_LAYOUT.fullmatch(name))
+        others = sorted(name for name in stored if not OTHER_LAYOUT.fullmatch(name))
         if stored and not others and not pickle_files(directory):
             raise CheckpointError(
                 f"{directory} holds its weights only as {', '.join(stored)}, which is not a layout of this loader",

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,12 @@ from tramontane.checkpoint.checkpoint import Checkpoint, OpenOptions
 from tramontane.checkpoint.files import Files
 from tramontane.checkpoint.refs import MemoryTensor, TensorRef
 from tramontane.errors import CheckpointError, UnsafeFormatError
-
-_NAME = re.compile(r"(?:pytorch_)?model(?:-\d+-of-\d+)?\.(?:bin|pt|pth)")
+from tramontane.hub.layout import PICKLE
 
 
 def pickle_files(directory: Path) -> list[str]:
     """Names of the weight files of a directory that are pickles, sorted."""
-    return sorted(path.name for path in directory.iterdir() if _NAME.fullmatch(path.name))
+    return sorted(path.name for path in directory.iterdir() if PICKLE.fullmatch(path.name))
 
 
 def open_pickled(directory: Path, files: Files, config: Mapping[str, Any], options: OpenOptions) -> Checkpoint:
