@@ -82,12 +82,18 @@ def export(model: DemoModel, shape: Shape, out: Path) -> None:
     (out / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
 
 
-def optimizer_of(model: DemoModel, plan: Plan) -> torch.optim.Optimizer:
-    """AdamW; norms are not decayed."""
-    matrices = [weight for weight in model.parameters() if weight.dim() == 2]
-    vectors = [weight for weight in model.parameters() if weight.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=plan.peak_rate, betas=(0.9, 0.95), fused=True)
+def optimizers_of(model: DemoModel, plan: Plan) -> tuple[torch.optim.Optimizer, ...]:
+    """Muon (Jordan et al. 2024) for the matrices inside the layers, AdamW for the embedding and the norms."""
+    inner = [weight for weight in model.model.layers.parameters() if weight.dim() == 2]
+    norms = [weight for weight in model.parameters() if weight.dim() < 2]
+    groups = [
+        {"params": [model.model.embed_tokens.weight], "weight_decay": plan.weight_decay},
+        {"params": norms, "weight_decay": 0.0},
+    ]
+    return (
+        torch.optim.Muon(inner, lr=0.0, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), fused=True),
+    )
 
 
 def train(
@@ -101,11 +107,12 @@ def train(
     compiling: bool = True,
 ) -> None:
     """Run the plan from where `state_file` left it, to its end or to the step `until`."""
-    optimizer, rows, first = optimizer_of(model, plan), Rows(tokenizer), 0
+    optimizers, rows, first = optimizers_of(model, plan), Rows(tokenizer), 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         rows.next_seed, first = state["next_seed"], state["step"]
         print(f"going on from step {first}", flush=True)
     # Compiling fuses what surrounds the matrix products: twice as fast on a CPU.
@@ -115,18 +122,19 @@ def train(
     for step in range(first, last):
         length = plan.row_length(step)
         ids, targets = rows.batch(plan.batch_tokens // length, length)
-        for group in optimizer.param_groups:
-            group["lr"] = plan.rate(step)
         loss = step_loss(model, ids, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = plan.rate(step)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         if step % 50 == 0:
             speed = (step - first + 1) * plan.batch_tokens / (time.monotonic() - begin)
             print(f"step {step} loss {loss.item():.4f} {speed:.0f} tokens/s {rows.next_seed} stories", flush=True)
         if (step + 1) % save_every == 0 or step + 1 == last:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            state = {"model": model.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in optimizers]}
             torch.save({**state, "next_seed": rows.next_seed, "step": step + 1}, state_file.with_suffix(".new"))
             state_file.with_suffix(".new").replace(state_file)
             print(f"step {step + 1} held-out loss {held_out_loss(model, tokenizer):.4f}", flush=True)

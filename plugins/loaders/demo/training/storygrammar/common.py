@@ -18,14 +18,14 @@ def definite(noun: str) -> str:
 def invented_name(t: Tale) -> str:
     """A name nobody has: makes the model copy names from the story and not from memory."""
     count = 2 + int(t.chance(0.4))
-    return "".join(t.pick(words.SYLLABLES) for _ in range(count)).capitalize()
+    return "".join(t.pick(words.SYLLABLES) for _ in range(count)).capitalize() + t.pick(words.NAME_ENDINGS)
 
 
 def fresh_name(t: Tale, names: list[str]) -> str:
     """A name no one in the tale has yet."""
     taken = {named.text for named in t.bound.values()}
     while True:
-        name = invented_name(t) if t.chance(0.12) else t.pick(names)
+        name = invented_name(t) if t.chance(0.2) else t.pick(names)
         if name not in taken:
             return name
 

@@ -59,6 +59,8 @@ def parse(template: str) -> Nodes:
         elif symbol == "|":
             stack[-1].append([])
         elif symbol == "]":
+            if len(stack) == 1:
+                raise ValueError(f"template does not parse: {template!r}")
             alternatives = tuple(tuple(nodes) for nodes in stack.pop())
             stack[-1][-1].append(("choice", alternatives))
         else:

@@ -27,8 +27,10 @@ PETS = _words(
     "Patch Rocky"
 )
 SYLLABLES = _words(
-    "ba be bi bo da de di do fa fi ga go ka ki la le li lo lu ma me mi mo na ni no pa pi po ra ri ro sa ta to"
+    "ba be bi bo da de di do fa fi ga go ka ki la le li lo lu ma me mi mo na ni no pa pi po ra ri ro sa ta to "
+    "ze zo zu vi va wo we mu nu ru su tu shi cha tho bra gri plu sno fle tri kno qui yo ye ja ju he ha hi"
 )
+NAME_ENDINGS = ("", "", "", "n", "r", "l", "s", "x", "ra", "nk", "mo")
 
 TRAITS = _words(
     "kind brave curious shy clever cheerful gentle playful quiet busy funny careful friendly happy patient "
