@@ -56,6 +56,18 @@ def _document(plugins: Plugins, broken: tuple[str, ...], check: bool) -> dict[st
     return document
 
 
+def _contributions(plugins: Plugins, report: PluginReport) -> str:
+    """What a plugin brings, by kind: ``loader: demo; command: run, bench``."""
+    kinds: dict[str, list[str]] = {}
+    events: list[str] = []
+    for loaded in plugins.loaded:
+        if loaded.id == report.id:
+            events += loaded.events
+            for record in loaded.records:
+                kinds.setdefault(record.kind, []).append(record.name)
+    return "; ".join([*(f"{kind}: {', '.join(names)}" for kind, names in kinds.items()), *events]) or "-"
+
+
 def _print(plugins: Plugins, broken: tuple[str, ...], check: bool) -> None:
     rows = [
         (
@@ -64,7 +76,7 @@ def _print(plugins: Plugins, broken: tuple[str, ...], check: bool) -> None:
             report.id.version or "-",
             paint(str(report.status), fg=_COLOURS[report.status]),
             f"{report.ms:.1f}",
-            ", ".join(report.contributions) or "-",
+            _contributions(plugins, report),
         )
         for report in plugins.reports
     ]
