@@ -122,7 +122,7 @@ def test_training_leaves_and_finds_its_state(tmp_path: Path, tokenizer: Tokenize
         for until in parts:
             torch.manual_seed(0)
             model = script.DemoModel(shape)
-            plan = Plan(6, batch_tokens=256, length=64, full_length=128, warmup=2)
+            plan = Plan(6, batch_tokens=256, length=64, full_length=128, warmup=2, held_out=2)
             script.train(model, tokenizer, plan, folder / "state.pt", 3, until=until, compiling=False)
         return torch.cat([weight.flatten() for weight in model.parameters()])
 

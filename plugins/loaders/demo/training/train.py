@@ -32,7 +32,10 @@ OPENINGS = ("Once upon a time", "", "One day", "There was a little dragon named 
 
 @frozen
 class Plan:
-    """How long and how fast. Rows are short first, which is cheap, and `full_length` for the last part."""
+    """How long and how fast. Rows are short first, which is cheap, and `full_length` for the last part.
+
+    `held_out` is the number of stories for the held-out loss.
+    """
 
     steps: int
     batch_tokens: int = 8192
@@ -42,6 +45,7 @@ class Plan:
     peak_rate: float = 3e-3
     warmup: int = 100
     weight_decay: float = 0.1
+    held_out: int = 256
 
     def rate(self, step: int) -> float:
         """Learning rate: linear warm-up, then a cosine down to a fiftieth of the peak."""
@@ -63,7 +67,7 @@ def loss_of(model: torch.nn.Module, ids_BT: Tensor, targets_BT: Tensor) -> Tenso
 
 
 @torch.no_grad()
-def held_out_loss(model: DemoModel, tokenizer: Tokenizer, count: int = 256) -> float:
+def held_out_loss(model: DemoModel, tokenizer: Tokenizer, count: int) -> float:
     """Nats a token over `count` held-out stories."""
     ids, targets = held_out(tokenizer, count)
     total = sum(
@@ -137,7 +141,7 @@ def train(
             state = {"model": model.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in optimizers]}
             torch.save({**state, "next_seed": rows.next_seed, "step": step + 1}, state_file.with_suffix(".new"))
             state_file.with_suffix(".new").replace(state_file)
-            print(f"step {step + 1} held-out loss {held_out_loss(model, tokenizer):.4f}", flush=True)
+            print(f"step {step + 1} held-out loss {held_out_loss(model, tokenizer, plan.held_out):.4f}", flush=True)
 
 
 def tell(model: DemoModel, tokenizer: Tokenizer) -> None:
