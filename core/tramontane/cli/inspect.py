@@ -57,6 +57,7 @@ def command(
 def describe(checkpoint: Checkpoint, plugins: Plugins) -> dict[str, Any]:
     """What there is to say about a checkpoint in a few lines."""
     stored = [ref for ref in checkpoint.tensors.values() if ref.alias_of is None]
+    types = Counter(_type(ref) for ref in stored)
     return {
         "path": str(checkpoint.path),
         "classes": list(checkpoint.architectures),
@@ -65,7 +66,7 @@ def describe(checkpoint: Checkpoint, plugins: Plugins) -> dict[str, Any]:
         "tensor_count": len(checkpoint.tensors),
         "parameters": sum(prod(ref.shape) for ref in stored if not ref.encoding),
         "bytes": checkpoint.nbytes,
-        "types": dict(Counter(_type(ref) for ref in stored).most_common()),
+        "types": dict(sorted(types.items(), key=lambda item: (-item[1], item[0]))),
         "files": sorted(checkpoint.files.entries),
         "chat_templates": sorted(checkpoint.chat_templates),
     }
