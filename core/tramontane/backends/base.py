@@ -77,16 +77,18 @@ class Backend(Protocol):
 
 @define(eq=False)
 class DenseStored:
-    """One floating-point tensor [O, I] (or [X, O, I]) for all parts of a matrix.
+    """Floating-point tensors [O, I] (or [X, O, I]), one per part or one for all.
 
-    A matrix of one part whose stored type is already right is not copied: it stays the mapped file.
+    On the host a part whose stored type is already right is not copied: it stays the mapped file. Elsewhere the parts
+    are joined, so that they are one product.
     """
 
     matrix: Matrix
     dtype: torch.dtype
     device: torch.device
     layout: str = "dense"
-    tensor: Tensor | None = field(default=None, repr=False)
+    pieces: list[Tensor] = field(factory=list, repr=False)
+    """The parts in order, or one tensor that holds them all."""
 
     @property
     def nbytes(self) -> int:
@@ -95,19 +97,19 @@ class DenseStored:
 
     @property
     def weight(self) -> Tensor:
-        """The tensor; an error before it is filled."""
-        if self.tensor is None:
-            raise PlanError(f"{self.matrix.path} was used before it was loaded")
-        return self.tensor
+        """The one tensor of a matrix that is not kept in pieces."""
+        if len(self.pieces) != 1:
+            raise PlanError(f"{self.matrix.path} is kept in {len(self.pieces)} pieces")
+        return self.pieces[0]
 
     def fill(self, part: int, fields: Mapping[str, Tensor]) -> None:
         """Take the weight of one part."""
         new = fields["weight"]
-        if len(self.matrix.parts) == 1 and new.dtype == self.dtype and new.device == self.device and new.is_contiguous():
-            self.tensor = new
+        if self.device.type == "cpu":
+            self.pieces.append(new.to(self.dtype).contiguous())
             return
-        if self.tensor is None:
-            self.tensor = torch.empty(self.matrix.shape, dtype=self.dtype, device=self.device)
+        if not self.pieces:
+            self.pieces.append(torch.empty(self.matrix.shape, dtype=self.dtype, device=self.device))
         self._part(part).copy_(new)
 
     def unpack(self, part: int) -> Mapping[str, Tensor]:
@@ -115,16 +117,18 @@ class DenseStored:
         return {"weight": self._part(part)}
 
     def dequantize(self) -> Tensor:
-        """The tensor itself."""
-        return self.weight
+        """All parts joined."""
+        return self.pieces[0] if len(self.pieces) == 1 else torch.cat(self.pieces, dim=-2)
 
     def rows(self, ids: Tensor) -> Tensor:
         """Rows by index."""
         return self.weight[ids]
 
     def _part(self, part: int) -> Tensor:
+        if len(self.pieces) > 1:
+            return self.pieces[part]
         start = sum(p.out_features for p in self.matrix.parts[:part])
-        return self.weight.narrow(-2, start, self.matrix.parts[part].out_features)
+        return self.pieces[0].narrow(-2, start, self.matrix.parts[part].out_features)
 
 
 @define(eq=False)

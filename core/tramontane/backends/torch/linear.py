@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,34 +14,47 @@ from tramontane.batch import Ctx
 from tramontane.ops import Embed, Kernel, Linear, Op
 
 
-def matmul_into(weights: Sequence[Any], bias: bool) -> Any:
-    """``f(x_TI, out_TO)``: the product with the (bound) matrix, or a reason why not."""
-    stored = weights[0].storage()
-    if not isinstance(stored, DenseStored):
-        return _dequantizing(weights, bias)
-    weight_IO = stored.weight.t()
+Product = Callable[[Tensor, Tensor], None]
+"""``f(x_TI, out_TO)``."""
+
+
+def matmul_into(weights: Sequence[Any], bias: bool) -> Product:
+    """The product with the matrix, plus the bias if there is one."""
+    matrix = weights[0]
+    stored = matrix.storage()
     shift = weights[1].tensor if bias else None
+    if not isinstance(stored, DenseStored):
+        return _dequantizing(matrix, shift)
+    if len(stored.pieces) == 1:
+        return _dense(stored.weight, shift)
+    sizes = [piece.shape[0] for piece in stored.pieces]
+    shifts = [None] * len(sizes) if shift is None else shift.split(sizes)
+    products = [_dense(piece, part) for piece, part in zip(stored.pieces, shifts, strict=True)]
 
     def run(x_TI: Tensor, out_TO: Tensor) -> None:
-        if shift is None:
-            torch.mm(x_TI, weight_IO, out=out_TO)
-        else:
-            torch.addmm(shift, x_TI, weight_IO, out=out_TO)
+        for product, out in zip(products, out_TO.split(sizes, dim=-1), strict=True):
+            product(x_TI, out)
 
     return run
 
 
-def _dequantizing(weights: Sequence[Any], bias: bool) -> Any:
-    """Schemes without a stock kernel: the whole matrix is made floating point for each use."""
-    matrix = weights[0]
-    shift = weights[1].tensor if bias else None
+def _dense(weight_OI: Tensor, shift_O: Tensor | None) -> Product:
+    weight_IO = weight_OI.t()
 
     def run(x_TI: Tensor, out_TO: Tensor) -> None:
-        weight_IO = matrix.dequantize().to(x_TI.dtype).t()
-        if shift is None:
+        if shift_O is None:
             torch.mm(x_TI, weight_IO, out=out_TO)
         else:
-            torch.addmm(shift, x_TI, weight_IO, out=out_TO)
+            torch.addmm(shift_O, x_TI, weight_IO, out=out_TO)
+
+    return run
+
+
+def _dequantizing(matrix: Any, shift_O: Tensor | None) -> Product:
+    """Schemes without a stock kernel: the whole matrix is made floating point for each use."""
+
+    def run(x_TI: Tensor, out_TO: Tensor) -> None:
+        _dense(matrix.dequantize().to(x_TI.dtype), shift_O)(x_TI, out_TO)
 
     return run
 
