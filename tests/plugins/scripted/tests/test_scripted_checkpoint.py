@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from tramontane_loader_demo.plugin import FOLDER as TOKENIZER
 from tramontane_scripted.checkpoint import Script, reply_ids, write_scripted
+
+from tramontane_loader_demo.plugin import FOLDER as TOKENIZER
 
 
 def test_the_folder_is_a_hugging_face_checkpoint(tmp_path: Path) -> None:

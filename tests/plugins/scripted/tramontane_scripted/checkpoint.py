@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from tramontane_scripted.model import IS_CUE, IS_TOPIC, TOPIC, WIDTH
+from tramontane_scripted.model import IS_CUE, IS_TOPIC, ONE, TOPIC, WIDTH
 
 Reply = str | Sequence[int]
 CODE = 64
@@ -107,6 +107,7 @@ def _weights(tokenizer: Tokenizer, script: Script) -> tuple[dict[str, Tensor], l
         if marked := set(reply) & {*cues, *topics}:
             raise ValueError(f"the reply {tokenizer.decode(reply)!r} holds cues or topics: ids {sorted(marked)}")
     marks = torch.zeros(tokenizer.get_vocab_size(), WIDTH)
+    marks[:, ONE] = 1.0
     marks[cues, IS_CUE] = 1.0
     for number, topic in enumerate(topics, 1):
         marks[topic, IS_TOPIC], marks[topic, TOPIC] = 1.0, float(number)

@@ -18,14 +18,15 @@ from __future__ import annotations
 import torch
 from attrs import frozen
 from torch import Tensor
+
 from tramontane import nn, ops
 from tramontane.batch import Ctx
 from tramontane.build import Builder
 
 #: Columns of a token's marks, and of the values that attention brings back.
-IS_CUE, IS_TOPIC, TOPIC = 0, 1, 2
+IS_CUE, IS_TOPIC, TOPIC, ONE = range(4)
 WIDTH = 16
-"""Width of marks and heads; more than the three columns, as kernels like round numbers."""
+"""Width of marks and heads; more than the four columns, as kernels like round numbers."""
 LATER = 32.0
 """By how much a mark's score beats the mark one position earlier: exp(-32) of a position is nothing in float32."""
 
@@ -67,33 +68,28 @@ class Model(nn.Module):
         later_T = (place_T + 1) * LATER
         keys_T3 = torch.stack((cue_T * later_T, topic_T * later_T, torch.zeros_like(later_T)), dim=-1)
         values_T3 = torch.stack((cue_T * place_T, x_TM[:, TOPIC], cue_T), dim=-1)
-        seen_T3M = self.attend(one_hot_query(x_TM), spread(keys_T3), repeat(values_T3), ctx).view(-1, 3, WIDTH)
+        ones_T3 = x_TM[:, ONE : ONE + 1].expand(-1, 3)
+        seen_TE = self.attend(first_feature(ones_T3), first_feature(keys_T3), for_each_head(values_T3), ctx)
+        seen_T3M = seen_TE.view(-1, 3, WIDTH)
 
         begin_T, topic_T, share_T = seen_T3M[:, 0, 0], seen_T3M[:, 1, 1], seen_T3M[:, 2, 2]
         cues_T = (share_T * (place_T + 1)).round().long()
         reply_T = topic_T.round().long() * self.replies + (cues_T - 1).clamp(0, self.replies - 1)
         bounds_T2 = self.bounds(reply_T, ctx=ctx).round().long()
         row_T = torch.minimum(bounds_T2[:, 0] + (place_T - begin_T).round().long(), bounds_T2[:, 1])
-        return self.script(torch.where(cues_T > 0, row_T, 0), ctx=ctx)
+        return self.script(row_T * cues_T.clamp(0, 1), ctx=ctx)
 
     def head(self, h_LD: Tensor) -> Tensor:
         """Logits, float32: [L, V]."""
         return self.lm_head(h_LD)
 
 
-def one_hot_query(x_TM: Tensor) -> Tensor:
-    """Queries that read the first feature of a key: [T, 3, M]."""
-    query_TM = torch.zeros_like(x_TM)
-    query_TM[:, 0] = 1.0
-    return query_TM.unsqueeze(1).expand(-1, 3, -1).contiguous()
+def first_feature(numbers_T3: Tensor) -> Tensor:
+    """Queries or keys with one number in the first feature: [T, 3] -> [T, 3, M]."""
+    return torch.nn.functional.pad(numbers_T3.unsqueeze(-1), (0, WIDTH - 1))
 
 
-def spread(keys_T3: Tensor) -> Tensor:
-    """Keys with one number in the first feature: [T, 3] -> [T, 3, M]."""
-    return torch.nn.functional.pad(keys_T3.unsqueeze(-1), (0, WIDTH - 1)).contiguous()
-
-
-def repeat(values_T3: Tensor) -> Tensor:
+def for_each_head(values_T3: Tensor) -> Tensor:
     """The same values for each head: [T, 3] -> [T, 3, M]."""
     wide_TM = torch.nn.functional.pad(values_T3, (0, WIDTH - values_T3.shape[-1]))
-    return wide_TM.unsqueeze(1).expand(-1, 3, -1).contiguous()
+    return wide_TM.unsqueeze(1).repeat(1, 3, 1)
