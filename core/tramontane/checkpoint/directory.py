@@ -13,11 +13,12 @@ from pathlib import Path
 from attrs import frozen
 
 from tramontane.checkpoint.checkpoint import Checkpoint, OpenOptions
+from tramontane.checkpoint.containment import contained
 from tramontane.checkpoint.files import Files
 from tramontane.checkpoint.mapped import MappedFile
 from tramontane.checkpoint.pickled import open_pickled, pickle_files
 from tramontane.checkpoint.refs import MappedTensor, TensorRef
-from tramontane.checkpoint.safetensors import read_header
+from tramontane.checkpoint.safetensors import Header, read_header
 from tramontane.errors import CheckpointError
 from tramontane.hub.layout import INDEX, OTHER_LAYOUT, SHARD
 
@@ -52,10 +53,12 @@ def open_checkpoint(path: Path | str, options: OpenOptions | None = None) -> Che
             f"{directory} has no config.json, so the model's architecture is unknown",
             hint="give the directory of a whole Hugging Face checkpoint",
         )
-    weights = _Weights.alone(path) if path.is_file() else _Weights.of(directory, files)
+    alone = path.is_file() and not SHARD.fullmatch(path.name)
+    weights = _Weights((path.name,), {}) if alone else _Weights.of(directory, files)
     if not weights.names:
         return open_pickled(directory, files, config, options)
-    tensors, metadata, mapped = _open_shards(directory, weights)
+    paths = {path.name: path} if alone else {name: contained(directory, name) for name in weights.names}
+    tensors, metadata, mapped = _open_shards(directory, paths, weights.index)
     return Checkpoint(
         path=path,
         config=config,
@@ -72,10 +75,6 @@ class _Weights:
 
     names: tuple[str, ...]
     index: Mapping[str, str]
-
-    @classmethod
-    def alone(cls, path: Path) -> _Weights:
-        return cls((path.name,), {})
 
     @classmethod
     def of(cls, directory: Path, files: Files) -> _Weights:
@@ -102,13 +101,12 @@ class _Weights:
 
 
 def _open_shards(
-    directory: Path, weights: _Weights
+    directory: Path, paths: Mapping[str, Path], index: Mapping[str, str]
 ) -> tuple[dict[str, TensorRef], dict[str, str], tuple[MappedFile, ...]]:
-    paths = {name: contained(directory, name) for name in weights.names}
     missing = [name for name, path in paths.items() if not path.is_file()]
     if missing:
         raise CheckpointError(
-            f"{directory} lacks {len(missing)} of {len(paths)} weight files: {', '.join(missing)}",
+            f"{directory} lacks {len(missing)} of {len(paths)} weight files: {_listing(missing)}",
             hint="fetch the missing files; an interrupted download is continued by running the same command again",
         )
     tensors: dict[str, TensorRef] = {}
@@ -118,47 +116,29 @@ def _open_shards(
         header, file = read_header(path), MappedFile.at(path)
         mapped.append(file)
         metadata |= header.metadata
-        for entry in header.entries.values():
-            if weights.index.get(entry.name, name) != name:
-                continue
-            if entry.name in tensors:
-                raise CheckpointError(f"{directory}: the tensor {entry.name!r} is stored in two weight files")
-            tensors[entry.name] = MappedTensor(
-                name=entry.name, dtype=entry.dtype, shape=entry.shape, file=file, offset=entry.offset
-            )
-        for alias, target in header.aliases.items():
-            entry = header.entries[target]
-            tensors.setdefault(
-                alias,
-                MappedTensor(
-                    name=alias, dtype=entry.dtype, shape=entry.shape, alias_of=target, file=file, offset=entry.offset
-                ),
-            )
-    absent = [f"{tensor} ({file})" for tensor, file in weights.index.items() if tensor not in tensors]
+        for ref in _references(header, file):
+            if index.get(ref.name, name) != name:
+                continue  # the index gives this tensor to another shard
+            known = tensors.get(ref.name)
+            if known is None or (known.alias_of is not None and ref.alias_of is None):
+                tensors[ref.name] = ref
+            elif ref.alias_of is None:
+                raise CheckpointError(f"{directory}: the tensor {ref.name!r} is stored in two weight files")
+    absent = [f"{tensor} ({file})" for tensor, file in index.items() if tensor not in tensors]
     if absent:
-        shown = ", ".join(absent[:20]) + (f" and {len(absent) - 20} more" if len(absent) > 20 else "")
-        raise CheckpointError(f"{directory / INDEX} lists tensors that the named files do not hold: {shown}")
+        raise CheckpointError(f"{directory / INDEX} lists tensors that the files do not hold: {_listing(absent)}")
     return tensors, metadata, tuple(mapped)
 
 
-def contained(directory: Path, name: str) -> Path:
-    """The file ``name`` of a directory, which must be a plain name of a file that really lies there.
+def _references(header: Header, file: MappedFile) -> list[MappedTensor]:
+    """All tensors of one file, then the aliases its metadata states."""
+    named = [(entry.name, entry, None) for entry in header.entries.values()]
+    aliases = [(alias, header.entries[target], target) for alias, target in header.aliases.items()]
+    return [
+        MappedTensor(name=name, dtype=e.dtype, shape=e.shape, alias_of=target, file=file, offset=e.offset)
+        for name, e, target in (*named, *aliases)
+    ]
 
-    A link is followed only within the directory, or into the ``blobs`` folder of the hub cache that the directory
-    belongs to.
 
-    Raises:
-        CheckpointError: The name is absolute, leads elsewhere, or is a link that does.
-    """
-    plain = name and name == Path(name).name and not set(name) & set("/\\:\0") and name not in (".", "..")
-    if not plain:
-        raise CheckpointError(f"{directory}: the index names the file {name!r}, which is not a plain file name")
-    path, home = directory / name, directory.resolve()
-    target = path.resolve()
-    allowed = [home, *(parent.parent / "blobs" for parent in home.parents if parent.name == "snapshots")]
-    if path.is_symlink() and not any(target.is_relative_to(folder) for folder in allowed):
-        raise CheckpointError(
-            f"{path} is a link that leads out of its directory",
-            hint="copy the file there, or link the whole directory instead of single files",
-        )
-    return path
+def _listing(names: list[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from tramontane.checkpoint.containment import stays_inside
 from tramontane.errors import CheckpointError
 
 #: Largest accompanying file that is read; the largest tokenizer.json in use has about 35 MB.
@@ -34,11 +35,12 @@ class Files:
     def in_directory(cls, directory: Path) -> Files:
         """The plain files of a directory, and the templates in its ``additional_chat_templates``."""
         entries: dict[str, Path | Callable[[], bytes]] = {}
-        for path in sorted(directory.iterdir()):
-            if path.is_file():
-                entries[path.name] = path
-        for path in sorted((directory / "additional_chat_templates").glob("*.jinja")):
-            entries[f"additional_chat_templates/{path.name}"] = path
+        for path in (*sorted(directory.iterdir()), *sorted((directory / "additional_chat_templates").glob("*.jinja"))):
+            name = path.relative_to(directory).as_posix()
+            if not stays_inside(directory, path):
+                entries[name] = _refuse(path)
+            elif path.is_file():
+                entries[name] = path
         return cls(entries)
 
     def __contains__(self, name: str) -> bool:
@@ -128,3 +130,12 @@ class Files:
     def _where(self, name: str) -> str:
         path = self.path(name)
         return str(path) if path else name
+
+
+def _refuse(path: Path) -> Callable[[], bytes]:
+    """An entry whose reading is an error: a link out of the directory."""
+
+    def read() -> bytes:
+        raise CheckpointError(f"{path} is a link that leads out of its directory", hint="copy the file there")
+
+    return read

@@ -21,8 +21,8 @@ from attrs import field, frozen
 
 from tramontane.errors import CheckpointError
 
-#: Largest header that is parsed. A checkpoint with 150,000 tensors in one file needs about 17 MB.
-MAX_HEADER_BYTES = 32 * 2**20
+#: Largest header that is parsed. A file with 70,000 tensors needs about 10 MB; larger models come in shards.
+MAX_HEADER_BYTES = 16 * 2**20
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {

@@ -97,9 +97,9 @@ class Affine(Scheme):
 
     def sliced(self, shape: Shape, ranges: AxisRanges) -> tuple[Self, Shape]:
         """See :meth:`Scheme.sliced`; scales that are kept whole fix the number of groups."""
-        _, smaller = super().sliced(shape, ranges)
         fixed = ("in" in ranges and self.act_order) or ("out" in ranges and self.group_axis == "out")
-        return (evolve(self, groups=self.count_groups(*shape[-2:])) if fixed else self), smaller
+        scheme = evolve(self, groups=self.count_groups(*shape[-2:])) if fixed else self
+        return Scheme.sliced(scheme, shape, ranges)
 
     def dequantize(self, fields: Fields, shape: Shape) -> Tensor:
         """See :meth:`Scheme.dequantize`."""

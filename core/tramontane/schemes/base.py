@@ -160,7 +160,9 @@ class Scheme(ABC):
         """
         for name, one in self.fields(shape).items():
             one.decl.slices(one.shape, ranges, what=f"{self.name} {list(shape)}, field {name!r}")
-        return self, sliced_shape(shape, ranges)
+        smaller = sliced_shape(shape, ranges)
+        self.fields(smaller)  # some schemes have no ragged last block
+        return self, smaller
 
     def slice(self, fields: Fields, shape: Shape, axis: str, ranges: Ranges) -> dict[str, Tensor]:
         """The fields of a slice along one logical axis (views where a single range allows).

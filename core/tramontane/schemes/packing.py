@@ -36,7 +36,9 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     padded = torch.nn.functional.pad(codes.to(torch.uint8), (0, -count % block))
     shifts = torch.arange(bits, dtype=torch.uint8, device=codes.device)
     stream = (padded.unsqueeze(-1) >> shifts) & 1
-    octets = stream.reshape(*codes.shape[:-1], -1, 8) << torch.arange(8, dtype=torch.uint8, device=codes.device)
+    octets = stream.reshape(*codes.shape[:-1], packed_size(count, bits), 8) << torch.arange(
+        8, dtype=torch.uint8, device=codes.device
+    )
     packed: Tensor = octets.sum(-1, dtype=torch.uint8)
     return packed
 
@@ -50,13 +52,13 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
         codes = (packed.unsqueeze(-1) >> shifts) & (2**bits - 1)
     else:
         places = torch.arange(8, dtype=torch.uint8, device=packed.device)
-        stream = ((packed.unsqueeze(-1) >> places) & 1).reshape(*packed.shape[:-1], -1, bits)
+        stream = ((packed.unsqueeze(-1) >> places) & 1).reshape(*packed.shape[:-1], packed.shape[-1] * 8 // bits, bits)
         codes = (stream << places[:bits]).sum(-1, dtype=torch.uint8)
-    flat: Tensor = codes.reshape(*packed.shape[:-1], -1)
+    flat: Tensor = codes.reshape(*packed.shape[:-1], packed.shape[-1] * 8 // bits)
     return flat[..., :count]
 
 
 def in_blocks(values: Tensor, size: int) -> Tensor:
     """Rows cut into blocks [.., n] -> [.., ceil(n / size), size]; the last block is padded with zeros."""
     padded = torch.nn.functional.pad(values, (0, -values.shape[-1] % size))
-    return padded.reshape(*values.shape[:-1], -1, size)
+    return padded.reshape(*values.shape[:-1], padded.shape[-1] // size, size)
