@@ -90,7 +90,9 @@ def measure(path: Path, backend: str, new: int, rounds: int) -> None:
         ratio = statistics.median(
             a[part] / b[part] for a, b in zip(seconds["transformers"], seconds[backend], strict=True)
         )  # fmt: skip
-        print(f"  {what:8}", "  ".join(f"{name} {rate:8.1f} tok/s" for name, rate in rates.items()), f" ratio {ratio:.2f}")
+        print(
+            f"  {what:8}", "  ".join(f"{name} {rate:8.1f} tok/s" for name, rate in rates.items()), f" ratio {ratio:.2f}"
+        )
 
 
 def peak(name: str, path: Path) -> None:

@@ -18,26 +18,41 @@ SCALINGS: dict[str, dict[str, Any]] = {
     "linear": {"rope_type": "linear", "factor": 4.0},
     "dynamic": {"rope_type": "dynamic", "factor": 2.0},
     "llama3": {
-        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
         "original_max_position_embeddings": 128,
     },
     "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128},
     "yarn_sharp": {
-        "rope_type": "yarn", "factor": 16.0, "beta_fast": 32.0, "beta_slow": 4.0, "truncate": False,
+        "rope_type": "yarn",
+        "factor": 16.0,
+        "beta_fast": 32.0,
+        "beta_slow": 4.0,
+        "truncate": False,
         "original_max_position_embeddings": 64,
     },
     "yarn_mscale": {
-        "rope_type": "yarn", "factor": 8.0, "mscale": 0.7, "mscale_all_dim": 1.3,
+        "rope_type": "yarn",
+        "factor": 8.0,
+        "mscale": 0.7,
+        "mscale_all_dim": 1.3,
         "original_max_position_embeddings": 128,
     },
     "yarn_attention_factor": {
-        "rope_type": "yarn", "factor": 8.0, "attention_factor": 1.25, "original_max_position_embeddings": 128,
+        "rope_type": "yarn",
+        "factor": 8.0,
+        "attention_factor": 1.25,
+        "original_max_position_embeddings": 128,
     },
     "longrope": {
-        "rope_type": "longrope", "short_factor": [1.0 + 0.1 * i for i in range(16)],
-        "long_factor": [2.0 + 0.2 * i for i in range(16)], "original_max_position_embeddings": 128,
+        "rope_type": "longrope",
+        "short_factor": [1.0 + 0.1 * i for i in range(16)],
+        "long_factor": [2.0 + 0.2 * i for i in range(16)],
+        "original_max_position_embeddings": 128,
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SCALINGS)
@@ -89,10 +104,16 @@ def test_rotation_is_multiplication_by_a_unit_complex_number(interleaved: bool) 
 def test_what_cannot_be_turned_is_refused() -> None:
     with pytest.raises(PlanError, match="even rotary dimension"):
         rope_table(read_rope({}), 7, 4)
-    longrope = read_rope({
-        "max_position_embeddings": 64,
-        "rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [1.0],
-                         "original_max_position_embeddings": 32},
-    })  # fmt: skip
+    longrope = read_rope(
+        {
+            "max_position_embeddings": 64,
+            "rope_scaling": {
+                "type": "longrope",
+                "short_factor": [1.0],
+                "long_factor": [1.0],
+                "original_max_position_embeddings": 32,
+            },
+        }
+    )
     with pytest.raises(PlanError, match="4 factors"):
         frequencies(longrope, 8, 64)

@@ -26,9 +26,14 @@ BATCHES = ((37, 9, 4), (1, 1, 1), (11, 5, 2), (64, 64, 1), (6, 6, 6))
 def capture_tiny(tiny: Tiny) -> tuple[Tape, Program]:
     with torch.inference_mode():
         tape, program = capture(
-            tiny.body, tiny.blueprint.runtime, tiny.backend, [BLOCK], max_tokens=64, max_outputs=64,
+            tiny.body,
+            tiny.blueprint.runtime,
+            tiny.backend,
+            [BLOCK],
+            max_tokens=64,
+            max_outputs=64,
             candidates=tiny.backend.candidates,
-        )  # fmt: skip
+        )
     assert isinstance(program, Program)
     return tape, program
 

@@ -31,7 +31,9 @@ class MemoryPlan:
     def describe(self) -> str:
         """One line for people."""
         parts = ("weights", "arena", "logits", "cache")
-        return ", ".join(f"{name} {megabytes(getattr(self, name))}" for name in parts) + f" of {megabytes(self.free)} free"
+        return (
+            ", ".join(f"{name} {megabytes(getattr(self, name))}" for name in parts) + f" of {megabytes(self.free)} free"
+        )
 
 
 def megabytes(count: int) -> str:
@@ -40,9 +42,14 @@ def megabytes(count: int) -> str:
 
 
 def budget_blocks(
-    layout: CacheLayout, *, free: int, max_model_len: int, max_num_seqs: int, asked_bytes: int | None,
+    layout: CacheLayout,
+    *,
+    free: int,
+    max_model_len: int,
+    max_num_seqs: int,
+    asked_bytes: int | None,
     asked_blocks: int | None,
-) -> int:  # fmt: skip
+) -> int:
     """How many blocks the pool gets, the null block included.
 
     Args:

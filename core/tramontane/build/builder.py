@@ -67,9 +67,15 @@ class Builder:
     # --- the primitives: weights, caches, ops -------------------------------------------------------------------------
 
     def matrix(
-        self, name: str, in_features: int, parts: Mapping[str, int], *, experts: int | None = None,
-        split: Split | None = None, uses: str = "linear",
-    ) -> Matrix:  # fmt: skip
+        self,
+        name: str,
+        in_features: int,
+        parts: Mapping[str, int],
+        *,
+        experts: int | None = None,
+        split: Split | None = None,
+        uses: str = "linear",
+    ) -> Matrix:
         """Declare a matrix whose parts are stacked along its outputs. ``parts`` maps names beside ``name`` to sizes."""
         path = _join(self.prefix, name)
         members = tuple(Part(_join(self.prefix, part), size) for part, size in parts.items())
@@ -77,9 +83,15 @@ class Builder:
         return self._declare(self.blueprint.matrices, path, made)
 
     def param(
-        self, name: str, shape: tuple[int, ...], *, field: str = "weight", offset: float = 0.0,
-        dtype: torch.dtype | None = None, split: Split | None = None,
-    ) -> Param:  # fmt: skip
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        *,
+        field: str = "weight",
+        offset: float = 0.0,
+        dtype: torch.dtype | None = None,
+        split: Split | None = None,
+    ) -> Param:
         """Declare a plain tensor, stored in the checkpoint as ``<path>.<field>`` (``<path>`` if ``field`` is empty)."""
         path = _join(self.prefix, name)
         source = Source(path, field, shape)
@@ -143,9 +155,16 @@ class Builder:
         return nn.Embedding(self.op(ops.Embed(features, self.dtype, scale), matrix, name=name), matrix)
 
     def head(
-        self, name: str, features: int, vocab_size: int, *, tied: nn.Embedding | None = None, bias: bool = False,
-        scale: float | None = None, softcap: float | None = None,
-    ) -> nn.Head:  # fmt: skip
+        self,
+        name: str,
+        features: int,
+        vocab_size: int,
+        *,
+        tied: nn.Embedding | None = None,
+        bias: bool = False,
+        scale: float | None = None,
+        softcap: float | None = None,
+    ) -> nn.Head:
         """Output head giving float32 logits, scaled and capped where asked. ``tied`` shares the embedding's storage."""
         if tied is None:
             matrix = self.matrix(name, features, {name: vocab_size}, split="out")
@@ -193,32 +212,53 @@ class Builder:
         return nn.Rope(angles, self.op(ops.Rotate(interleaved=interleaved), name="rope"))
 
     def cached_attention(
-        self, heads: nn.Heads, *, scale: float | None = None, window: int | None = None, softcap: float | None = None,
+        self,
+        heads: nn.Heads,
+        *,
+        scale: float | None = None,
+        window: int | None = None,
+        softcap: float | None = None,
         sinks: Param | None = None,
-    ) -> nn.CachedAttention:  # fmt: skip
+    ) -> nn.CachedAttention:
         """The paged core of an attention layer. ``scale`` is 1 / sqrt(head dim) unless given."""
         kind = CacheKind.FULL if window is None else CacheKind.WINDOW
         spec = CacheSpec(kind=kind, kv_heads=heads.kv, head_dim=heads.dim, value_dim=heads.values, window=window)
         slot = self.cache(spec)
         op = ops.Attend(
-            heads.query, heads.kv, heads.dim, heads.values, heads.dim**-0.5 if scale is None else scale,
-            window=window, softcap=softcap, sinks=sinks is not None,
-        )  # fmt: skip
+            heads.query,
+            heads.kv,
+            heads.dim,
+            heads.values,
+            heads.dim**-0.5 if scale is None else scale,
+            window=window,
+            softcap=softcap,
+            sinks=sinks is not None,
+        )
         weights = (slot,) if sinks is None else (slot, sinks)
         return nn.CachedAttention(self.op(ops.CacheWrite(), slot), self.op(op, *weights))
 
     def attention(
-        self, name: str, hidden: int, heads: nn.Heads, *, rope: RopeConfig | None, qk_norm: float | None = None,
-        bias: bool = False, out_bias: bool = False, window: int | None = None,
-    ) -> nn.Attention:  # fmt: skip
+        self,
+        name: str,
+        hidden: int,
+        heads: nn.Heads,
+        *,
+        rope: RopeConfig | None,
+        qk_norm: float | None = None,
+        bias: bool = False,
+        out_bias: bool = False,
+        window: int | None = None,
+    ) -> nn.Attention:
         """The usual attention layer; a model with other needs composes ``merged``, ``rope`` and ``cached_attention``.
 
         ``qk_norm`` is the epsilon of RMS norms over each query and key head.
         """
         b = self.at(name)
         sizes = {
-            "q_proj": heads.query * heads.dim, "k_proj": heads.kv * heads.dim, "v_proj": heads.kv * heads.values,
-        }  # fmt: skip
+            "q_proj": heads.query * heads.dim,
+            "k_proj": heads.kv * heads.dim,
+            "v_proj": heads.kv * heads.values,
+        }
         return nn.Attention(
             b.merged("qkv_proj", hidden, sizes, bias=bias),
             b.cached_attention(heads, window=window),

@@ -129,8 +129,10 @@ class _Faults:
 
     def raise_any(self, checkpoint: Checkpoint) -> None:
         kinds: Mapping[str, list[str]] = {
-            "missing": self.missing, "of the wrong shape": self.misshaped, "unexpected": self.unexpected,
-        }  # fmt: skip
+            "missing": self.missing,
+            "of the wrong shape": self.misshaped,
+            "unexpected": self.unexpected,
+        }
         lines = [f"{len(names)} {kind}: {_few(names)}" for kind, names in kinds.items() if names]
         if lines:
             raise CheckpointError(

@@ -148,5 +148,3 @@ class _Module:
             return None
         ref = self.sources.checkpoint.tensors[source.names()[0]]
         return StoredTensor(ref.name, ref.dtype, tuple(ref.shape), ref.encoding)
-
-

@@ -11,6 +11,18 @@ from tramontane.nn.norm import Norm, ResidualNorm
 from tramontane.nn.rope import Rope
 
 __all__ = [
-    "Attention", "CachedAttention", "Decoder", "Embedding", "GatedMlp", "Head", "Heads", "Linear", "Merged", "Mlp", "Module", "Norm",
-    "ResidualNorm", "Rope",
+    "Attention",
+    "CachedAttention",
+    "Decoder",
+    "Embedding",
+    "GatedMlp",
+    "Head",
+    "Heads",
+    "Linear",
+    "Merged",
+    "Mlp",
+    "Module",
+    "Norm",
+    "ResidualNorm",
+    "Rope",
 ]

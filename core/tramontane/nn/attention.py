@@ -49,9 +49,16 @@ class Attention(Module):
     """The usual layer: fused QKV, optional norms of queries and keys, optional rotation, output projection."""
 
     def __init__(
-        self, qkv: Merged, core: CachedAttention, out: Linear, heads: Heads, *,
-        rope: Rope | None = None, q_norm: Norm | None = None, k_norm: Norm | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        qkv: Merged,
+        core: CachedAttention,
+        out: Linear,
+        heads: Heads,
+        *,
+        rope: Rope | None = None,
+        q_norm: Norm | None = None,
+        k_norm: Norm | None = None,
+    ) -> None:
         self.qkv = qkv
         self.core = core
         self.out = out

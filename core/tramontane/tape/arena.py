@@ -75,5 +75,3 @@ def _lives(tape: Tape, max_tokens: int, max_outputs: int) -> list[_Life]:
             size = math.prod(resolve(made.shape, max_tokens, max_outputs)) * made.dtype.itemsize
             lives.append(_Life(index, -(-size // ALIGNMENT) * ALIGNMENT, first[index], last[index]))
     return lives
-
-

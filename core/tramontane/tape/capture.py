@@ -45,9 +45,16 @@ def record(body: Body, runtime: Runtime, block_tokens: Sequence[int], *, states:
 
 
 def capture(
-    body: Body, runtime: Runtime, backend: Backend, block_tokens: Sequence[int], *, max_tokens: int, max_outputs: int,
-    candidates: Callable[[Op], Sequence[tuple[str, Any]]], states: bool = False,
-) -> tuple[Tape, Runnable]:  # fmt: skip
+    body: Body,
+    runtime: Runtime,
+    backend: Backend,
+    block_tokens: Sequence[int],
+    *,
+    max_tokens: int,
+    max_outputs: int,
+    candidates: Callable[[Op], Sequence[tuple[str, Any]]],
+    states: bool = False,
+) -> tuple[Tape, Runnable]:
     """Record, rewrite and lower ``body``.
 
     Args:

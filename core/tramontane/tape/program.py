@@ -135,13 +135,16 @@ class _Binder:
     def _bind_torch(self, node: TorchNode) -> None:
         env = self.env
         args, kwargs = pytree.tree_map(
-            lambda x: x.at(self.tokens, self.outputs) if isinstance(x, Size) else x, (node.args, node.kwargs),
+            lambda x: x.at(self.tokens, self.outputs) if isinstance(x, Size) else x,
+            (node.args, node.kwargs),
             is_leaf=lambda x: isinstance(x, Size | Ref),
-        )  # fmt: skip
+        )
 
         def call(ctx: Ctx | None) -> None:
             live = pytree.tree_map(
-                lambda x: env[x.value] if isinstance(x, Ref) else x, (args, kwargs), is_leaf=lambda x: isinstance(x, Ref)
+                lambda x: env[x.value] if isinstance(x, Ref) else x,
+                (args, kwargs),
+                is_leaf=lambda x: isinstance(x, Ref),
             )
             made = [x for x in pytree.tree_leaves(node.func(*live[0], **live[1])) if isinstance(x, Tensor)]
             for value, tensor in zip(node.outputs, made, strict=True):

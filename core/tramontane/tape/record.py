@@ -34,9 +34,18 @@ def fields_of(ctx: Ctx) -> dict[str, Tensor]:
     """The tensors of a batch by name."""
     named = {
         name: getattr(ctx, name)
-        for name in ("ids_T", "positions_KT", "seq_of_T", "q_start", "kv_len_R", "out_rows_L", "state_slot_R",
-                     "state_fresh_R", "mix_TA")
-    }  # fmt: skip
+        for name in (
+            "ids_T",
+            "positions_KT",
+            "seq_of_T",
+            "q_start",
+            "kv_len_R",
+            "out_rows_L",
+            "state_slot_R",
+            "state_fresh_R",
+            "mix_TA",
+        )
+    }
     for index, group in enumerate(ctx.groups):
         named[f"groups.{index}.table_RB"] = group.table_RB
         named[f"groups.{index}.slot_T"] = group.slot_T

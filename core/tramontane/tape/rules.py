@@ -119,7 +119,10 @@ def _rotation(node: OpNode) -> Rotate:
 
 def _sole_norm(tape: Tape, node: OpNode | None, value: int) -> bool:
     return (
-        node is not None and isinstance(node.call.op, RmsNorm) and node.call.op.scaled and len(_readers(tape, value)) == 1
+        node is not None
+        and isinstance(node.call.op, RmsNorm)
+        and node.call.op.scaled
+        and len(_readers(tape, value)) == 1
     )
 
 
@@ -158,8 +161,9 @@ def _rename_inputs(node: Node, rename: dict[int, int]) -> None:
     if isinstance(node, TorchNode):
         node.args, node.kwargs = pytree.tree_map(
             lambda x: Ref(rename.get(x.value, x.value)) if isinstance(x, Ref) else x,
-            (node.args, node.kwargs), is_leaf=lambda x: isinstance(x, Ref),
-        )  # fmt: skip
+            (node.args, node.kwargs),
+            is_leaf=lambda x: isinstance(x, Ref),
+        )
 
 
 def drop_dead(tape: Tape) -> None:

@@ -16,8 +16,22 @@ from tramontane.load import LoadedModel, LoadOptions, load_model
 from tramontane.plugins import Plugins
 from tramontane.requests import Delta, EngineRequest, SamplingParams, Task
 
+MAX_TOP = 1024
+"""Most log-probabilities that a request may ask for: the largest vocabulary for which distributions are compared."""
+
 SMALL = EngineConfig(max_num_seqs=8, max_batched_tokens=256, block_tokens=16, num_blocks=256)
 """An engine that fits a tiny model."""
+
+
+@define(eq=False)
+class Continuation:
+    """What followed a prompt, and how sure the model was. Legend: S steps, V vocabulary."""
+
+    token_ids: list[int]
+    logprobs_SV: NDArray[np.float32]
+    """Log-probabilities of the whole vocabulary that each token was chosen from."""
+    cached_tokens: int
+    """Prompt tokens that came from the prefix cache."""
 
 
 @define(eq=False)
@@ -64,9 +78,19 @@ class Harness:
         (output,) = [delta.output for delta in deltas if delta.output is not None]
         return np.asarray(output)
 
-    def request(
-        self, prompt: Sequence[int], sampling: SamplingParams, *, task: Task = Task.GENERATE
-    ) -> EngineRequest:
+    def continuations(
+        self, prompts: Sequence[Sequence[int]], tokens: int, *, overlap: bool = False
+    ) -> list[Continuation]:
+        """Greedy continuations with their distributions, all prompts in one batch; for vocabularies up to MAX_TOP."""
+        vocab = self.loaded.runner.vocab_size
+        if vocab > MAX_TOP:
+            raise ValueError(f"whole distributions are for vocabularies of up to {MAX_TOP} tokens, this has {vocab}")
+        sampling = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True, logprobs=vocab)
+        requests = [self.request(prompt, sampling) for prompt in prompts]
+        found = self.run(requests, overlap=overlap)
+        return [_continuation(found[request.id], vocab) for request in requests]
+
+    def request(self, prompt: Sequence[int], sampling: SamplingParams, *, task: Task = Task.GENERATE) -> EngineRequest:
         """A request with a fresh id."""
         self._serial += 1
         return EngineRequest(id=f"r{self._serial}", prompt_token_ids=tuple(prompt), sampling=sampling, task=task)
@@ -77,3 +101,12 @@ def _tokens(deltas: Sequence[Delta]) -> list[int]:
     if failed:
         raise RuntimeError(f"the engine failed: {failed[0]}")
     return [token for delta in deltas for token in delta.token_ids]
+
+
+def _continuation(deltas: Sequence[Delta], vocab: int) -> Continuation:
+    tokens = _tokens(deltas)
+    logprobs_SV = np.full((len(tokens), vocab), np.nan, np.float32)
+    for row_V, given in zip(logprobs_SV, (one for delta in deltas for one in delta.logprobs), strict=True):
+        for token, value in given.top:
+            row_V[token] = value
+    return Continuation(tokens, logprobs_SV, sum(delta.cached_tokens for delta in deltas))

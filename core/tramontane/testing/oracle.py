@@ -33,6 +33,8 @@ class Oracle:
 
         fields = {k: v for k, v in config.items() if k not in ("architectures", "model_type")}
         made = transformers.AutoConfig.for_model(config["model_type"], **fields)
+        made._attn_implementation = "eager"  # the plain definition; some fused ones leave out softcaps
+        made._experts_implementation = "eager"
         torch.manual_seed(seed)
         model = getattr(transformers, config["architectures"][0])(made).float().eval()
         generator = torch.Generator().manual_seed(seed)
@@ -44,27 +46,21 @@ class Oracle:
                     buffer.copy_(torch.randn(buffer.shape, generator=generator) * 0.1)
         return cls(model)
 
-    def save(self, directory: Path, dtype: torch.dtype = torch.float32) -> Path:
-        """Write config and safetensors; returns the directory."""
-        if dtype is torch.float32:
-            self.model.save_pretrained(directory)
-        else:
-            self.model.to(dtype).save_pretrained(directory)
+    def save(self, directory: Path) -> Path:
+        """Write config and safetensors, in the type that the weights have; returns the directory."""
+        self.model.save_pretrained(directory)
+        return directory
+
+    def rounded(self, directory: Path) -> Path:
+        """Round all weights to bfloat16 and write them so; the model goes on computing in float32 with these."""
+        self.model.to(torch.bfloat16).save_pretrained(directory)
+        self.model.float()
         return directory
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits of every token: float32 [tokens, vocabulary]."""
         with torch.no_grad():
             return self.model(torch.tensor([list(ids)]), use_cache=False).logits[0].float().numpy()
-
-    def greedy(self, ids: Sequence[int], tokens: int) -> tuple[list[int], NDArray[np.float32]]:
-        """Greedy continuation by full recomputation, and the logits that each choice was made from."""
-        known, rows = list(ids), []
-        for _ in range(tokens):
-            row = self.logits(known)[-1]
-            rows.append(row)
-            known.append(int(row.argmax()))
-        return known[len(ids) :], np.stack(rows)
 
 
 def _draw(name: str, parameter: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -74,12 +70,3 @@ def _draw(name: str, parameter: torch.Tensor, generator: torch.Generator) -> tor
     if name.endswith("bias") or "sinks" in name:
         return noise * 0.2
     return parameter.detach() + 0.2 * noise  # norm weights around what the class starts from: 1, or 0 for Gemma
-
-
-def same_tokens(ours: Sequence[int], theirs: Sequence[int], logits: NDArray[np.float32], tolerance: float) -> bool:
-    """Tokens equal up to the first step whose two best logits are closer than twice the tolerance."""
-    for step, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        if a != b:
-            best = np.sort(logits[step])[-2:]
-            return bool(best[1] - best[0] < 2 * tolerance * max(1.0, float(np.abs(logits[step]).max())))
-    return True

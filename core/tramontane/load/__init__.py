@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading: from a reference and options to a model that runs."""
+
+from tramontane.load.design import Design, design, plan_weights
+from tramontane.load.find import choose_backend, find_architecture, open_reference
+from tramontane.load.model import LoadedModel, load_model
+from tramontane.load.options import LoadOptions
+
+__all__ = [
+    "Design",
+    "LoadOptions",
+    "LoadedModel",
+    "choose_backend",
+    "design",
+    "find_architecture",
+    "load_model",
+    "open_reference",
+    "plan_weights",
+]

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model on paper: modules over a blueprint, cache layout, plan of weights. Reads configuration and headers only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from attrs import define
+
+from tramontane.backends.base import Backend
+from tramontane.build import Blueprint, Builder
+from tramontane.build.formats import StoredFormat, detect_formats
+from tramontane.build.plan import ModelPlan, make_plan
+from tramontane.build.sources import Sources
+from tramontane.cache.spec import CacheLayout, plan_layout
+from tramontane.checkpoint import Checkpoint
+from tramontane.config import parse_dtype, read_config, read_dtype
+from tramontane.errors import CheckpointError, ConfigError
+from tramontane.load.find import find_architecture
+from tramontane.load.options import LoadOptions
+from tramontane.ops import Runtime
+from tramontane.plugins import Plugins
+from tramontane.records import ArchitectureSpec, resolve
+from tramontane.runner import Model
+from tramontane.weightmap import WeightMap
+
+DEFAULT_MAX_MODEL_LEN = 32_768
+"""A model trained on more is served up to this unless ``max_model_len`` asks for more."""
+
+
+@define(eq=False)
+class Design:
+    """A model built on paper: modules, blueprint and plan, nothing allocated."""
+
+    architecture: ArchitectureSpec
+    config: Any
+    model: Model
+    blueprint: Blueprint
+    max_model_len: int
+    layout: CacheLayout
+
+
+def design(checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins, backend: Backend) -> Design:
+    """Build the model's modules over a blueprint; reads the configuration and no weights."""
+    architecture = find_architecture(checkpoint, options, plugins)
+    where = f"{checkpoint.path}/config.json"
+    config = read_config(resolve(architecture.config, architecture), checkpoint.config, where)
+    length = _max_model_len(config, options)
+    dtype = _dtype(options.dtype, checkpoint, backend)
+    cache_dtype = dtype if options.kv_dtype == "auto" else parse_dtype(options.kv_dtype)
+    blueprint = Blueprint(Runtime(backend.device), dtype, cache_dtype, length)
+    model = resolve(architecture.model, architecture)(config, Builder(blueprint))
+    layout = plan_layout({name: slot.spec for name, slot in blueprint.caches.items()}, options.engine.block_tokens)
+    return Design(architecture, config, model, blueprint, length, layout)
+
+
+def plan_weights(made: Design, checkpoint: Checkpoint, plugins: Plugins) -> ModelPlan:
+    """Find every weight of the design in the checkpoint, then let plugins change the plan.
+
+    Raises:
+        CheckpointError: Tensors are missing, unexpected or mis-shaped; all are named.
+    """
+    blueprint = made.blueprint
+    names, formats = _weight_map(made.architecture, checkpoint), _formats(checkpoint, plugins)
+    sources = Sources.of(checkpoint, names, formats, blueprint.tied)
+    plan = make_plan(made.architecture.name, blueprint, sources, checkpoint)
+    return plugins.decisions.transform_plan(plan)[0]
+
+
+def _weight_map(architecture: ArchitectureSpec, checkpoint: Checkpoint) -> WeightMap:
+    """How the checkpoint's names differ from the model's: by its dialect, or by the architecture's own map."""
+    if checkpoint.dialect != "hf":
+        lazy = architecture.dialects.get(checkpoint.dialect)
+        if lazy is None:
+            raise CheckpointError(f"architecture {architecture.name} does not know {checkpoint.dialect} checkpoints")
+    else:
+        lazy = architecture.weight_map
+    if lazy is None:
+        return WeightMap()
+    found = resolve(lazy, architecture)
+    return found if isinstance(found, WeightMap) else found(checkpoint.config)  # type: ignore[no-any-return]
+
+
+def _formats(checkpoint: Checkpoint, plugins: Plugins) -> list[StoredFormat]:
+    """The quantization formats that the checkpoint uses."""
+    return detect_formats(checkpoint, [resolve(spec.format, spec)() for spec in plugins.catalogs.quant_formats])
+
+
+def _max_model_len(config: Any, options: LoadOptions) -> int:
+    trained = getattr(config, "max_position_embeddings", None)
+    if options.max_model_len is not None:
+        if options.max_model_len < 1:
+            raise ConfigError(f"max_model_len must be above 0, got {options.max_model_len}")
+        return options.max_model_len
+    return min(trained or DEFAULT_MAX_MODEL_LEN, DEFAULT_MAX_MODEL_LEN)
+
+
+def _dtype(asked: str, checkpoint: Checkpoint, backend: Backend) -> torch.dtype:
+    if asked != "auto":
+        return parse_dtype(asked)
+    stored = read_dtype(checkpoint.config)
+    if stored is None:
+        floats = [ref.dtype for ref in checkpoint.tensors.values() if ref.dtype.is_floating_point]
+        stored = max(set(floats), key=floats.count, default=torch.bfloat16)
+    return backend.choose_dtype(stored)

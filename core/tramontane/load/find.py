@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a reference to an opened checkpoint, the architecture that runs it, and a backend to run it on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tramontane import hub
+from tramontane.backends.base import Backend
+from tramontane.checkpoint import Checkpoint, OpenOptions
+from tramontane.errors import CheckpointError, PlanError
+from tramontane.load.options import LoadOptions
+from tramontane.plugins import Plugins
+from tramontane.records import ArchitectureSpec, resolve
+
+
+def open_reference(ref: str, options: LoadOptions, plugins: Plugins) -> Checkpoint:
+    """Find and open a checkpoint without building anything."""
+    asked = {"revision": options.revision, "offline": options.offline, "quant": options.quant}
+    found = plugins.decisions.resolve_model(ref, asked)
+    path = (
+        Path(found)
+        if found is not None
+        else hub.resolve(
+            ref,
+            revision=options.revision,
+            token_source=options.token_source,
+            offline=options.offline,
+            allow_pickle=options.allow_pickle,
+        )
+    )
+    loaders = sorted(plugins.catalogs.loaders, key=lambda spec: (-spec.priority, spec.name))
+    for spec in loaders:
+        if resolve(spec.detect, spec)(path):
+            checkpoint: Checkpoint = resolve(spec.open, spec)(path, OpenOptions(allow_pickle=options.allow_pickle))
+            return checkpoint
+    kinds = ", ".join(f"{spec.name} ({' '.join(spec.extensions)})" for spec in loaders)
+    trouble = plugins.catalogs.loaders.trouble()
+    hint = f"installed loaders: {kinds}" + (f"; {trouble}" if trouble else "")
+    raise CheckpointError(f"no loader recognizes {path}", hint=hint)
+
+
+def find_architecture(checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins) -> ArchitectureSpec:
+    """The record for the checkpoint's class, or for ``--arch``."""
+    if options.arch is not None:
+        return plugins.catalogs.architectures.get(options.arch)
+    names = checkpoint.architectures
+    if len(names) != 1:
+        stated = ", ".join(names) or "none"
+        raise CheckpointError(
+            f"{checkpoint.path}: config.json states {stated} as architectures; exactly one is needed",
+            hint="name it with --arch",
+        )
+    return plugins.catalogs.architectures.get(names[0])
+
+
+def choose_backend(options: LoadOptions, plugins: Plugins) -> Backend:
+    """The named backend, or the highest that works on the asked device."""
+    catalog = plugins.catalogs.backends
+    kind = None if options.device == "auto" else torch.device(options.device).type
+    if options.backend != "auto":
+        specs = [catalog.get(options.backend)]
+    else:
+        specs = sorted((s for s in catalog if kind is None or kind in s.devices), key=lambda s: (-s.priority, s.name))
+    refused = []
+    for spec in specs:
+        cls = resolve(spec.backend, spec)
+        reason = cls.probe()
+        if reason is None:
+            return cls() if kind is None else cls(torch.device(options.device))  # type: ignore[no-any-return]
+        refused.append(f"{spec.name}: {reason}")
+    known = ", ".join(sorted({device for spec in catalog for device in spec.devices}))
+    raise PlanError(
+        f"no backend for device {options.device!r} ({'; '.join(refused) or 'none installed'})",
+        hint=f"devices with a backend: {known}",
+    )

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a reference and options to a model that runs: the one place that walks the whole way.
+
+reference -> files (hub) -> checkpoint (loader) -> architecture and configuration -> blueprint (builder) -> plan ->
+weights -> memory -> cache -> kernels -> captured program -> runner. Each stage lives in a module of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from attrs import define
+
+from tramontane.backends.base import Backend
+from tramontane.build import Blueprint, Builder
+from tramontane.build.budget import MemoryPlan, budget_blocks, megabytes
+from tramontane.build.fill import fill_weights
+from tramontane.build.plan import ModelPlan
+from tramontane.cache.spec import CacheLayout
+from tramontane.checkpoint import Checkpoint
+from tramontane.engine import EngineConfig
+from tramontane.errors import CaptureRefused
+from tramontane.load.design import Design, design, plan_weights
+from tramontane.load.find import choose_backend, open_reference
+from tramontane.load.options import LoadOptions
+from tramontane.load.text import text_side
+from tramontane.ops import Op, TakeRows
+from tramontane.plugins import Plugins, installed
+from tramontane.prepare import BatchBuffers
+from tramontane.progress import Progress
+from tramontane.records import ArchitectureSpec, resolve
+from tramontane.runner import Model, ModelRunner
+from tramontane.sampler import Sampler
+from tramontane.states import StateStore
+from tramontane.tape.capture import capture
+
+if TYPE_CHECKING:
+    from tramontane.chat import ChatTemplate
+    from tramontane.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
+
+
+@define(eq=False, kw_only=True)
+class LoadedModel:
+    """A model ready to run, and what frontends want to know about it."""
+
+    name: str
+    architecture: ArchitectureSpec
+    config: Any
+    plan: ModelPlan
+    memory: MemoryPlan
+    model: Model
+    blueprint: Blueprint
+    backend: Backend
+    runner: ModelRunner
+    engine: EngineConfig
+    tokenizer: Tokenizer | None
+    chat_template: ChatTemplate | None
+    generation_config: Mapping[str, Any]
+    checkpoint: Checkpoint
+    capture_note: str
+    """``captured``, or why not."""
+    seconds: float = 0.0
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.checkpoint.close()
+
+
+def load_model(
+    ref: str, options: LoadOptions | None = None, *, plugins: Plugins | None = None, progress: Progress | None = None
+) -> LoadedModel:
+    """Load ``ref``: a local directory or file, a hub id, or a name that a plugin resolves.
+
+    Raises:
+        HubError: The reference cannot be resolved to files.
+        CheckpointError: The files are damaged or do not fit the model.
+        UnknownNameError: No installed plugin has the architecture, format or backend.
+        PlanError: The model cannot be built as asked.
+    """
+    options, plugins = options or LoadOptions(), plugins or installed()
+    started = time.monotonic()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    checkpoint = open_reference(ref, options, plugins)
+    try:
+        loaded = _build(ref, checkpoint, options, plugins, progress)
+    except BaseException:
+        checkpoint.close()
+        raise
+    loaded.seconds = time.monotonic() - started
+    return loaded
+
+
+def _build(
+    ref: str, checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins, progress: Progress | None
+) -> LoadedModel:
+    backend = choose_backend(options, plugins)
+    made = design(checkpoint, options, plugins, backend)
+    blueprint, model = made.blueprint, made.model
+    take = Builder(blueprint).op(TakeRows())
+    plan = plan_weights(made, checkpoint, plugins)
+    fill_weights(plan, blueprint, backend, progress)
+    kernels = _candidates(backend, plugins)
+    for bound in blueprint.ops:
+        bound.bind(kernels(bound.op))
+    max_rows, max_tokens = options.engine.max_num_seqs, options.engine.max_batched_tokens
+    blocks, memory = _budget(made, backend, options, plan)
+    backend.make_cache(made.layout, list(blueprint.caches.values()), blocks)
+    states = _states(made.layout, options, backend)
+    buffers = BatchBuffers(
+        made.layout,
+        max_tokens=max_tokens,
+        max_rows=max_rows,
+        max_outputs=max_tokens,
+        max_model_len=made.max_model_len,
+        device=backend.device,
+    )
+    runner = ModelRunner(
+        model=model,
+        take=take,
+        buffers=buffers,
+        sampler=Sampler(_vocab(made.config), backend.device),
+        cache_layout=made.layout,
+        num_blocks=blocks,
+        max_model_len=made.max_model_len,
+        vocab_size=_vocab(made.config),
+        states=states,
+    )
+    note = _capture(runner, made, backend, kernels, options)
+    tokenizer, template = text_side(checkpoint, options)
+    return LoadedModel(
+        name=ref,
+        architecture=made.architecture,
+        config=made.config,
+        plan=plan,
+        memory=memory,
+        model=model,
+        blueprint=blueprint,
+        backend=backend,
+        runner=runner,
+        engine=options.engine,
+        tokenizer=tokenizer,
+        chat_template=template,
+        generation_config=checkpoint.generation_config,
+        checkpoint=checkpoint,
+        capture_note=note,
+    )
+
+
+def _vocab(config: Any) -> int:
+    return int(config.vocab_size)
+
+
+def _candidates(backend: Backend, plugins: Plugins) -> Callable[[Op], Sequence[tuple[str, Any]]]:
+    """Kernels for an op: those that plugins contribute for this device, then the backend's own."""
+    specs = sorted(
+        (s for s in plugins.catalogs.kernels if backend.device.type in s.devices), key=lambda s: (-s.priority, s.name)
+    )
+
+    def candidates(op: Op) -> Sequence[tuple[str, Any]]:
+        contributed = [(spec.name, resolve(spec.make, spec)) for spec in specs if spec.op == op.name]
+        return (*contributed, *backend.candidates(op))
+
+    return candidates
+
+
+def _budget(made: Design, backend: Backend, options: LoadOptions, plan: ModelPlan) -> tuple[int, MemoryPlan]:
+    engine, free = options.engine, backend.free_memory()
+    vocab, width = _vocab(made.config), made.blueprint.dtype.itemsize
+    logits = engine.max_num_seqs * vocab * (4 + width)
+    arena = engine.max_batched_tokens * _widest(plan) * width
+    blocks = budget_blocks(
+        made.layout,
+        free=max(0, free - logits - arena),
+        max_model_len=made.max_model_len,
+        max_num_seqs=engine.max_num_seqs,
+        asked_bytes=options.kv_memory,
+        asked_blocks=engine.num_blocks,
+    )
+    memory = MemoryPlan(
+        weights=plan.nbytes,
+        arena=arena,
+        logits=logits,
+        cache=blocks * made.layout.block_bytes,
+        blocks=blocks,
+        free=free,
+    )
+    _log.info("memory: %s", memory.describe())
+    holds = made.layout.longest(blocks, made.max_model_len)
+    if holds < made.max_model_len:
+        _log.warning(
+            "the cache of %s holds %d tokens of one sequence, fewer than the %d that the model is set to",
+            megabytes(memory.cache),
+            holds,
+            made.max_model_len,
+        )
+    return blocks, memory
+
+
+def _widest(plan: ModelPlan) -> int:
+    """Features of activations alive at once, roughly: four times the widest matrix that is not the head."""
+    return 4 * max((w.shape[-2] for w in plan.weights if "rows" not in w.uses and not w.is_head), default=1)
+
+
+def _states(layout: CacheLayout, options: LoadOptions, backend: Backend) -> StateStore | None:
+    if not layout.state_layers:
+        return None
+    slots = 1 + options.engine.max_num_seqs + options.engine.state_snapshots
+    return StateStore.allocate(layout, slots, backend.device)
+
+
+def _capture(runner: ModelRunner, made: Design, backend: Backend, kernels: Any, options: LoadOptions) -> str:
+    """Capture the step; a refusal is said once and the model runs its own code."""
+    if options.capture is False:
+        return "off"
+    try:
+        with torch.inference_mode():
+            tape, runner.program = capture(
+                runner.body,
+                made.blueprint.runtime,
+                backend,
+                [g.block_tokens for g in made.layout.groups],
+                max_tokens=options.engine.max_batched_tokens,
+                max_outputs=options.engine.max_batched_tokens,
+                candidates=kernels,
+                states=bool(made.layout.state_layers),
+            )
+    except CaptureRefused as refusal:
+        if options.capture:
+            raise
+        _log.warning("the step is not captured, it runs the model's code each time: %s", refusal.message)
+        return f"eager: {refusal.message}"
+    cuts = tape.segments()
+    if cuts:
+        _log.warning(
+            "torch calls of the model's own code cut the captured step into %d segments: %s",
+            len(cuts) + 1,
+            ", ".join(dict.fromkeys(cuts)),
+        )
+    return "captured"

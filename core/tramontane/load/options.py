@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a model is to be loaded: one frozen record, fields named like the command line's options."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+from tramontane.engine import EngineConfig
+
+
+@frozen(kw_only=True)
+class LoadOptions:
+    """How to load a model. Everything has a sensible default; names equal the command line's."""
+
+    revision: str | None = None
+    token_source: str = "cache"
+    offline: bool | None = None
+    allow_pickle: bool = False
+    arch: str | None = None
+    tokenizer: str | None = None
+    chat_template: str | None = None
+    device: str = "auto"
+    backend: str = "auto"
+    dtype: str = "auto"
+    quant: str | None = None
+    kv_dtype: str = "auto"
+    kv_memory: int | None = None
+    """Bytes for the cache."""
+    max_model_len: int | None = None
+    threads: int | None = None
+    capture: bool | None = None
+    """Record the step as a tape: ``None`` tries and falls back with a message, ``True`` insists, ``False`` never."""
+    engine: EngineConfig = field(factory=EngineConfig)
