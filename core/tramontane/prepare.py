@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a step's plan to the batch a model sees, in buffers at fixed addresses.
 
-Everything is written with numpy into one block of host memory. On the CPU the batch's tensors are views of that block;
+Everything is written with numpy into one block of host memory. On the host the batch's tensors are views of that block;
 for another device the block is pinned and copied to a block of the same layout there, whose views are the batch. Views
 never move, so a captured step can be replayed on the next batch. Tokens that the host has not read yet (a step launched
 ahead) are filled in on the device.
@@ -80,6 +80,8 @@ class BatchBuffers:
         max_model_len: Most tokens of a sequence.
         device: Where the batch is to be.
         positions_k: Position streams.
+        mirror: Whether the batch is a copy of what is written; ``None``: where the device is not the host. A runner
+            that works in the background on the host needs it too: its batch stays whole while the next is written.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class BatchBuffers:
         max_model_len: int,
         device: torch.device | str = "cpu",
         positions_k: int = 1,
+        mirror: bool | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.layout = layout
@@ -100,12 +103,14 @@ class BatchBuffers:
         self._shapes = _shapes(max_tokens, max_rows + 1, max_outputs, positions_k, widths)
         self._offsets, total = _offsets(self._shapes)
         self._head_bytes = self._offsets["table0"] if widths else total
-        on_host = self.device.type == "cpu"
-        self._blocks = [_host_block(total, not on_host) for _ in range(1 if on_host else HOST_COPIES)]
+        self._mirror = self.device.type != "cpu" if mirror is None else mirror
+        self._blocks = [_host_block(total, self._mirror) for _ in range(HOST_COPIES if self._mirror else 1)]
         self._hosts = [self._fields(_numpy_view(block.numpy())) for block in self._blocks]
         self._copied: list[Any] = [None] * len(self._blocks)
         self._turn = 0
-        self._block = self._blocks[0] if on_host else torch.zeros(total, dtype=torch.uint8, device=self.device)
+        self._block = self._blocks[0]
+        if self._mirror:
+            self._block = torch.zeros(total, dtype=torch.uint8, device=self.device)
         self._batch: _Fields[Tensor] = self._fields(_tensor_view(self._block))
         self._views: dict[tuple[Any, ...], Ctx] = {}
         self._iota = np.arange(max(max_tokens, max_rows + 1) + 1, dtype=np.int64)
@@ -262,7 +267,7 @@ class BatchBuffers:
 
     def _publish(self, size: _Size) -> Ctx:
         """Bring the written block to the device and return the batch's views."""
-        if self.device.type != "cpu":
+        if self._mirror:
             self._copy(size)
         key = (size.tokens, size.rows, size.outputs, size.blocks)
         views = self._views.get(key)

@@ -174,13 +174,12 @@ class Scheduler:
             prompt_cap: Most prompt tokens of this step if it also decodes.
         """
         step = _Step(self.config.max_batched_tokens)
-        preemptions = self.preemptions
         prompts = self._plan_decodes(step)
         cap = min(step.budget, prompt_cap, self.config.max_prompt_tokens) if step.rows else step.budget
         for place, seq in enumerate(prompts):
             if cap > 0 and seq.status is Status.RUNNING:
                 cap -= self._plan_prompt(step, seq, cap, prompts[place + 1 :])
-        if cap > 0 and self.queued and self.preemptions == preemptions:
+        if cap > 0 and self.queued:
             self._admit(step, cap, prompts)
         if not step.rows:
             return None
@@ -204,7 +203,7 @@ class Scheduler:
         for seq in self.running:  # preemption shortens the list from its end
             start, pending = seq.computed, seq.pending
             known = len(seq.tokens) + pending
-            if known - start > 1 or seq.wants_all or seq.cache.restored:
+            if known - start > 1 or seq.wants_all:
                 prompts.append(seq)
                 continue
             if known == start or (pending and known >= seq.limit):
@@ -298,7 +297,7 @@ class Scheduler:
     def _fitting_prefix(self, seq: Sequence, promised: int) -> Hit | None:
         """The prefix to start a waiting sequence from, or ``None`` if it does not fit beside the running ones."""
         free = self.cache.pool.free
-        if self.running and self._blocked is not None and self._blocked[0] is seq and free <= self._blocked[1]:
+        if self._blocked is not None and self._blocked[0] is seq and free <= self._blocked[1]:
             return None
         hit = self.cache.lookup(seq.cache) if not seq.wants_all else self.cache.no_hit
         needed = self.cache.missing_blocks(seq.cache, min(len(seq.tokens) + 1, self.max_len), hit)

@@ -149,7 +149,9 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{r['prepare_us']:>14.1f}"
             )
         for r in over:
-            print(f"over budget: batch {r['batch']} took {r['median_us']:.1f}, allowed {BUDGET_US[int(r['batch'])]:.0f}")
+            print(
+                f"over budget: batch {r['batch']} took {r['median_us']:.1f}, allowed {BUDGET_US[int(r['batch'])]:.0f}"
+            )
     return 1 if over else 0
 
 

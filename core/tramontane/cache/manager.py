@@ -73,6 +73,12 @@ class CacheStats:
     """Tokens of these that were found."""
 
 
+def _first_block(group: CacheGroup, length: int) -> int:
+    """The first block that a hit of ``length`` tokens takes over. Where nothing before is needed (a chunk ends there),
+    the last block is asked for all the same: a hit means that the tokens were computed."""
+    return min(group.first_needed(length), length - 1) // group.block_tokens
+
+
 class CacheManager:
     """The cache of one engine.
 
@@ -142,8 +148,10 @@ class CacheManager:
         for group in self._lasting:
             length = min(length, self._run(group, keys, length))
         length = self._settle(keys, length // self._alignment * self._alignment)
+        if not length:
+            return self.no_hit
         blocks = tuple(self._found(index, group, keys, length) for index, group in enumerate(self.layout.groups))
-        snapshot = self.snapshots.find(0, keys[length // self._unit - 1]) if length else None
+        snapshot = self.snapshots.find(0, keys[length // self._unit - 1])
         return Hit(length, blocks, snapshot or NULL_BLOCK)
 
     def _keys(self, holding: Holding, count: int) -> list[bytes]:
@@ -181,14 +189,14 @@ class CacheManager:
         """The last block that a query at ``length`` needs and a group lacks; -1 if it has them all."""
         size = group.block_tokens
         step = size // self._unit
-        for block in range(length // size - 1, group.first_needed(length) // size - 1, -1):
+        for block in range(length // size - 1, _first_block(group, length) - 1, -1):
             if self.pool.find(index, keys[(block + 1) * step - 1]) is None:
                 return block
         return -1
 
     def _found(self, index: int, group: CacheGroup, keys: list[bytes], length: int) -> tuple[int, ...]:
         size = group.block_tokens
-        step, first = size // self._unit, min(group.first_needed(length), length) // size
+        step, first = size // self._unit, _first_block(group, length)
         found = (self.pool.find(index, keys[(block + 1) * step - 1]) for block in range(first, length // size))
         return (NULL_BLOCK,) * first + tuple(block or NULL_BLOCK for block in found)
 

@@ -282,6 +282,6 @@ def _group_size(counts: list[int]) -> int:
 
     def waste(size: int) -> float:
         groups = sum(ceil(count / size) for count in counts)
-        return (groups * size - sum(counts)) / sum(counts) + GROUP_COST * groups
+        return (groups * size - sum(counts)) / max(1, sum(counts)) + GROUP_COST * groups
 
     return min(range(1, max(counts, default=1) + 1), key=lambda size: (waste(size), -size), default=1)

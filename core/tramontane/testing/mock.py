@@ -5,8 +5,8 @@ Each token leaves one number in the pages of the cache, a hash of the token, its
 through the block tables. A table that points to the wrong page, a page given away too early, a prefix shared wrongly or
 a token computed twice or never thus gives other tokens than :func:`expected`, which knows neither pages nor batches.
 
-It keeps what a device would: a queue of steps that runs behind the host when ``behind`` is set, and the sampled ids that
-a step launched ahead takes its input from.
+It keeps what a device would: a queue of steps that runs behind the host when ``behind`` is set, and the sampled ids
+that a step launched ahead takes its input from.
 """
 
 from __future__ import annotations
@@ -27,30 +27,27 @@ from tramontane.sequence import Row, Sequence, StepPlan
 
 Numbers = NDArray[np.uint64]
 
-_A, _B, _C = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_SHIFT = np.uint64(29)
+_A, _B, _C, _ALL = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 2**64 - 1
+_WEIGHTS = (np.arange(1 << 16, dtype=np.uint64) + np.uint64(1)) * np.uint64(_B) | np.uint64(1)
 
 
-def _mix(*parts: int | np.uint64) -> np.uint64:
-    """A hash of a few numbers."""
-    with np.errstate(over="ignore"):
-        state = _A
-        for part in parts:
-            state = (state ^ np.uint64(part)) * _B
-            state = (state ^ (state >> _SHIFT)) * _C
-        return np.uint64(state ^ (state >> _SHIFT))
+def _mix(*parts: int) -> int:
+    """A 64-bit hash of a few numbers."""
+    state = _A
+    for part in parts:
+        state = (state ^ part) * _B & _ALL
+        state = (state ^ state >> 29) * _C & _ALL
+    return state ^ state >> 29
 
 
-def _seen(group: int, values: Numbers) -> np.uint64:
+def _seen(group: int, values: Numbers) -> int:
     """What a query takes from the values it sees, oldest first."""
-    with np.errstate(over="ignore"):
-        weights = (np.arange(len(values), dtype=np.uint64) + np.uint64(group + 1)) * _B | np.uint64(1)
-        return np.uint64((values * weights).sum(dtype=np.uint64))
+    return int((values * _WEIGHTS[group : group + len(values)]).sum(dtype=np.uint64))
 
 
-def choose(value: np.uint64, vocab_size: int, index: int = 0, banned: Iterable[int] = ()) -> int:
+def choose(value: int, vocab_size: int, index: int = 0, banned: Iterable[int] = ()) -> int:
     """The token "sampled" from a value by choice ``index`` of a request."""
-    token, banned = int(_mix(value, index) % np.uint64(vocab_size)), set(banned)
+    token, banned = _mix(value, index) % vocab_size, set(banned)
     while token in banned:
         token = (token + 1) % vocab_size
     return token
@@ -61,22 +58,25 @@ class History:
 
     def __init__(self, layout: CacheLayout) -> None:
         self._layout = layout
-        self._values: list[np.uint64] = []
-        self._state = np.uint64(0)
+        self._values = np.zeros(64, np.uint64)
+        self._count = 0
+        self._state = 0
 
-    def value(self, tokens: list[int]) -> np.uint64:
+    def value(self, tokens: list[int]) -> int:
         """The number of the last of ``tokens``; they must continue the tokens of earlier calls."""
-        for position in range(len(self._values), len(tokens)):
-            values = np.array(self._values, np.uint64)
+        if len(tokens) > len(self._values):
+            self._values.resize(2 * len(tokens), refcheck=False)
+        for position in range(self._count, len(tokens)):
             parts = [
-                _seen(index, values[min(group.first_needed(position), position) : position])
+                _seen(index, self._values[min(group.first_needed(position), position) : position])
                 for index, group in enumerate(self._layout.groups)
             ]
             if self._layout.state_layers:
                 self._state = _mix(self._state, tokens[position])
                 parts.append(self._state)
-            self._values.append(_mix(tokens[position], position, *parts))
-        return self._values[len(tokens) - 1]
+            self._values[position] = _mix(tokens[position], position, *parts)
+        self._count = max(self._count, len(tokens))
+        return int(self._values[len(tokens) - 1])
 
 
 def expected(layout: CacheLayout, vocab_size: int, request: EngineRequest, max_len: int, index: int = 0) -> list[int]:
@@ -233,7 +233,7 @@ class MockRunner:
         elif row.all_outputs:
             result.prompt_logprobs[index] = [logprob(v, t) for v, t in zip(values, row.targets, strict=False)]
 
-    def _token(self, row: int, token: int, ctx: Ctx) -> np.uint64:
+    def _token(self, row: int, token: int, ctx: Ctx) -> int:
         """Compute one token: read what it sees through the row's tables, write where its slot says."""
         position, identity = int(ctx.positions_KT[0, token]), int(ctx.ids_T[token])
         if int(ctx.seq_of_T[token]) != row or position >= int(ctx.kv_len_R[row]):
@@ -243,16 +243,15 @@ class MockRunner:
             pages = ctx.groups[index].table_RB[row].numpy()
             seen = np.arange(min(group.first_needed(position), position), position)
             where = pages[seen // group.block_tokens]
-            if ctx.host is not None and any(
-                ctx.host.tables[index][row][p // group.block_tokens] != page for p, page in zip(seen, where, strict=True)
-            ):
+            lists = ctx.host.tables[index][row] if ctx.host else pages.tolist()
+            if [lists[place] for place in (seen // group.block_tokens).tolist()] != where.tolist():
                 raise AssertionError("the host's block lists changed under a step in flight")
             parts.append(_seen(index, self.pages[where, seen % group.block_tokens]))
         if ctx.state_slot_R is not None and ctx.state_fresh_R is not None:
             slot = int(ctx.state_slot_R[row])
             fresh = bool(ctx.state_fresh_R[row]) and token == int(ctx.q_start[row])
-            self.states[slot] = _mix(0 if fresh else self.states[slot], identity)
-            parts.append(self.states[slot])
+            self.states[slot] = _mix(0 if fresh else int(self.states[slot]), identity)
+            parts.append(int(self.states[slot]))
         value = _mix(identity, position, *parts)
         for group, ctx_group in zip(self.cache_layout.groups, ctx.groups, strict=True):
             page, offset = divmod(int(ctx_group.slot_T[token]), group.block_tokens)
@@ -260,14 +259,14 @@ class MockRunner:
         return value
 
 
-def logits(value: np.uint64, size: int) -> NDArray[np.float32]:
+def logits(value: int, size: int) -> NDArray[np.float32]:
     """The mock's output for a token."""
-    return np.array([_mix(value, i) % np.uint64(1000) for i in range(size)], np.float32)
+    return np.array([_mix(value, i) % 1000 for i in range(size)], np.float32)
 
 
-def logprob(value: np.uint64, token: int) -> TokenLogprobs:
+def logprob(value: int, token: int) -> TokenLogprobs:
     """The mock's log-probability of a token."""
-    return TokenLogprobs(token_id=token, logprob=-float(_mix(value, token) % np.uint64(1000)) / 100, rank=1)
+    return TokenLogprobs(token_id=token, logprob=-(_mix(value, token) % 1000) / 100, rank=1)
 
 
 def _copy(ctx: Ctx) -> Ctx:
