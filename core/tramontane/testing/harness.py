@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Driving a loaded model token by token, without text, threads or servers: what invariance and parity tests stand on."""
+"""Driving a loaded model token by token, without text, threads or servers: what invariance and parity tests use."""
 
 from __future__ import annotations
 

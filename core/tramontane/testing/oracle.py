@@ -60,7 +60,8 @@ class Oracle:
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits of every token: float32 [tokens, vocabulary]."""
         with torch.no_grad():
-            return self.model(torch.tensor([list(ids)]), use_cache=False).logits[0].float().numpy()
+            logits_TV: torch.Tensor = self.model(torch.tensor([list(ids)]), use_cache=False).logits[0]
+        return logits_TV.float().numpy()
 
 
 def _draw(name: str, parameter: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

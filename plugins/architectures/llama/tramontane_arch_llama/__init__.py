@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Llama family (Llama 2 and 3.x) for Tramontane. What it contributes is said in :mod:`tramontane_arch_llama.plugin`."""
+"""The Llama family for Tramontane. What it contributes is said in :mod:`tramontane_arch_llama.plugin`."""
