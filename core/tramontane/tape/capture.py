@@ -6,6 +6,7 @@ The recorded batches are synthetic and write to the null block only, so capturin
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -95,7 +96,7 @@ def synthetic_batch(
     """A batch of ``rows`` fresh sequences that own nothing but the null block."""
     tokens = extent.tokens
     starts = [round(i * tokens / rows) for i in range(rows + 1)]
-    lengths = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+    lengths = [b - a for a, b in itertools.pairwise(starts)]
     blocks = [max(-(-n // size) for n in lengths) for size in block_tokens]
     positions = torch.cat([torch.arange(n) for n in lengths]).view(1, -1)
     groups = [

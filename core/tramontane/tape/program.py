@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Replaying a tape in Python: the plain interpreter, and the reference for native lowerings.
 
-For each (T, L) seen, the tape is bound once: arena places become tensors, views are taken, and what is left is a list of
-(kernel, inputs, outputs) to run. Fields of the batch that sit at fixed addresses are bound with it.
+For each (T, L) seen, the tape is bound once: arena places become tensors, views are taken, and what is left is a list
+of (kernel, inputs, outputs) to run. Fields of the batch that sit at fixed addresses are bound with it.
 """
 
 from __future__ import annotations
