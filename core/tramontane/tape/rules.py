@@ -2,8 +2,8 @@
 """Rewrite rules: all fusion happens here, on the tape, never in model files.
 
 A rule is ``rule(tape, fuse) -> bool`` and edits the tape in place, answering whether it changed anything. ``fuse``
-binds a fused op to a kernel and answers ``None`` where the backend has none better than the sequence, in which case the rule
-leaves things as they are. Backends add rules of their own.
+binds a fused op to a kernel and answers ``None`` where the backend has none better than the sequence, in which case the
+rule leaves things as they are. Backends add rules of their own.
 """
 
 from __future__ import annotations
