@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from attrs import evolve, field, frozen
 
 from tramontane.errors import PlanError
+from tramontane.tensors import TensorDecl
+from tramontane.weightmap.reads import Read
 from tramontane.weightmap.rules import Rule
-from tramontane.weightmap.sources import Leaf, Source
+from tramontane.weightmap.sources import Leaf, Source, Tensors
 
 #: Buffers that old checkpoints store and that are computed.
 IGNORED = (r"(.*\.)?rotary_emb\.inv_freq",)
@@ -84,6 +86,23 @@ class WeightMap:
     def stored_names(self, model: Iterable[str]) -> tuple[str, ...]:
         """Stored names of the given tensors of the model, each once, in order."""
         return tuple(dict.fromkeys(name for tensor in model for name in self.source(tensor, "").names()))
+
+    def export(self, tensors: Tensors, declare: Callable[[str], TensorDecl]) -> dict[str, Read]:
+        """The model's tensors as the checkpoint holds them: stored name -> what to read and write.
+
+        Args:
+            tensors: The model's tensors by name (``path.field``).
+            declare: Where the logical axes lie in each of them.
+
+        Raises:
+            PlanError: A field cannot be brought into the stored form.
+            CheckpointError: A stored tensor needs one of the model's that is not given.
+        """
+        placed: dict[str, TensorDecl] = {}
+        for name in tensors:
+            placed |= self.source(name, "").declarations(declare(name))
+        inverse = self.inverse()
+        return {stored: inverse.source(stored, "").plan(decl, {}, tensors) for stored, decl in placed.items()}
 
     def unexpected(self, available: Iterable[str], used: Collection[str]) -> list[str]:
         """Stored names that nothing used and that are not to be ignored, sorted."""

@@ -151,9 +151,13 @@ class Same:
             CheckpointError: The values differ, so that one tensor cannot stand for all.
         """
         first, *others = (read.run() for read in self.reads)
-        if not all(torch.equal(first.view(torch.uint8), other.view(torch.uint8)) for other in others):
+        if not all(torch.equal(_bits(first), _bits(other)) for other in others):
             raise CheckpointError(f"{self.what} differs between the parts, which must share it once they are joined")
         return first if out is None else out.copy_(first)
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().flatten().view(torch.uint8)
 
 
 @frozen

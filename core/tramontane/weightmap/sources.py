@@ -39,6 +39,10 @@ class Source(ABC):
         """The same tree with its leaves replaced."""
 
     @abstractmethod
+    def declarations(self, decl: TensorDecl) -> dict[str, TensorDecl]:
+        """Where the logical axes lie in each leaf, if they lie in the result as ``decl`` says."""
+
+    @abstractmethod
     def plan(self, decl: TensorDecl, ranges: AxisRanges, tensors: Tensors) -> Read:
         """Check that a slice of the result can be read.
 
@@ -67,6 +71,10 @@ class Leaf(Source):
         """See :meth:`Source.rewrite`."""
         return change(self) or self
 
+    def declarations(self, decl: TensorDecl) -> dict[str, TensorDecl]:
+        """See :meth:`Source.declarations`."""
+        return {self.name: decl}
+
     def plan(self, decl: TensorDecl, ranges: AxisRanges, tensors: Tensors) -> Read:
         """See :meth:`Source.plan`."""
         ref = tensors.get(self.name)
@@ -88,6 +96,14 @@ class _Unary(Source):
     def rewrite(self, change: Rewrite) -> Source:
         """See :meth:`Source.rewrite`."""
         return evolve(self, child=self.child.rewrite(change))
+
+    def declarations(self, decl: TensorDecl) -> dict[str, TensorDecl]:
+        """See :meth:`Source.declarations`."""
+        return self.child.declarations(self._below(decl))
+
+    def _below(self, decl: TensorDecl) -> TensorDecl:
+        """Where the axes lie in the child."""
+        return decl
 
 
 @frozen
@@ -114,8 +130,11 @@ class Pick(_Unary):
 
     def plan(self, decl: TensorDecl, ranges: AxisRanges, tensors: Tensors) -> Read:
         """See :meth:`Source.plan`."""
-        stacked = decl.with_leading(self.axis, self.count)
-        return Picked(self.child.plan(stacked, {**ranges, self.axis: ((self.index, self.index + 1),)}, tensors))
+        one = {**ranges, self.axis: ((self.index, self.index + 1),)}
+        return Picked(self.child.plan(self._below(decl), one, tensors))
+
+    def _below(self, decl: TensorDecl) -> TensorDecl:
+        return decl.with_leading(self.axis, self.count)
 
 
 @frozen
@@ -124,8 +143,11 @@ class Transpose(_Unary):
 
     def plan(self, decl: TensorDecl, ranges: AxisRanges, tensors: Tensors) -> Read:
         """See :meth:`Source.plan`."""
-        below = decl.transposed()
-        return Swapped(self.child.plan(below, ranges, tensors), decl.axes["out"].dim, decl.axes["in"].dim)
+        read = self.child.plan(self._below(decl), ranges, tensors)
+        return Swapped(read, decl.axes["out"].dim, decl.axes["in"].dim)
+
+    def _below(self, decl: TensorDecl) -> TensorDecl:
+        return decl.transposed()
 
 
 @frozen
@@ -202,7 +224,12 @@ class Concat(Source):
 
     def rewrite(self, change: Rewrite) -> Source:
         """See :meth:`Source.rewrite`."""
-        return evolve(self, segments=tuple(evolve(part, source=part.source.rewrite(change)) for part in self.segments))
+        changed = tuple(evolve(part, source=part.source.rewrite(change)) for part in self.segments)
+        return evolve(self, segments=changed)
+
+    def declarations(self, decl: TensorDecl) -> dict[str, TensorDecl]:
+        """See :meth:`Source.declarations`."""
+        return {name: one for part in self.segments for name, one in part.source.declarations(decl).items()}
 
     def plan(self, decl: TensorDecl, ranges: AxisRanges, tensors: Tensors) -> Read:
         """See :meth:`Source.plan`."""
@@ -257,6 +284,11 @@ class Stack(Source):
     def rewrite(self, change: Rewrite) -> Source:
         """See :meth:`Source.rewrite`."""
         return evolve(self, children=tuple(child.rewrite(change) for child in self.children))
+
+    def declarations(self, decl: TensorDecl) -> dict[str, TensorDecl]:
+        """See :meth:`Source.declarations`."""
+        single = decl.without(self.axis)
+        return {name: one for child in self.children for name, one in child.declarations(single).items()}
 
     def plan(self, decl: TensorDecl, ranges: AxisRanges, tensors: Tensors) -> Read:
         """See :meth:`Source.plan`."""
