@@ -64,14 +64,15 @@ def lint(_arguments):
         call(BIN / "mypy"),
         call(PYTHON, "scripts/sync_plugins.py", "--check"),
         call(PYTHON, "scripts/hook_pages.py", "--check"),
+        call(PYTHON, "scripts/model_pages.py", "--check"),
     )
 
 
 def docs(_arguments):
-    """Write everything that is generated: the hook pages, the extras, the requirement files, known_plugins.json."""
+    """Write everything that is generated: pages of hooks and models, extras, requirement files, known_plugins.json."""
     if set_up(DEVELOPER):
         return 1
-    return max(call(PYTHON, "scripts/sync_plugins.py"), call(PYTHON, "scripts/hook_pages.py"))
+    return max(call(PYTHON, f"scripts/{name}.py") for name in ("sync_plugins", "hook_pages", "model_pages"))
 
 
 def dist(_arguments):
