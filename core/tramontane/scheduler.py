@@ -180,7 +180,7 @@ class Scheduler:
             if cap > 0 and seq.status is Status.RUNNING:
                 cap -= self._plan_prompt(step, seq, cap, prompts[place + 1 :])
         if cap > 0 and self.queued:
-            self._admit(step, cap, prompts)
+            self._admit(step, cap)
         if not step.rows:
             return None
         self._serial += 1
@@ -273,37 +273,32 @@ class Scheduler:
 
     # --- admission ----------------------------------------------------------------------------------------------------
 
-    def _admit(self, step: _Step, cap: int, prompts: list[Sequence]) -> None:
-        """Let waiting sequences in while there are tokens, slots and blocks for all they know."""
-        promised = sum(self._remaining(seq) for seq in prompts if seq.status is Status.RUNNING)
+    def _admit(self, step: _Step, cap: int) -> None:
+        """Let waiting sequences in while there are tokens, slots and blocks for all they know. Tokens are left only
+        where every running prompt got all it can use, so no running sequence still lacks blocks for its prompt."""
         while cap > 0 and self._waiting and self.cache.free_slots and not self._leaving:
             seq = self._waiting[0][1]
             if seq.status is not Status.WAITING:
                 heappop(self._waiting)  # it ended while it waited
                 continue
-            hit = self._fitting_prefix(seq, promised)
+            hit = self._fitting_prefix(seq)
             if hit is None:
                 break
             heappop(self._waiting)
             if not self._start(seq, hit):
                 continue
             cap -= self._plan_prompt(step, seq, cap, [])
-            promised += self._remaining(seq)
 
-    def _remaining(self, seq: Sequence) -> int:
-        """Blocks that an admitted prompt will still take."""
-        return self.cache.missing_blocks(seq.cache, len(seq.tokens))
-
-    def _fitting_prefix(self, seq: Sequence, promised: int) -> Hit | None:
+    def _fitting_prefix(self, seq: Sequence) -> Hit | None:
         """The prefix to start a waiting sequence from, or ``None`` if it does not fit beside the running ones."""
         free = self.cache.pool.free
         if self._blocked is not None and self._blocked[0] is seq and free <= self._blocked[1]:
             return None
         hit = self.cache.lookup(seq.cache) if not seq.wants_all else self.cache.no_hit
-        needed = self.cache.missing_blocks(seq.cache, min(len(seq.tokens) + 1, self.max_len), hit)
+        needed = self.cache.missing_blocks(hit, min(len(seq.tokens) + 1, self.max_len))
         # One block of each group for every running sequence, or the newest would be preempted at once.
         headroom = len(self.running) * len(self.cache.tables)
-        if needed + promised + headroom > free and self.running:
+        if needed + headroom > free and self.running:
             self._blocked = (seq, free)
             return None
         self._blocked = None

@@ -92,7 +92,7 @@ def test_the_newest_is_preempted_and_answers_the_same(overlap: bool) -> None:
 def test_nobody_is_let_in_who_would_be_preempted_at_the_next_block() -> None:
     core = small_engine("full", blocks=17, max_num_seqs=4)
     core.add(ask("a", range(32), max_tokens=4))  # 8 of 16 blocks, and a ninth at the next step
-    core.add(ask("b", range(1, 32), max_tokens=1))  # the other 8
+    core.add(ask("b", range(1, 32), max_tokens=5))  # the other 8
     core.next_deltas()
     assert [seq.request.id for seq in core.scheduler.running] == ["a"]
     finish(core)

@@ -202,20 +202,14 @@ class CacheManager:
 
     # --- holding ------------------------------------------------------------------------------------------------------
 
-    def missing_blocks(self, holding: Holding, tokens: int, hit: Hit | None = None) -> int:
-        """Free blocks that a holding would use up to reach ``tokens`` tokens, chunk by chunk.
-
-        Args:
-            holding: What it holds now; empty if ``hit`` is given.
-            hit: The prefix it would begin with: blocks of it that are free now count too.
-        """
+    def missing_blocks(self, hit: Hit, tokens: int) -> int:
+        """Free blocks that a sequence which begins with ``hit`` uses up to reach ``tokens`` tokens: new ones, and those
+        of the hit that nobody else holds."""
         count = 0
-        for index, group in enumerate(self.layout.groups):
-            kept = hit.blocks[index] if hit else holding.blocks[index]
-            held = [block for block in kept if block != NULL_BLOCK]
+        for group, blocks in zip(self.layout.groups, hit.blocks, strict=True):
+            held = [block for block in blocks if block != NULL_BLOCK]
             count += max(0, most_blocks(group, tokens) - len(held))
-            if hit:
-                count += sum(self.pool.references(block) == 0 for block in held)
+            count += sum(self.pool.references(block) == 0 for block in held)
         return count
 
     def admit(self, holding: Holding, hit: Hit) -> None:
