@@ -78,63 +78,13 @@ def read_config(cls: type[T], mapping: Mapping[str, Any], where: str = "config.j
     Raises:
         ConfigError: Keys are missing, wrong or (strict) unknown; all are named.
     """
-    converter = _STRICT if strict else _TOLERANT
+    reader = _STRICT if strict else _TOLERANT
     try:
-        return cast(T, _read_class(converter, cls, mapping, where, strict))
+        return cast(T, reader.read_class(cls, mapping, where))
     except _FaultsError as error:
         lines = "".join(f"\n  {path or 'the whole'}: {text}" for path, text in error.faults)
         count = len(error.faults)
         raise ConfigError(f"{where} has {count} unusable {'key' if count == 1 else 'keys'}:{lines}") from error
-
-
-def _read_class(converter: cattrs.Converter, cls: type, value: Any, where: str, strict: bool) -> Any:
-    if isinstance(value, cls):
-        return value
-    if not isinstance(value, Mapping):
-        raise _FaultsError([("", f"must be an object, not {_kind(value)}")])
-    attributes = attrs.fields(attrs.resolve_types(cls))
-    found: dict[str, Any] = {}
-    faults: list[tuple[str, str]] = []
-    known: set[str] = set()
-    for attribute in attributes:
-        derive = attribute.metadata.get(_DERIVE)
-        keys = attribute.metadata.get(_KEYS, (attribute.name,))
-        known.update(keys)
-        try:
-            if derive is not None:
-                found[attribute.alias] = derive(value, where)
-            else:
-                key = next((key for key in keys if key in value), None)
-                _read_attribute(converter, attribute, keys[0] if key is None else key, value, found)
-        except ConfigError as error:
-            faults.append((keys[0], error.message))
-        except _FaultsError as error:
-            faults += error.faults
-    if strict:
-        faults += _unknown(value, known)
-    if faults:
-        raise _FaultsError(faults)
-    try:
-        return cls(**found)
-    except ConfigError as error:
-        raise _FaultsError([("", error.message)]) from error
-    except (ValueError, TypeError) as error:
-        raise _FaultsError([("", str(error))]) from error
-
-
-def _read_attribute(
-    converter: cattrs.Converter, attribute: Any, key: str, mapping: Mapping[str, Any], found: dict[str, Any]
-) -> None:
-    """Put the value of one attribute in ``found``, unless its default serves."""
-    has_default = attribute.default is not attrs.NOTHING
-    if key not in mapping or (mapping[key] is None and has_default and not _admits_none(attribute.type)):
-        if not has_default:
-            raise _FaultsError([(key, "is missing")])
-        return
-    try:
-        found[attribute.alias] = converter.structure(mapping[key], attribute.type)
-    except Exception as error:
-        raise _FaultsError([(_join(key, path), text) for path, text in _flatten(error)]) from error
 
 
 def _flatten(error: BaseException) -> list[tuple[str, str]]:
@@ -191,12 +141,15 @@ def _read_int(value: Any, _: Any) -> int:
 
 
 def _read_float(value: Any, _: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
+    if not isinstance(value, int | float) or isinstance(value, bool):
         raise _FaultsError([("", f"must be a number, not {_kind(value)}")])
     try:
-        return float(value)
+        number = float(value)
     except OverflowError as error:
         raise _FaultsError([("", f"must be a number that fits, not {_kind(value)}")]) from error
+    if math.isnan(number):
+        raise _FaultsError([("", "must be a number, not NaN")])
+    return number
 
 
 def _read_bool(value: Any, _: Any) -> bool:
@@ -218,73 +171,134 @@ def _read_literal(value: Any, kind: Any) -> Any:
     return value
 
 
-def _converter(strict: bool) -> cattrs.Converter:
-    made = cattrs.Converter(detailed_validation=False)
-    for kind, hook in ((int, _read_int), (float, _read_float), (bool, _read_bool), (str, _read_str)):
-        made.register_structure_hook(kind, hook)
+def _origin_is(*origins: Any) -> Callable[[Any], bool]:
+    return lambda kind: typing.get_origin(kind) in origins or kind in origins
 
-    def read_items(value: Any, kind: Any) -> list[Any]:
+
+class _Reader:
+    """The hooks that read values inside values, over one cattrs converter."""
+
+    def __init__(self, *, strict: bool) -> None:
+        self.strict = strict
+        self.converter = made = cattrs.Converter(detailed_validation=False)
+        for kind, hook in ((int, _read_int), (float, _read_float), (bool, _read_bool), (str, _read_str)):
+            made.register_structure_hook(kind, hook)
+        made.register_structure_hook_func(_origin_is(list), self.read_items)
+        made.register_structure_hook_func(_origin_is(tuple), lambda value, kind: tuple(self.read_items(value, kind)))
+        made.register_structure_hook_func(_origin_is(dict, Mapping), self.read_map)
+        made.register_structure_hook_func(_origin_is(typing.Literal), _read_literal)
+        made.register_structure_hook_func(_is_union, self.read_union)
+        made.register_structure_hook_func(lambda kind: hasattr(kind, "__metadata__"), self.read_annotated)
+        made.register_structure_hook_func(attrs.has, lambda value, kind: self.read_class(kind, value, ""))
+
+    def read(self, value: Any, kind: Any) -> Any:
+        """Any value as any type."""
+        return self.converter.structure(value, kind)
+
+    def read_items(self, value: Any, kind: Any) -> list[Any]:
+        """Items of a list; every faulty one is reported."""
         if not isinstance(value, list | tuple):
             raise _FaultsError([("", f"must be a list, not {_kind(value)}")])
         item = next((argument for argument in typing.get_args(kind) if argument is not Ellipsis), Any)
-        items, faults = [], []
-        for number, element in enumerate(value):
-            try:
-                items.append(made.structure(element, item))
-            except Exception as error:
-                faults += [(_join(f"[{number}]", path), text) for path, text in _flatten(error)]
-        if faults:
-            raise _FaultsError(faults)
-        return items
+        return list(self._each({f"[{number}]": element for number, element in enumerate(value)}, item).values())
 
-    def read_map(value: Any, kind: Any) -> dict[str, Any]:
+    def read_map(self, value: Any, kind: Any) -> dict[str, Any]:
+        """Values of an object; every faulty one is reported."""
         if not isinstance(value, Mapping):
             raise _FaultsError([("", f"must be an object, not {_kind(value)}")])
         _, item = typing.get_args(kind) or (str, Any)
+        return self._each(value, item)
+
+    def _each(self, values: Mapping[str, Any], kind: Any) -> dict[str, Any]:
         found, faults = {}, []
-        for key, element in value.items():
+        for key, element in values.items():
             try:
-                found[key] = made.structure(element, item)
+                found[key] = self.read(element, kind)
             except Exception as error:
                 faults += [(_join(str(key), path), text) for path, text in _flatten(error)]
         if faults:
             raise _FaultsError(faults)
         return found
 
-    def read_union(value: Any, kind: Any) -> Any:
+    def read_union(self, value: Any, kind: Any) -> Any:
+        """The first member that takes the value."""
         members = typing.get_args(kind)
         if value is None and type(None) in members:
             return None
         causes = []
         for member in (member for member in members if member is not type(None)):
             try:
-                return made.structure(value, member)
+                return self.read(value, member)
             except Exception as error:
                 causes.append(_flatten(error))
         if len(causes) == 1:
             raise _FaultsError(causes[0])
         raise _FaultsError([("", " or ".join(dict.fromkeys(text for cause in causes for _, text in cause)))])
 
-    def read_annotated(value: Any, kind: Any) -> Any:
+    def read_annotated(self, value: Any, kind: Any) -> Any:
+        """The plain type, then the bounds."""
         plain, *notes = typing.get_args(kind)
-        read = made.structure(value, plain)
+        found = self.read(value, plain)
         for note in notes:
-            if isinstance(note, AtLeast) and not note.bound <= read <= _LARGEST:
-                raise _FaultsError([("", f"must be from {note.bound} to {_LARGEST}, not {_kind(read)}")])
-        return read
+            if isinstance(note, AtLeast) and not note.bound <= found <= _LARGEST:
+                raise _FaultsError([("", f"must be from {note.bound} to {_LARGEST}, not {_kind(found)}")])
+        return found
 
-    def origin_is(*origins: Any) -> Callable[[Any], bool]:
-        return lambda kind: typing.get_origin(kind) in origins or kind in origins
+    def read_class(self, cls: type, value: Any, where: str) -> Any:
+        """An attrs class from a mapping; every faulty key is reported."""
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, Mapping):
+            raise _FaultsError([("", f"must be an object, not {_kind(value)}")])
+        found: dict[str, Any] = {}
+        faults: list[tuple[str, str]] = []
+        known: set[str] = set()
+        for attribute in attrs.fields(attrs.resolve_types(cls)):
+            keys = attribute.metadata.get(_KEYS, (attribute.name,))
+            known.update(keys)
+            try:
+                self.read_attribute(attribute, keys, value, where, found)
+            except _FaultsError as error:
+                faults += error.faults
+        if self.strict:
+            faults += _unknown(value, known)
+        if faults:
+            raise _FaultsError(faults)
+        try:
+            return cls(**found)
+        except ConfigError as error:
+            raise _FaultsError([("", error.message)]) from error
+        except (ValueError, TypeError) as error:
+            raise _FaultsError([("", str(error))]) from error
 
-    made.register_structure_hook_func(origin_is(list), read_items)
-    made.register_structure_hook_func(origin_is(tuple), lambda value, kind: tuple(read_items(value, kind)))
-    made.register_structure_hook_func(origin_is(dict, Mapping), read_map)
-    made.register_structure_hook_func(origin_is(typing.Literal), _read_literal)
-    made.register_structure_hook_func(_is_union, read_union)
-    made.register_structure_hook_func(lambda kind: hasattr(kind, "__metadata__"), read_annotated)
-    made.register_structure_hook_func(attrs.has, lambda value, kind: _read_class(made, kind, value, "", strict))
-    return made
+    def read_attribute(
+        self, attribute: Any, keys: tuple[str, ...], mapping: Mapping[str, Any], where: str, found: dict[str, Any]
+    ) -> None:
+        """Put the value of one attribute in ``found``, unless its default serves."""
+        derive = attribute.metadata.get(_DERIVE)
+        if derive is not None:
+            found[attribute.alias] = _derive(derive, keys[0], mapping, where)
+            return
+        key = next((key for key in keys if key in mapping), keys[0])
+        has_default = attribute.default is not attrs.NOTHING
+        if key not in mapping or (mapping[key] is None and has_default and not _admits_none(attribute.type)):
+            if not has_default:
+                raise _FaultsError([(key, "is missing")])
+            return
+        try:
+            found[attribute.alias] = self.read(mapping[key], attribute.type)
+        except Exception as error:
+            raise _FaultsError([(_join(key, path), text) for path, text in _flatten(error)]) from error
 
 
-_TOLERANT = _converter(strict=False)
-_STRICT = _converter(strict=True)
+def _derive(read: Callable[..., Any], name: str, mapping: Mapping[str, Any], where: str) -> Any:
+    try:
+        return read(mapping, where)
+    except ConfigError as error:
+        raise _FaultsError([(name, error.message)]) from error
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:  # computed from a wrong value
+        raise _FaultsError([(name, f"cannot be computed: {error}")]) from error
+
+
+_TOLERANT = _Reader(strict=False)
+_STRICT = _Reader(strict=True)
