@@ -22,7 +22,10 @@ def tramontane_loaders() -> Iterable[LoaderSpec]:
 
 @hookimpl
 def tramontane_backends() -> Iterable[BackendSpec]:
-    """``torch``, the fast stock path, and ``reference``, obvious and differentiable, which nobody gets unasked."""
+    """``torch``, the fast stock path, and ``reference``, obvious and differentiable, which nobody gets unasked.
+
+    ``reference-invariant`` gives each row a result that depends on that row alone, bit for bit.
+    """
     yield BackendSpec(
         name="torch", backend="tramontane.backends.torch:TorchBackend", devices=("cpu", "cuda", "mps"), priority=10
     )
@@ -31,6 +34,12 @@ def tramontane_backends() -> Iterable[BackendSpec]:
         backend="tramontane.backends.reference:ReferenceBackend",
         devices=("cpu", "cuda", "mps"),
         priority=-100,
+    )
+    yield BackendSpec(
+        name="reference-invariant",
+        backend="tramontane.backends.reference:InvariantBackend",
+        devices=("cpu",),
+        priority=-101,
     )
 
 

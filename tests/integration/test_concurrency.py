@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two hundred requests at once on a pool too small for them: every answer is the answer given alone."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tramontane.requests import Delta, EngineRequest, FinishReason, SamplingParams
+from tramontane.testing.harness import Harness
+
+MODEL = Path(__file__).resolve().parents[3] / "shared" / "data" / "models" / "tinystories-656k-hf"
+REQUESTS = 200
+ABORTED = 40
+
+pytestmark = pytest.mark.skipif(not MODEL.is_dir(), reason=f"needs {MODEL}")
+
+
+def make_requests(harness: Harness, seed: int) -> list[EngineRequest]:
+    """Random prompts (some share a beginning), lengths, samplers and stop ids."""
+    draw = random.Random(seed)
+    beginnings = [[1, *(draw.randrange(300, 2000) for _ in range(20))] for _ in range(5)]
+    made = []
+    for _ in range(REQUESTS):
+        prompt = draw.choice(beginnings)[: draw.randint(1, 21)] + [
+            draw.randrange(3, 2000) for _ in range(draw.randint(0, 12))
+        ]
+        sampling = SamplingParams(
+            max_tokens=draw.randint(1, 24),
+            temperature=draw.choice([0, 0, 0.8, 1.3]),
+            top_p=draw.choice([1.0, 0.9]),
+            seed=draw.randrange(2**32),
+            repetition_penalty=draw.choice([1.0, 1.2]),
+            stop_token_ids=tuple(draw.randrange(3, 2000) for _ in range(draw.choice([0, 200]))),
+            ignore_eos=draw.random() < 0.5,
+        )
+        made.append(harness.request(prompt, sampling))
+    return made
+
+
+def run_with_aborts(
+    harness: Harness, requests: list[EngineRequest], doomed: set[str], overlap: bool
+) -> dict[str, list[Delta]]:
+    """Run all, aborting the doomed ones after random numbers of steps."""
+    draw = random.Random(9)
+    found: dict[str, list[Delta]] = {request.id: [] for request in requests}
+    for request in requests:
+        harness.core.add(request)
+    waiting = {request_id: draw.randint(0, 60) for request_id in doomed}
+    steps = 0
+    while harness.core.has_work:
+        for request_id in [r for r, at in waiting.items() if at == steps]:
+            harness.core.abort(request_id)
+        for delta in harness.core.overlap_step() if overlap else harness.core.step():
+            found[delta.request_id].append(delta)
+        steps += 1
+    return found
+
+
+def answer(deltas: list[Delta]) -> tuple[list[int], FinishReason | None]:
+    """Tokens and why they ended."""
+    return [t for d in deltas for t in d.token_ids], deltas[-1].finish_reason if deltas else None
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_every_answer_equals_the_answer_given_alone(overlap: bool) -> None:
+    alone = Harness.load(MODEL, backend="reference-invariant", num_blocks=64, max_num_seqs=1, prefix_cache=False)
+    crowd = Harness.load(
+        MODEL, backend="reference-invariant", num_blocks=14, block_tokens=8, max_num_seqs=32, max_batched_tokens=64
+    )
+    requests = make_requests(crowd, seed=5)
+    doomed = {request.id for request in random.Random(2).sample(requests, ABORTED)}
+    together = run_with_aborts(crowd, requests, doomed, overlap)
+    stats = crowd.core.stats()
+    assert stats.preemptions > 0, "the pool was meant to be too small"
+    assert stats.blocks_used == 0, "a block was leaked"
+    canceled = 0
+    for request in requests:
+        tokens, reason = answer(together[request.id])
+        expected, why = answer(alone.run([request])[request.id])
+        if reason is FinishReason.CANCELED or reason is None:
+            assert request.id in doomed
+            assert tokens == expected[: len(tokens)]
+            canceled += 1
+        else:
+            assert (tokens, reason) == (expected, why), request
+    assert 0 < canceled <= ABORTED
