@@ -21,13 +21,16 @@ def text_side(checkpoint: Checkpoint, options: LoadOptions) -> tuple[Tokenizer |
     Raises:
         CheckpointError: The given tokenizer does not exist, or a file of either cannot be read.
     """
+    from tramontane.chat import ChatTemplate, find_template
     from tramontane.tokenizer import Tokenizer
 
     files = checkpoint.files if options.tokenizer is None else _given(Path(options.tokenizer))
-    template = None
     if "tokenizer.json" not in files and options.tokenizer is None:
-        return None, template
-    return Tokenizer.from_files(files), template
+        return None, None
+    source = find_template(files, options.chat_template)
+    written = None if source is None else "\n".join(source.templates.values())
+    tokenizer = Tokenizer.from_files(files, template=written)
+    return tokenizer, ChatTemplate.from_files(files, tokenizer, override=options.chat_template)
 
 
 def _given(path: Path) -> Files:
