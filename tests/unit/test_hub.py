@@ -76,7 +76,9 @@ def test_a_local_path_asks_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert resolve(str(file)) == file
 
 
-@pytest.mark.parametrize("ref", ["./missing", "/missing/model", "a/b/c", "model.gguf", "~/missing", "", "a\0b.gguf"])
+@pytest.mark.parametrize(
+    "ref", ["./missing", "/missing/model", "a/b/c", "model.safetensors", "~/missing", "", "a\0b.safetensors"]
+)
 def test_a_missing_path_is_not_looked_up_on_the_hub(hub: FakeHub, ask: Any, ref: str) -> None:
     with pytest.raises(ModelNotFoundError, match="no file or directory"):
         ask(ref)
@@ -207,9 +209,9 @@ def test_pickle_is_refused_before_it_is_downloaded(hub: FakeHub, ask: Any) -> No
     assert (ask("foo/pickle", allow_pickle=True) / "pytorch_model.bin").exists()
 
 
-def test_one_gguf_file_is_the_model(hub: FakeHub, ask: Any) -> None:
+def test_one_file_of_another_loader_is_the_model(hub: FakeHub, ask: Any) -> None:
     hub.repositories["foo/gguf"] = Repository({"foo-q4_k_m.gguf": b"GGUF", "README.md": b""})
-    assert ask("foo/gguf").name == "foo-q4_k_m.gguf"
+    assert ask("foo/gguf", endings=(".gguf",)).name == "foo-q4_k_m.gguf"
 
 
 # --- which files -----------------------------------------------------------------------------------------------------
@@ -225,9 +227,9 @@ def test_the_whole_file_wins_over_shards_without_an_index() -> None:
     assert choose_files(names, "a/b") == ["model.safetensors"]
 
 
-def test_several_gguf_files_must_be_told_apart() -> None:
-    with pytest.raises(HubError, match="2 GGUF files") as caught:
-        choose_files(["a-q4_0.gguf", "a-q8_0.gguf"], "a/b")
+def test_several_files_of_another_loader_must_be_told_apart() -> None:
+    with pytest.raises(HubError, match="2 files that could be the model") as caught:
+        choose_files(["a-q4_0.gguf", "a-q8_0.gguf"], "a/b", endings=(".gguf",))
     assert "a-q4_0.gguf" in (caught.value.hint or "")
     assert choose_files(["a-q4_0.gguf", "a-q8_0.gguf"], "a/b", patterns=("*q4_0.gguf",)) == ["a-q4_0.gguf"]
 

@@ -13,15 +13,21 @@ _BESIDE = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.tx
 
 
 def choose_files(
-    names: Iterable[str], repository: str, *, patterns: Sequence[str] | None = None, allow_pickle: bool = False
+    names: Iterable[str],
+    repository: str,
+    *,
+    patterns: Sequence[str] | None = None,
+    endings: Sequence[str] = (),
+    allow_pickle: bool = False,
 ) -> list[str]:
     """Names of the files to fetch, sorted.
 
     Args:
         names: All files of the repository, with ``/`` between folders.
         repository: Its name, for errors.
-        patterns: Shell patterns of the weight files; by default safetensors, else the one GGUF file, else (if allowed)
-            pickle.
+        patterns: Shell patterns of the weight files; by default safetensors, else the one file with another loader's
+            ending, else (if allowed) pickle.
+        endings: What the file names of other loaders end in, such as ``.gguf``.
         allow_pickle: Whether pickled weights may be fetched.
 
     Raises:
@@ -36,11 +42,11 @@ def choose_files(
         if not weights:
             raise HubError(f"{repository} has no file that matches {' or '.join(patterns)}", hint=_listing(usable))
     else:
-        weights = _weights(usable, repository, allow_pickle)
+        weights = _weights(usable, repository, endings, allow_pickle)
     return sorted({*beside, *weights})
 
 
-def _weights(usable: list[str], repository: str, allow_pickle: bool) -> list[str]:
+def _weights(usable: list[str], repository: str, endings: Sequence[str], allow_pickle: bool) -> list[str]:
     top = [name for name in usable if "/" not in name]
     shards = [name for name in top if SHARD.fullmatch(name)]
     if shards and (INDEX in top or "model.safetensors" not in top):
@@ -51,11 +57,13 @@ def _weights(usable: list[str], repository: str, allow_pickle: bool) -> list[str
     known = [name for name in safe if not OTHER_LAYOUT.fullmatch(name)]
     if known:
         return known
-    gguf = [name for name in usable if name.endswith(".gguf")]
-    if len(gguf) == 1:
-        return gguf
-    if gguf:
-        raise HubError(f"{repository} has {len(gguf)} GGUF files; say which one", hint=_listing(gguf))
+    others = [name for name in usable if name.endswith(tuple(endings))]
+    if len(others) == 1:
+        return others
+    if others:
+        raise HubError(
+            f"{repository} has {len(others)} files that could be the model; say which", hint=_listing(others)
+        )
     pickled = [name for name in top if PICKLE.fullmatch(name)]
     if pickled and not allow_pickle:
         raise UnsafeFormatError(

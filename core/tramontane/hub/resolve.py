@@ -6,7 +6,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_FILE_ENDINGS = (".safetensors", ".gguf", ".ggml", ".uqff", ".bin", ".pt", ".pth", ".json")
+_FILE_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".json")
 _TRUE = ("1", "on", "yes", "true")
 
 
@@ -36,6 +37,7 @@ def resolve(
     offline: bool | None = None,
     allow_pickle: bool = False,
     files: Sequence[str] | None = None,
+    endings: Sequence[str] = (),
     progress: Progress = silent,
     endpoint: str | None = None,
     cache_dir: Path | None = None,
@@ -52,6 +54,7 @@ def resolve(
         offline: Use the cache only; by default ``HF_HUB_OFFLINE`` decides.
         allow_pickle: Fetch pickled weights if there are no others.
         files: Shell patterns of the weight files to fetch, instead of the usual choice.
+        endings: What the file names of other loaders end in (``.gguf``): one such file can be the model.
         progress: Told about the download.
         endpoint: The hub's address; by default ``HF_ENDPOINT``.
         cache_dir: The hub's cache; by default where its client keeps it (``HF_HOME``, ``HF_HUB_CACHE``).
@@ -71,7 +74,7 @@ def resolve(
             raise ConfigError(f"{ref} is a local path, which has no revision {revision!r}")
         return path
     name = str(ref)
-    if isinstance(ref, Path) or _looks_like_path(name):
+    if isinstance(ref, Path) or _looks_like_path(name, endings):
         raise ModelNotFoundError(
             f"there is no file or directory {name!r}", hint="check the path; nothing was downloaded"
         )
@@ -92,13 +95,14 @@ def resolve(
         found = cache.snapshot(request.revision)
         if found is None:
             raise not_cached(request)
-        return _weights_path(found, files)
-    return _through_hub(request, cache, token, allow_pickle, files, progress)
+        return _weights_path(found, files, endings)
+    wanted = partial(choose_files, repository=name, patterns=files, endings=endings, allow_pickle=allow_pickle)
+    return _weights_path(_through_hub(request, cache, token, wanted, progress), files, endings)
 
 
 def _through_hub(
-    request: Request, cache: RepositoryCache, token: str | bool | None, allow_pickle: bool,
-    files: Sequence[str] | None, progress: Progress,
+    request: Request, cache: RepositoryCache, token: str | bool | None,
+    choose: Callable[[Iterable[str]], list[str]], progress: Progress,
 ) -> Path:  # fmt: skip
     from tramontane.hub.download import fetch
     from tramontane.hub.faults import translate
@@ -111,11 +115,10 @@ def _through_hub(
         if cached is None or isinstance(fault, ModelNotFoundError):
             raise fault from error
         log.warning("using the cached copy of %s: %s", request.name, fault.message)
-        return _weights_path(cached, files)
+        return cached
     commit = info.sha or request.revision
     sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
-    chosen = choose_files(sizes, request.repository, patterns=files, allow_pickle=allow_pickle)
-    missing = [name for name in chosen if not cache.holds(commit, name)]
+    missing = [name for name in choose(sizes) if not cache.holds(commit, name)]
     try:
         if missing:
             need = sum(sizes[name] for name in missing)
@@ -131,7 +134,7 @@ def _through_hub(
     found = cache.snapshot(commit)
     if found is None:
         raise HubError(f"{request.name} was downloaded, but {cache.folder} does not hold it")
-    return _weights_path(found, files)
+    return found
 
 
 def _ask(request: Request, token: str | bool | None) -> ModelInfo:
@@ -143,11 +146,13 @@ def _ask(request: Request, token: str | bool | None) -> ModelInfo:
     return api.model_info(request.repository, revision=revision, files_metadata=True, timeout=10)
 
 
-def _weights_path(folder: Path, files: Sequence[str] | None) -> Path:
-    """The folder, or the single file that stands for it: a GGUF file that was asked for, or is all there is."""
+def _weights_path(folder: Path, files: Sequence[str] | None, endings: Sequence[str]) -> Path:
+    """The folder, or the one file in it that stands for the model: it was asked for, or there is nothing else."""
     if files is None and any(folder.glob("*.safetensors")):
         return folder
-    patterns = [pattern for pattern in files if pattern.endswith(".gguf")] if files is not None else ["*.gguf"]
+    patterns = (
+        [f"*{ending}" for ending in endings] if files is None else [p for p in files if p.endswith(tuple(endings))]
+    )
     found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     return found[0] if found else folder
 
@@ -163,12 +168,12 @@ def _existing(ref: str | Path) -> Path | None:
         return None
 
 
-def _looks_like_path(name: str) -> bool:
+def _looks_like_path(name: str, endings: Sequence[str]) -> bool:
     return (
         name.startswith((".", "/", "~", "\\"))
         or "\\" in name
         or name.count("/") > 1
-        or name.lower().endswith(_FILE_ENDINGS)
+        or name.lower().endswith((*_FILE_ENDINGS, *endings))
         or not name.strip()
     )
 
