@@ -159,6 +159,13 @@ def test_an_unreachable_hub_is_named(ask: Any) -> None:
         ask("foo/bar", endpoint="http://127.0.0.1:9")
 
 
+def test_a_hostile_commit_leads_nowhere(hub: FakeHub, ask: Any, tmp_path: Path) -> None:
+    hub.repositories["foo/bar"].claimed_commit = "../../../../outside"
+    with pytest.raises(HubError, match="not a commit"):
+        ask("foo/bar")
+    assert not (tmp_path / "outside").exists()
+
+
 def test_a_hub_out_of_order_is_named(hub: FakeHub, ask: Any) -> None:
     hub.status = 500
     with pytest.raises(HubError, match="status 500"):

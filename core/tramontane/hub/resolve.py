@@ -117,6 +117,8 @@ def _through_hub(
         log.warning("using the cached copy of %s: %s", request.name, fault.message)
         return cached
     commit = info.sha or request.revision
+    if not commit.isalnum():
+        raise HubError(f"{request.endpoint} answered for {request.name} with {commit!r}, which is not a commit")
     sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
     missing = [name for name in choose(sizes) if not cache.holds(commit, name)]
     try:
