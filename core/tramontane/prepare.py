@@ -191,11 +191,16 @@ class BatchBuffers:
         ids: list[int] = []
         to, source = [], []
         for row in rows:
-            ids += row.seq.tokens[row.start : row.start + row.count]
-            if row.source >= 0:
+            start, count, unread = row.start, row.count, row.source
+            if unread >= 0:
+                ids += row.seq.tokens[start : start + count - 1]
                 to.append(len(ids))
-                source.append(row.source)
+                source.append(unread)
                 ids.append(0)
+            elif count == 1:
+                ids.append(row.seq.tokens[start])
+            else:
+                ids += row.seq.tokens[start : start + count]
         host.ids[:tokens] = ids
         self._feeds = len(to)
         if to:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tramontane.engine import EngineConfig, EngineCore
-from tramontane.errors import ConfigError, PromptTooLongError, RequestError
+from tramontane.errors import ConfigError, OutOfMemoryError, PromptTooLongError, RequestError
 from tramontane.requests import Delta, FinishReason, Task
 from tramontane.sequence import StepPlan
 from tramontane.testing.mock import History, logits
@@ -84,6 +84,11 @@ def test_what_can_never_run_is_refused(prompt: list[int], blocks: int, error: ty
     assert not core.has_work
     core.add(ask("b", [1, 2]))
     assert finish(core).reason("b") is FinishReason.LENGTH
+
+
+def test_a_cache_that_holds_nothing_is_refused() -> None:
+    with pytest.raises(OutOfMemoryError, match="a cache of 2 blocks"):
+        small_engine("mixed", blocks=2)
 
 
 def test_the_longest_prompt_that_fits_runs() -> None:

@@ -21,7 +21,7 @@ from tramontane.engine.outputs import ended, gather, sampled, sampled_with
 from tramontane.engine.pace import Pace
 from tramontane.engine.runner import Pending, Runner, StepResult
 from tramontane.engine.stats import EngineStats
-from tramontane.errors import TramontaneError
+from tramontane.errors import OutOfMemoryError, TramontaneError
 from tramontane.requests import Delta, EngineRequest, FinishReason
 from tramontane.scheduler import Scheduler
 from tramontane.sequence import Row, Sequence, Status, StepPlan
@@ -45,6 +45,9 @@ class EngineCore:
         config: Limits and switches.
 
     Not thread-safe, but for :meth:`check` and :meth:`stats`.
+
+    Raises:
+        OutOfMemoryError: The cache cannot hold even the shortest sequence.
     """
 
     def __init__(self, runner: Runner, config: EngineConfig | None = None) -> None:
@@ -52,6 +55,11 @@ class EngineCore:
         self.config = config or EngineConfig()
         self.max_len = runner.cache_layout.longest(runner.num_blocks, runner.max_model_len)
         """Most tokens of a sequence, by the model and by the cache."""
+        if self.max_len < 2:
+            raise OutOfMemoryError(
+                f"a cache of {runner.num_blocks} blocks cannot hold a sequence of two tokens",
+                hint="give the engine more --kv-memory",
+            )
         self.cache, self.scheduler = self._fresh()
         self.pace = Pace(self.config.prompt_seconds, self.config.max_batched_tokens)
         self._flight: _Flight | None = None

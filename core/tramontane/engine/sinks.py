@@ -2,7 +2,7 @@
 """Where deltas go: one sink per request, for a waiting thread or for an event loop.
 
 A sink never blocks the engine and never loses a token. A client that reads slowly finds its deltas merged into fewer,
-longer ones: what a sink holds is bounded by ``MOST_DELTAS`` records beside the request's own tokens.
+longer ones: what a sink holds is bounded by the request's own tokens and ``MOST_DELTAS`` records (or two per choice).
 """
 
 from __future__ import annotations
@@ -60,12 +60,13 @@ class _Buffer:
 
     def __init__(self, choices: int) -> None:
         self.open = choices
+        self._most = max(MOST_DELTAS, 2 * choices)
         self._deltas: list[Delta] = []
 
     def put(self, deltas: list[Delta]) -> None:
         self._deltas += deltas
         self.open -= sum(delta.finish_reason is not None for delta in deltas)
-        if len(self._deltas) > MOST_DELTAS:
+        if len(self._deltas) > self._most:
             self._deltas = merge(self._deltas)
 
     def take(self) -> list[Delta]:
