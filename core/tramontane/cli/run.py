@@ -33,7 +33,7 @@ CHAT = "chat"
 
 
 @click.command(epilog=HABITS)
-@click.argument("model", metavar="[MODEL]", required=False)
+@click.argument("reference", metavar="[MODEL]", required=False)
 @click.option("-p", "--prompt", metavar="TEXT", help="Answer this and end; - reads it from standard input.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
 @click.option("--raw", is_flag=True, help="Complete the text as it is, without the model's chat template.")
@@ -46,7 +46,7 @@ CHAT = "chat"
 @click.pass_obj
 def command(
     state: State,
-    model: str | None,
+    reference: str | None,
     prompt: str | None,
     as_json: bool,
     raw: bool,
@@ -63,7 +63,7 @@ def command(
     text = None if interactive else _one_prompt(prompt)
     if text is None and as_json:
         raise click.UsageError("--json prints one answer: give --prompt, or a prompt on standard input")
-    name = chosen_model(state, model, model_options)
+    name = chosen_model(state, reference, model_options)
     if text is None:
         _chat(state, name, model_options, generation)
     else:
