@@ -304,7 +304,7 @@ class BatchBuffers:
             self._block[start:end].copy_(source[start:end], non_blocking=True)
         if self.device.type == "cuda":
             if self._copied[self._turn] is None:
-                self._copied[self._turn] = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                self._copied[self._turn] = torch.cuda.Event()
             self._copied[self._turn].record()
 
     def _view(self, size: _Size) -> Ctx:
