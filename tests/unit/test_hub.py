@@ -49,6 +49,8 @@ FILES = {
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with FakeHub({"foo/bar": Repository(FILES, revisions=("main", "v1"))}, {"good"}) as running:
         yield running
 

@@ -119,7 +119,7 @@ class Affine(Scheme):
         low, high = self._extremes(values, groups)
         found: dict[str, Tensor] = {}
         if self.act_order:
-            order = (torch.arange(shape[-1]) // (self.group or shape[-1])).to(torch.int32)
+            order = (torch.arange(shape[-1], device=weight.device) // (self.group or shape[-1])).to(torch.int32)
             found["group_index"] = order.expand(*shape[:-2], -1).contiguous()
         if self.zero == "none":
             half = 2 ** (self.bits - 1)
