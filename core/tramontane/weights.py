@@ -61,6 +61,10 @@ class Stored(Protocol):
         """Rows of the matrix, for embeddings: [n, I]."""
         ...
 
+    def expert(self, index: int) -> Tensor:
+        """One matrix of a stack as floating point: [O, I]."""
+        ...
+
 
 @define(eq=False)
 class Matrix:
@@ -73,7 +77,9 @@ class Matrix:
     split: Split | None = None
     """The axis along which ranks share it; ``None`` is replicated."""
     uses: set[str] = field(factory=lambda: {"linear"})
-    """``linear``, ``rows`` (embedding look-up), ``experts``: a tied embedding has the first two."""
+    """``linear``, ``rows`` (embedding look-up): a tied embedding has both. ``experts``: a stack, one matrix per expert.
+    ``router``: small, decides between near ties, so never worth quantizing. ``absorbed``: used along both axes, so
+    always dense."""
     stored: Stored | None = field(default=None, repr=False)
     schemes: tuple[Scheme, ...] = ()
     """One per part, set by the plan."""
@@ -103,6 +109,10 @@ class Matrix:
         """See :meth:`Stored.rows`."""
         return self.storage().rows(ids)
 
+    def expert(self, index: int) -> Tensor:
+        """See :meth:`Stored.expert`."""
+        return self.storage().expert(index)
+
 
 @frozen
 class Source:
@@ -115,7 +125,8 @@ class Source:
 
 @define(eq=False)
 class Param:
-    """A plain tensor that is never quantized: norm weights, biases, sinks. Several sources are joined along axis 0."""
+    """A plain tensor that is never quantized: norm weights, biases, sinks. Several sources are joined along the last
+    axis."""
 
     path: str
     sources: tuple[Source, ...]
@@ -129,7 +140,7 @@ class Param:
     def shape(self) -> tuple[int, ...]:
         """Shape of the joined tensor."""
         first = self.sources[0].shape
-        return (sum(source.shape[0] for source in self.sources), *first[1:]) if first else first
+        return (*first[:-1], sum(source.shape[-1] for source in self.sources)) if first else first
 
     @property
     def tensor(self) -> Tensor:

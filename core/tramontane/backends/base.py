@@ -124,6 +124,15 @@ class DenseStored:
         """Rows by index."""
         return self.weight[ids]
 
+    def expert(self, index: int) -> Tensor:
+        """One matrix of the stack."""
+        each = self.expert_pieces(index)
+        return each[0] if len(each) == 1 else torch.cat(each)
+
+    def expert_pieces(self, index: int) -> list[Tensor]:
+        """One matrix of the stack as it is kept: views, one below the other."""
+        return [piece[index] for piece in self.pieces]
+
     def _part(self, part: int) -> Tensor:
         if len(self.pieces) > 1:
             return self.pieces[part]
@@ -166,6 +175,14 @@ class CanonicalStored:
         """Rows by index: only these are dequantized."""
         (scheme,) = self.matrix.schemes
         return scheme.gather(self.fields[0], self._shape(0), ids).to(self.dtype)
+
+    def expert(self, index: int) -> Tensor:
+        """One matrix of the stack: only this one is dequantized."""
+        parts = [
+            scheme.dequantize({name: one[index] for name, one in self.fields[i].items()}, self._shape(i)[1:])
+            for i, scheme in enumerate(self.matrix.schemes)
+        ]
+        return torch.cat(parts, dim=-2).to(self.dtype)
 
     def _shape(self, part: int) -> tuple[int, ...]:
         base = (self.matrix.parts[part].out_features, self.matrix.in_features)

@@ -8,117 +8,24 @@ all of them, how weights are stored, sharded and adapted and which kernel runs e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from attrs import define, evolve, field, frozen
-from torch import Tensor
+from attrs import frozen
 
 from tramontane import nn, ops
+from tramontane.build.blueprint import Declarations, join
 from tramontane.cache.spec import CacheKind, CacheSpec
 from tramontane.config import RopeConfig
-from tramontane.errors import PlanError
 from tramontane.nn.rope import rope_table, rotary_dim
-from tramontane.ops import BoundOp, Op, Runtime
-from tramontane.weights import CacheSlot, Constant, Matrix, Param, Part, Source, Split
-
-
-@define(eq=False)
-class Blueprint:
-    """Everything one model declared, in order."""
-
-    runtime: Runtime
-    dtype: torch.dtype
-    """Type of the activations."""
-    cache_dtype: torch.dtype
-    """Type of keys and values in the cache."""
-    max_positions: int
-    """Longest sequence the engine will run; rope tables are made for it."""
-    matrices: dict[str, Matrix] = field(factory=dict)
-    params: dict[str, Param] = field(factory=dict)
-    constants: dict[object, Constant] = field(factory=dict)
-    caches: dict[str, CacheSlot] = field(factory=dict)
-    ops: list[BoundOp] = field(factory=list)
-    tied: list[tuple[str, str]] = field(factory=list)
-    """Pairs of module paths that share one matrix."""
-
-
-def _join(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix and name else prefix or name
+from tramontane.ops import BoundOp
+from tramontane.weights import Matrix, Param, Split
 
 
 @frozen
-class Builder:
-    """Declares a model's parts under a path prefix. ``b.at("layers.3")`` is the same builder one scope deeper."""
-
-    blueprint: Blueprint
-    prefix: str = ""
-
-    def at(self, name: str) -> Builder:
-        """The builder of a sub-module."""
-        return evolve(self, prefix=_join(self.prefix, name))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the activations."""
-        return self.blueprint.dtype
-
-    # --- the primitives: weights, caches, ops -------------------------------------------------------------------------
-
-    def matrix(
-        self,
-        name: str,
-        in_features: int,
-        parts: Mapping[str, int],
-        *,
-        experts: int | None = None,
-        split: Split | None = None,
-        uses: str = "linear",
-    ) -> Matrix:
-        """Declare a matrix whose parts are stacked along its outputs. ``parts`` maps names beside ``name`` to sizes."""
-        path = _join(self.prefix, name)
-        members = tuple(Part(_join(self.prefix, part), size) for part, size in parts.items())
-        made = Matrix(path, members, in_features, experts=experts, split=split, uses={uses})
-        return self._declare(self.blueprint.matrices, path, made)
-
-    def param(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        *,
-        field: str = "weight",
-        offset: float = 0.0,
-        dtype: torch.dtype | None = None,
-        split: Split | None = None,
-    ) -> Param:
-        """Declare a plain tensor, stored in the checkpoint as ``<path>.<field>`` (``<path>`` if ``field`` is empty)."""
-        path = _join(self.prefix, name)
-        source = Source(path, field, shape)
-        made = Param(_join(path, field), (source,), dtype or self.dtype, offset=offset, split=split)
-        return self._declare(self.blueprint.params, made.path, made)
-
-    def constant(self, key: object, make: Callable[[], Tensor]) -> Constant:
-        """Declare a computed tensor; equal keys share it."""
-        return self.blueprint.constants.setdefault(key, Constant(str(key), make))
-
-    def cache(self, spec: CacheSpec) -> CacheSlot:
-        """Declare this layer's place in the paged cache."""
-        slot = CacheSlot(self.prefix, evolve(spec, dtype=self.blueprint.cache_dtype))
-        return self._declare(self.blueprint.caches, slot.path, slot)
-
-    def op(self, op: Op, *weights: Any, name: str = "") -> BoundOp:
-        """Declare an op over the given weights."""
-        made = BoundOp(op, weights, self.blueprint.runtime, path=_join(self.prefix, name or op.name))
-        self.blueprint.ops.append(made)
-        return made
-
-    @staticmethod
-    def _declare(table: dict[str, Any], path: str, made: Any) -> Any:
-        if path in table:
-            raise PlanError(f"the model declares {path!r} twice")
-        table[path] = made
-        return made
+class Builder(Declarations):
+    """Declares a model's layers."""
 
     # --- linear layers ------------------------------------------------------------------------------------------------
 
@@ -127,27 +34,19 @@ class Builder:
     ) -> nn.Linear:
         """One linear layer. ``split`` says along which axis ranks share it: ``out`` (column) or ``in`` (row)."""
         matrix = self.matrix(name, in_features, {name: out_features}, split=split)
-        return nn.Linear(self._linear_op(name, matrix, (name,) if bias else ()))
+        return nn.Linear(self._linear_op(name, matrix, self.biases(matrix) if bias else None))
 
     def merged(
         self, name: str, in_features: int, parts: Mapping[str, int], *, bias: bool = False, split: Split | None = "out"
     ) -> nn.Merged:
         """Several linears of one input as one: the only place where a fusion is stated."""
         matrix = self.matrix(name, in_features, parts, split=split)
-        op = self._linear_op(name, matrix, tuple(parts) if bias else ())
+        op = self._linear_op(name, matrix, self.biases(matrix) if bias else None)
         return nn.Merged(op, list(parts.values()))
 
-    def _linear_op(self, name: str, matrix: Matrix, biased: tuple[str, ...], **options: Any) -> BoundOp:
-        weights: tuple[Any, ...] = (matrix,)
-        if biased:
-            sizes = {part.path: part.out_features for part in matrix.parts}
-            paths = [_join(self.prefix, part) for part in biased]
-            sources = tuple(Source(path, "bias", (sizes[path],)) for path in paths)
-            split: Split | None = "out" if matrix.split == "out" else None
-            param = Param(f"{matrix.path}.bias", sources, self.dtype, split=split)
-            weights = (matrix, self._declare(self.blueprint.params, param.path, param))
-        op = ops.Linear(matrix.out_features, bias=bool(biased), **options)
-        return self.op(op, *weights, name=name)
+    def _linear_op(self, name: str, matrix: Matrix, bias: Param | None, **options: Any) -> BoundOp:
+        op = ops.Linear(matrix.out_features, bias=bias is not None, **options)
+        return self.op(op, matrix, *(() if bias is None else (bias,)), name=name)
 
     def embedding(self, name: str, vocab_size: int, features: int, *, scale: float | None = None) -> nn.Embedding:
         """Token embedding; ``scale`` multiplies its output (Gemma)."""
@@ -171,8 +70,9 @@ class Builder:
         else:
             matrix = tied.matrix
             matrix.uses.add("linear")
-            self.blueprint.tied.append((matrix.path, _join(self.prefix, name)))
-        op = self._linear_op(name, matrix, (name,) if bias else (), out_dtype=torch.float32)
+            self.blueprint.tied.append((matrix.path, join(self.prefix, name)))
+        shift = self.param(name, (vocab_size,), field="bias", split="out") if bias else None
+        op = self._linear_op(name, matrix, shift, out_dtype=torch.float32)
         steps: list[BoundOp] = []
         if scale is not None and scale != 1.0:
             steps.append(self.op(ops.Scale(scale), name=name))
@@ -182,20 +82,26 @@ class Builder:
 
     # --- norms, rope, attention, feed-forward -------------------------------------------------------------------------
 
-    def rms_norm(self, name: str, features: int, eps: float, *, offset: float = 0.0) -> nn.ResidualNorm:
-        """RMS norm at a residual junction. ``offset`` is added to the stored weight, then used in float32 (Gemma)."""
-        weight, late = self._norm_weight(name, features, offset)
+    def rms_norm(
+        self, name: str, features: int, eps: float, *, offset: float = 0.0, late_cast: bool = False
+    ) -> nn.ResidualNorm:
+        """RMS norm at a residual junction.
+
+        ``late_cast`` multiplies by the weight in float32 and rounds last (gpt-oss, OLMo 2). ``offset`` is added to the
+        stored weight (1 for Gemma), and implies it.
+        """
+        late = late_cast or bool(offset)
+        weight = self._norm_weight(name, features, offset)
         plain = self.op(ops.RmsNorm(eps, late_cast=late), weight, name=name)
         return nn.ResidualNorm(plain, self.op(ops.AddRmsNorm(eps, late_cast=late), weight, name=name))
 
-    def norm(self, name: str, features: int, eps: float, *, offset: float = 0.0) -> nn.Norm:
-        """RMS norm alone: of queries and keys per head, or after a sub-layer."""
-        weight, late = self._norm_weight(name, features, offset)
-        return nn.Norm(self.op(ops.RmsNorm(eps, late_cast=late), weight, name=name))
+    def norm(self, name: str, features: int, eps: float, *, offset: float = 0.0, late_cast: bool = False) -> nn.Norm:
+        """RMS norm alone: of queries and keys per head, or after a sub-layer. Options as :meth:`rms_norm`."""
+        late = late_cast or bool(offset)
+        return nn.Norm(self.op(ops.RmsNorm(eps, late_cast=late), self._norm_weight(name, features, offset), name=name))
 
-    def _norm_weight(self, name: str, features: int, offset: float) -> tuple[Param, bool]:
-        wide = torch.float32 if offset else None
-        return self.param(name, (features,), offset=offset, dtype=wide), bool(offset)
+    def _norm_weight(self, name: str, features: int, offset: float) -> Param:
+        return self.param(name, (features,), offset=offset, dtype=torch.float32 if offset else None)
 
     def layer_norm(self, name: str, features: int, eps: float, *, bias: bool = True) -> nn.Norm:
         """Layer norm, with optional shift."""
@@ -236,6 +142,19 @@ class Builder:
         )
         weights = (slot,) if sinks is None else (slot, sinks)
         return nn.CachedAttention(self.op(ops.CacheWrite(), slot), self.op(op, *weights))
+
+    def latent_attention(
+        self, name: str, *, heads: int, nope_dim: int, rope_dim: int, rank: int, value_dim: int, scale: float
+    ) -> nn.LatentAttention:
+        """The paged core of multi-head latent attention. ``name`` is the projection from the latent to all heads' keys
+        and values; it is kept dense, since it is used along both of its axes."""
+        slot = self.cache(CacheSpec(kind=CacheKind.LATENT, head_dim=rank + rope_dim))
+        parts = {name: heads * (nope_dim + value_dim)}
+        matrix = self.matrix(name, rank, parts, split="out", uses="absorbed")
+        op = ops.AttendLatent(
+            heads=heads, nope_dim=nope_dim, rope_dim=rope_dim, rank=rank, value_dim=value_dim, scale=scale
+        )
+        return nn.LatentAttention(self.op(ops.LatentWrite(), slot), self.op(op, slot, matrix))
 
     def attention(
         self,
@@ -281,3 +200,39 @@ class Builder:
         b = self.at(name)
         up = b.linear(names[0], hidden, intermediate, bias=bias, split="out")
         return nn.Mlp(up, b.op(ops.Activate(act)), b.linear(names[1], intermediate, hidden, bias=bias, split="in"))
+
+    # --- mixtures of experts ------------------------------------------------------------------------------------------
+
+    def router(
+        self, name: str, hidden: int, experts: int, routing: ops.Router, *, correction: str = "e_score_correction_bias"
+    ) -> BoundOp:
+        """The choice of experts. ``correction`` is the field of its additive correction, where ``routing`` has one."""
+        matrix = self.matrix(name, hidden, {name: experts}, uses="router")
+        vectors = [self.biases(matrix)] if routing.bias else []
+        if routing.correction:
+            vectors.append(self.param(name, (experts,), field=correction, dtype=torch.float32))
+        return self.op(routing, matrix, *vectors, name=name)
+
+    def experts(
+        self, name: str, hidden: int, intermediate: int, count: int, gate: ops.Gate, *, bias: bool = False
+    ) -> BoundOp:
+        """All experts of a layer, stacked: ``name.gate_proj``, ``name.up_proj`` and ``name.down_proj``."""
+        b = self.at(name)
+        halves = {"gate_proj": intermediate, "up_proj": intermediate}
+        gate_up = b.matrix("gate_up_proj", hidden, halves, experts=count, split="out", uses="experts")
+        down = b.matrix("down_proj", intermediate, {"down_proj": hidden}, experts=count, split="in", uses="experts")
+        vectors = (b.biases(gate_up), b.biases(down)) if bias else ()
+        return self.op(ops.Experts(hidden, gate, bias=bias), gate_up, down, *vectors, name=name)
+
+    def moe(self, name: str, hidden: int, intermediate: int, count: int, routing: ops.Router, *, act: str) -> nn.Moe:
+        """The usual mixture: router ``gate`` and ``experts``; a model with other names composes the two."""
+        b = self.at(name)
+        experts = b.experts("experts", hidden, intermediate, count, ops.GatedActivate(act))
+        return nn.Moe(b.router("gate", hidden, count, routing), experts)
+
+    def with_shared(self, routed: nn.Moe, shared: nn.GatedMlp, gate: nn.Linear | None = None) -> nn.SharedMoe:
+        """Add a feed-forward layer that every token takes, times the sigmoid of ``gate`` (one output) where given."""
+        weighted = None
+        if gate is not None:
+            weighted = (gate, self.op(ops.Activate("sigmoid")), self.op(ops.Multiply()))
+        return nn.SharedMoe(routed, shared, self.op(ops.Add()), weighted)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tramontane.backends.base import Backend
-from tramontane.build.builder import Blueprint
+from tramontane.build.blueprint import Blueprint
 from tramontane.build.plan import ModelPlan, ParamPlan, PartPlan
 from tramontane.progress import Counter, Progress, silent
 from tramontane.schemes import Dense, Fields
@@ -52,7 +52,7 @@ def bring(part: PartPlan) -> Fields:
 
 def _read_param(planned: ParamPlan, offset: float) -> Tensor:
     pieces = [source.read() for source in planned.sources]
-    joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
     # A copy, never the mapped page: these are few and small, and are read in every step.
     value = joined.to(planned.dtype, copy=True)
     return value.add_(offset) if offset else value

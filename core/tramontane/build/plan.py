@@ -14,7 +14,7 @@ from math import prod
 import torch
 from attrs import field, frozen
 
-from tramontane.build.builder import Blueprint
+from tramontane.build.blueprint import Blueprint
 from tramontane.build.sources import PartSource, Sources, TensorSource
 from tramontane.checkpoint import Checkpoint
 from tramontane.errors import CheckpointError
@@ -155,7 +155,8 @@ def _plan_matrix(matrix: Matrix, sources: Sources, dtype: torch.dtype, faults: _
         if source is None:
             faults.missing += sources.wanted(part.path)
             continue
-        kept = Dense(dtype) if isinstance(source.scheme, Dense) else source.scheme
+        dense = isinstance(source.scheme, Dense) or "absorbed" in matrix.uses
+        kept = Dense(dtype) if dense else source.scheme
         faults.compare(source.name, _stored_shape(source), shape)
         parts.append(PartPlan(path=part.path, shape=shape, source=source, scheme=kept))
     return WeightPlan(path=matrix.path, shape=matrix.shape, uses=frozenset(matrix.uses), parts=tuple(parts))

@@ -94,7 +94,8 @@ class Sources:
         return None
 
     def _planned(self, path: str, shape: tuple[int, ...], form: FormatPart, ranges: AxisRanges) -> PartSource:
-        reads, names = {}, []
+        reads: dict[str, Read] = {}
+        names: list[str] = []
         for name, decl in form.fields.items():
             source = self._source(path, name)
             if source is None:

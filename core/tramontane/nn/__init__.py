@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The vocabulary of model files. Modules are made by the :class:`~tramontane.build.Builder`."""
 
-from tramontane.nn.attention import Attention, CachedAttention, Heads
+from tramontane.nn.attention import Attention, CachedAttention, Heads, LatentAttention
 from tramontane.nn.decoder import Decoder
 from tramontane.nn.embedding import Embedding, Head
 from tramontane.nn.linear import Linear, Merged
 from tramontane.nn.mlp import GatedMlp, Mlp
 from tramontane.nn.module import Module
+from tramontane.nn.moe import Moe, SharedMoe
 from tramontane.nn.norm import Norm, ResidualNorm
 from tramontane.nn.rope import Rope
 
@@ -18,11 +19,14 @@ __all__ = [
     "GatedMlp",
     "Head",
     "Heads",
+    "LatentAttention",
     "Linear",
     "Merged",
     "Mlp",
     "Module",
+    "Moe",
     "Norm",
     "ResidualNorm",
     "Rope",
+    "SharedMoe",
 ]

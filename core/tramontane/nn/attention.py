@@ -45,6 +45,18 @@ class CachedAttention(Module):
         return self.attend(q_THK, ctx=ctx)
 
 
+class LatentAttention(Module):
+    """Write this step's latents to the layer's cache, then attend: (q [T, H, N], q [T, H, P], c, k) -> [T, H * V]."""
+
+    def __init__(self, write: BoundOp, attend: BoundOp) -> None:
+        self.write = write
+        self.attend = attend
+
+    def forward(self, q_THN: Tensor, q_THP: Tensor, latent_TR: Tensor, k_T1P: Tensor, ctx: Ctx) -> Tensor:
+        self.write(latent_TR, k_T1P, ctx=ctx)
+        return self.attend(q_THN, q_THP, ctx=ctx)
+
+
 class Attention(Module):
     """The usual layer: fused QKV, optional norms of queries and keys, optional rotation, output projection."""
 

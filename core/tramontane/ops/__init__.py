@@ -6,12 +6,55 @@ from tramontane.ops.base import OPS, Op, op
 from tramontane.ops.bound import BoundOp, Choice, Kernel, KernelMaker, Runtime, reference_kernel
 from tramontane.ops.dense import Embed, Linear, TakeRows
 from tramontane.ops.fused import LinearGated, RotateWrite
+from tramontane.ops.latent import AttendLatent, LatentWrite
+from tramontane.ops.moe import Experts, Router
 from tramontane.ops.norm import AddRmsNorm, LayerNorm, RmsNorm
-from tramontane.ops.pointwise import ACTIVATIONS, Activate, Add, GatedActivate, Multiply, Scale, Softcap
+from tramontane.ops.pointwise import (
+    ACTIVATIONS,
+    Activate,
+    Add,
+    ClampedSwiglu,
+    Gate,
+    GatedActivate,
+    Multiply,
+    Scale,
+    Softcap,
+)
 from tramontane.ops.rotary import RopeAngles, Rotate
 
 __all__ = [
-    "ACTIVATIONS", "OPS", "Activate", "Add", "AddRmsNorm", "Attend", "BoundOp", "CacheWrite", "Choice", "Embed",
-    "GatedActivate", "Kernel", "KernelMaker", "LayerNorm", "Linear", "LinearGated", "Multiply", "Op", "RmsNorm", "RopeAngles",
-    "Rotate", "RotateWrite", "Runtime", "Scale", "Softcap", "TakeRows", "op", "reference_kernel",
+    "ACTIVATIONS",
+    "OPS",
+    "Activate",
+    "Add",
+    "AddRmsNorm",
+    "Attend",
+    "AttendLatent",
+    "BoundOp",
+    "CacheWrite",
+    "Choice",
+    "ClampedSwiglu",
+    "Embed",
+    "Experts",
+    "Gate",
+    "GatedActivate",
+    "Kernel",
+    "KernelMaker",
+    "LatentWrite",
+    "LayerNorm",
+    "Linear",
+    "LinearGated",
+    "Multiply",
+    "Op",
+    "RmsNorm",
+    "RopeAngles",
+    "Rotate",
+    "RotateWrite",
+    "Router",
+    "Runtime",
+    "Scale",
+    "Softcap",
+    "TakeRows",
+    "op",
+    "reference_kernel",
 ]

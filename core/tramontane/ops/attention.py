@@ -6,7 +6,7 @@ Legend: T tokens, R rows, H query heads, G key/value heads, D head dimension, E 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ class CacheWrite(Op):
 
     def reference(self, ctx: Ctx | None, weights: Sequence[Any], *inputs: Tensor) -> tuple[Tensor, ...]:
         (cache,) = weights
-        cache.write(_batch(ctx).groups[cache.group].slot_T, *inputs)
+        cache.write(batch_of(ctx).groups[cache.group].slot_T, *inputs)
         return ()
 
 
@@ -44,9 +44,9 @@ class CacheWrite(Op):
 class Attend(Op):
     """Causal attention of q [T, H, D] over the layer's cache -> [T, H * E].
 
-    Each token sees the keys of its own row up to its own position; with ``window`` w only the last w of them. ``softcap``
-    bounds the scores (Gemma 2); ``sinks`` adds one learned logit per head to the softmax's denominator (gpt-oss).
-    Weights: a :class:`~tramontane.weights.CacheSlot` and, with ``sinks``, a vector [H].
+    Each token sees the keys of its own row up to its own position; with ``window`` w only the last w of them.
+    ``softcap`` bounds the scores (Gemma 2); ``sinks`` adds one learned logit per head to the softmax's denominator
+    (gpt-oss). Weights: a :class:`~tramontane.weights.CacheSlot` and, with ``sinks``, a vector [H].
     """
 
     heads: int
@@ -67,21 +67,15 @@ class Attend(Op):
 
     def reference(self, ctx: Ctx | None, weights: Sequence[Any], *inputs: Tensor) -> tuple[Tensor, ...]:
         (q_THD,) = inputs
-        ctx, cache = _batch(ctx), weights[0]
+        ctx, cache = batch_of(ctx), weights[0]
         sinks_H = weights[1].tensor.float() if self.sinks else None
-        out = []
-        # Token by token with exactly the keys it sees: every reduction has a shape that depends on the token's position
-        # alone, which makes the result independent of chunking and of the other rows, bit for bit.
-        for row, position, query_HD in _queries(ctx, q_THD):
+
+        def one(row: int, position: int, query_HD: Tensor) -> Tensor:
             first = 0 if self.window is None else max(0, position + 1 - self.window)
             k_SGD, v_SGE = cache.read(ctx.groups[cache.group].table_RB[row], first, position + 1)
-            out.append(self.one(query_HD.float(), k_SGD.float(), v_SGE.float(), sinks_H))
-        if not out:
-            return (q_THD.new_empty(q_THD.shape[0], self.heads * self.value_dim),)
-        result = torch.stack(out).to(q_THD.dtype)
-        if result.shape[0] < q_THD.shape[0]:  # padding tokens belong to no row
-            result = torch.cat((result, result.new_zeros(q_THD.shape[0] - result.shape[0], result.shape[1])))
-        return (result,)
+            return self.one(query_HD.float(), k_SGD.float(), v_SGE.float(), sinks_H)
+
+        return (per_token(ctx, q_THD, one, *self.outputs(weights, *inputs)),)
 
     def one(self, q_HD: Tensor, k_SGD: Tensor, v_SGE: Tensor, sinks_H: Tensor | None) -> Tensor:
         """Attention of one token: [H * E]."""
@@ -98,16 +92,25 @@ class Attend(Op):
         return torch.matmul(weights_GPS, v_SGE.transpose(0, 1)).reshape(-1)
 
 
-def _queries(ctx: Ctx, q_THD: Tensor):  # type: ignore[no-untyped-def]
-    """Yield (row, position, query) for each token that belongs to a row."""
+def per_token(ctx: Ctx, q_THD: Tensor, one: Callable[[int, int, Tensor], Tensor], meta: Meta) -> Tensor:
+    """Attention token by token: ``one(row, position, query)`` for each token that belongs to a row, else zeros.
+
+    With exactly the keys a token sees, every reduction has a shape that depends on the token's position alone, which
+    makes the result independent of chunking and of the other rows, bit for bit.
+    """
+    (tokens, width), dtype = meta
     starts, lengths = ctx.q_start.tolist(), ctx.kv_len_R.tolist()
-    for row, length in enumerate(lengths):
-        begin, end = starts[row], starts[row + 1]
-        for token in range(begin, end):
-            yield row, length - (end - token), q_THD[token]
+    out = [
+        one(row, length - (starts[row + 1] - token), q_THD[token])
+        for row, length in enumerate(lengths)
+        for token in range(starts[row], starts[row + 1])
+    ]
+    padding = q_THD.new_zeros(tokens - len(out), width, dtype=torch.float32)
+    return torch.cat((torch.stack(out), padding)).to(dtype) if out else padding.to(dtype)
 
 
-def _batch(ctx: Ctx | None) -> Ctx:
+def batch_of(ctx: Ctx | None) -> Ctx:
+    """The batch; an op that reads it cannot do without."""
     if ctx is None:
         raise PlanError("an op that reads the batch was called without ctx", hint="pass ctx=ctx in the model's forward")
     return ctx

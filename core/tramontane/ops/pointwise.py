@@ -54,20 +54,39 @@ class Activate(_Same):
         return (ACTIVATIONS[self.act](inputs[0]),)
 
 
-@op("gated_activate")
 @frozen
-class GatedActivate(Op):
-    """``act(gate) * up`` of one tensor [..., 2F] that holds gate and up side by side: -> [..., F]."""
-
-    act: str = field(validator=_known)
+class Gate(Op):
+    """An op over one tensor [..., 2F] that holds gate and up side by side: -> [..., F]."""
 
     def outputs(self, weights: Sequence[Any], *inputs: Tensor) -> tuple[Meta, ...]:
         (x,) = inputs
         return (((*x.shape[:-1], x.shape[-1] // 2), x.dtype),)
 
+
+@op("gated_activate")
+@frozen
+class GatedActivate(Gate):
+    """``act(gate) * up``."""
+
+    act: str = field(validator=_known)
+
     def reference(self, ctx: Ctx | None, weights: Sequence[Any], *inputs: Tensor) -> tuple[Tensor, ...]:
         gate, up = inputs[0].chunk(2, dim=-1)
         return (ACTIVATIONS[self.act](gate) * up,)
+
+
+@op("clamped_swiglu")
+@frozen
+class ClampedSwiglu(Gate):
+    """``g * sigmoid(alpha * g) * (u + 1)`` with ``g = min(gate, limit)`` and ``u`` clamped to +-``limit`` (gpt-oss)."""
+
+    alpha: float
+    limit: float
+
+    def reference(self, ctx: Ctx | None, weights: Sequence[Any], *inputs: Tensor) -> tuple[Tensor, ...]:
+        gate, up = inputs[0].chunk(2, dim=-1)
+        gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
+        return (gate * torch.sigmoid(self.alpha * gate) * (up + 1),)
 
 
 @op("add")

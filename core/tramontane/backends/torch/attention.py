@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paged attention with stock torch.
 
-Rows that decode one token each are attended together over a padded gather of the cache; rows with more tokens one by one
-through ``scaled_dot_product_attention``. A row whose blocks happen to lie one after the other, the usual case in a young
-pool, is read in place.
+Rows that decode one token each are attended together over a padded gather of the cache; rows with more tokens one by
+one through ``scaled_dot_product_attention``. A row whose blocks happen to lie one after the other, the usual case in a
+young pool, is read in place.
 
 Legend: T tokens, R rows, H query heads, G key/value heads, P query heads per key head, D head dimension, E value
 dimension, S keys seen.
@@ -11,7 +11,7 @@ dimension, S keys seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ def attend(op: Op, weights: Sequence[Any]) -> Kernel | str:
     if not isinstance(op, Attend):
         return f"made for attend, not {op.name}"
     sinks_H = weights[1].tensor.float() if op.sinks else None
-    return _PagedAttention(op, weights[0], sinks_H)
+    return PagedAttention(op, weights[0], sinks_H)
 
 
 def _row_slots(host: HostRows, group: int, row: int, first: int, last: int, size: int) -> slice | None:
@@ -57,8 +57,8 @@ def _row_slots(host: HostRows, group: int, row: int, first: int, last: int, size
 
 
 @define(eq=False)
-class _PagedAttention:
-    """The kernel of one layer."""
+class PagedAttention:
+    """The kernel of one layer. A cache of one plane holds latents: keys whose first part is the value."""
 
     op: Attend
     cache: CacheSlot
@@ -68,37 +68,44 @@ class _PagedAttention:
         if ctx is None or ctx.host is None:
             raise TypeError("the torch backend's attention reads the batch on the host")
         (q_THD,), (out,) = inputs, outputs
-        out_THE = out.view(out.shape[0], self.op.heads, self.op.value_dim)
-        starts, lengths = ctx.host.q_start, ctx.host.kv_len
-        single = [r for r in range(len(lengths)) if starts[r + 1] - starts[r] == 1]
+        self.rows(ctx, ctx.host, range(len(ctx.host.kv_len)), q_THD, out.view(-1, self.op.heads, self.op.value_dim))
+        if ctx.host.q_start[-1] < out.shape[0]:
+            out[ctx.host.q_start[-1] :].zero_()  # padding tokens: keep the arena free of stale values
+
+    def rows(self, ctx: Ctx, host: HostRows, rows: Iterable[int], q_THD: Tensor, out_THE: Tensor) -> None:
+        """Attend the tokens of some rows."""
+        starts = host.q_start
+        rows = list(rows)
+        single = [row for row in rows if starts[row + 1] - starts[row] == 1]
         if len(single) >= MIN_BATCHED_ROWS:
             self._decode(ctx, single, q_THD, out_THE)
-        else:
-            single = []
-        batched = set(single)
-        for row, length in enumerate(lengths):
-            if row not in batched:
-                begin, end = starts[row], starts[row + 1]
-                self._row(ctx, row, length, q_THD[begin:end], out_THE[begin:end])
-        if starts[-1] < out.shape[0]:
-            out[starts[-1] :].zero_()  # padding tokens: keep the arena free of stale values
+            rows = [row for row in rows if starts[row + 1] - starts[row] != 1]
+        for row in rows:
+            begin, end = starts[row], starts[row + 1]
+            self._row(ctx, row, host.kv_len[row], q_THD[begin:end], out_THE[begin:end])
 
     def _row(self, ctx: Ctx, row: int, length: int, q_QHD: Tensor, out_QHE: Tensor) -> None:
         """All tokens of one row."""
         queries = q_QHD.shape[0]
         first = 0 if self.op.window is None else max(0, length - queries + 1 - self.op.window)
-        k_SGD, v_SGE = self._read(ctx, row, first, length)
+        k_SGD, v_SGE = self._both(self.read(ctx, row, first, length))
         mask = self._mask(queries, length, first, q_QHD.device)
         if self._plain:
             y = F.scaled_dot_product_attention(
-                q_QHD.transpose(0, 1).unsqueeze(0), k_SGD.transpose(0, 1).unsqueeze(0), v_SGE.transpose(0, 1).unsqueeze(0),
-                attn_mask=mask, is_causal=mask is None and queries > 1, scale=self.op.scale,
+                q_QHD.transpose(0, 1).unsqueeze(0),
+                k_SGD.transpose(0, 1).unsqueeze(0),
+                v_SGE.transpose(0, 1).unsqueeze(0),
+                attn_mask=mask,
+                is_causal=mask is None and queries > 1,
+                scale=self.op.scale,
                 enable_gqa=self.op.heads != self.op.kv_heads,
-            )  # fmt: skip
+            )
             out_QHE.copy_(y[0].transpose(0, 1))
             return
         allowed = torch.ones(queries, length - first, dtype=torch.bool, device=q_QHD.device) if mask is None else mask
-        out_QHE.copy_(self._general(q_QHD.unsqueeze(0), k_SGD.unsqueeze(0), v_SGE.unsqueeze(0), allowed.unsqueeze(0))[0])
+        out_QHE.copy_(
+            self._general(q_QHD.unsqueeze(0), k_SGD.unsqueeze(0), v_SGE.unsqueeze(0), allowed.unsqueeze(0))[0]
+        )
 
     @property
     def _plain(self) -> bool:
@@ -114,16 +121,17 @@ class _PagedAttention:
         mask = key <= query
         return mask & (key > query - self.op.window) if windowed and self.op.window is not None else mask
 
-    def _read(self, ctx: Ctx, row: int, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """Keys [S, G, D] and values [S, G, E] of one row."""
+    def read(self, ctx: Ctx, row: int, first: int, last: int) -> tuple[Tensor, ...]:
+        """What the planes hold of one row: [S, G, width] each."""
         cache = self.cache
-        keys, values = cache.planes
         where = _row_slots(ctx.host, cache.group, row, first, last, cache.block_tokens)  # type: ignore[arg-type]
-        if where is not None and keys.is_contiguous() and values.is_contiguous():
-            k, v = keys.flatten(0, 1)[where], values.flatten(0, 1)[where]
-        else:
-            k, v = cache.read(ctx.groups[cache.group].table_RB[row], first, last)
-        return k, v
+        if where is not None and all(plane.is_contiguous() for plane in cache.planes):
+            return tuple(plane.flatten(0, 1)[where] for plane in cache.planes)
+        return cache.read(ctx.groups[cache.group].table_RB[row], first, last)
+
+    def _both(self, planes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Keys and values."""
+        return (planes[0], planes[0][..., : self.op.value_dim]) if len(planes) == 1 else (planes[0], planes[1])
 
     def _decode(self, ctx: Ctx, rows: list[int], q_THD: Tensor, out_THE: Tensor) -> None:
         """One token of each of many rows, over a padded gather."""
@@ -142,14 +150,18 @@ class _PagedAttention:
         block_RS = (position_RS // size).clamp_(max=table.shape[1] - 1)
         slot_RS = table.gather(1, block_RS) * size + position_RS % size
         slot_RS = slot_RS.masked_fill_(~seen_RS, 0)
-        k_RSGD, v_RSGE = (gather(plane, slot_RS) for plane in cache.planes)
+        k_RSGD, v_RSGE = self._both([gather(plane, slot_RS) for plane in cache.planes])
         v_RSGE = v_RSGE.masked_fill(~seen_RS[..., None, None], 0)  # a masked weight of 0 times garbage could be NaN
         q_R1HD = q_THD[tokens].unsqueeze(1)
         if self._plain:
             y = F.scaled_dot_product_attention(
-                q_R1HD.transpose(1, 2), k_RSGD.transpose(1, 2), v_RSGE.transpose(1, 2), attn_mask=seen_RS[:, None, None],
-                scale=self.op.scale, enable_gqa=self.op.heads != self.op.kv_heads,
-            ).transpose(1, 2)  # fmt: skip
+                q_R1HD.transpose(1, 2),
+                k_RSGD.transpose(1, 2),
+                v_RSGE.transpose(1, 2),
+                attn_mask=seen_RS[:, None, None],
+                scale=self.op.scale,
+                enable_gqa=self.op.heads != self.op.kv_heads,
+            ).transpose(1, 2)
         else:
             y = self._general(q_R1HD, k_RSGD, v_RSGE, seen_RS.unsqueeze(1))
         out_THE[tokens] = y[:, 0].to(out_THE.dtype)

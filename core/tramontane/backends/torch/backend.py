@@ -10,7 +10,9 @@ from attrs import define
 
 from tramontane.backends.base import HostBackend
 from tramontane.backends.torch.attention import attend, cache_write
+from tramontane.backends.torch.experts import experts, router
 from tramontane.backends.torch.fused import linear_gated, rotate_write
+from tramontane.backends.torch.latent import attend_latent, latent_write
 from tramontane.backends.torch.linear import embed, linear, take_rows
 from tramontane.backends.torch.norm import add_rms_norm, rms_norm
 from tramontane.backends.torch.pointwise import add, gated_activate, multiply, rope_angles, rotate, scale, softcap
@@ -21,9 +23,12 @@ KERNELS: Mapping[str, KernelMaker] = {
     "add": add,
     "add_rms_norm": add_rms_norm,
     "attend": attend,
+    "attend_latent": attend_latent,
     "cache_write": cache_write,
     "embed": embed,
+    "experts": experts,
     "gated_activate": gated_activate,
+    "latent_write": latent_write,
     "linear": linear,
     "linear_gated": linear_gated,
     "multiply": multiply,
@@ -31,6 +36,7 @@ KERNELS: Mapping[str, KernelMaker] = {
     "rope_angles": rope_angles,
     "rotate": rotate,
     "rotate_write": rotate_write,
+    "router": router,
     "scale": scale,
     "softcap": softcap,
     "take_rows": take_rows,

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Routing and experts with stock torch: tokens sorted by expert, one pair of products per expert that is hit.
+
+Nothing is padded, and an expert that no token of the step goes to is not touched. Matrices that are not dense are made
+so one expert at a time.
+
+Legend: T tokens, D hidden size, F intermediate size, X experts, K experts per token, N = T * K pairs sorted by expert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from attrs import define
+from torch import Tensor
+
+from tramontane.backends.base import DenseStored
+from tramontane.backends.torch.pointwise import gate_into
+from tramontane.batch import Ctx
+from tramontane.ops import Experts, GatedActivate, Kernel, Op, Router
+from tramontane.weights import Matrix
+
+
+def router(op: Op, weights: Sequence[Any]) -> Kernel | str:
+    """Logits in float32, then the op's own choice."""
+    if not isinstance(op, Router):
+        return f"made for router, not {op.name}"
+    weight_DX = weights[0].dequantize().float().t()
+    vectors = [one.tensor.float() for one in weights[1:]]
+    shift_X = vectors[0] if op.bias else None
+    correction_X = vectors[-1] if op.correction else None
+
+    def run(ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        x_TD = inputs[0].float()
+        logits_TX = torch.mm(x_TD, weight_DX) if shift_X is None else torch.addmm(shift_X, x_TD, weight_DX)
+        for out, value in zip(outputs, op.choose(logits_TX, correction_X), strict=True):
+            out.copy_(value)
+
+    return run
+
+
+def experts(op: Op, weights: Sequence[Any]) -> Kernel | str:
+    """Grouped products over the experts that are hit."""
+    if not isinstance(op, Experts):
+        return f"made for experts, not {op.name}"
+    shifts = [one.tensor for one in weights[2:]] if op.bias else [None, None]
+    return _GroupedMlp(op, weights[0], weights[1], shifts[0], shifts[1])
+
+
+@define(eq=False)
+class _GroupedMlp:
+    """The kernel of one layer."""
+
+    op: Experts
+    gate_up: Matrix
+    down: Matrix
+    gate_up_shift_XF: Tensor | None
+    down_shift_XD: Tensor | None
+
+    def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        x_TD, weights_TK, ids_TK = inputs
+        tokens, top_k = ids_TK.shape
+        order_N = ids_TK.flatten().argsort(stable=True)
+        counts = torch.bincount(ids_TK.flatten(), minlength=self.gate_up.experts or 0).tolist()
+        x_ND = x_TD[order_N // top_k]
+        both_NF = self._products(x_ND, self.gate_up, self.gate_up_shift_XF, counts)
+        y_ND = self._products(self._gated(both_NF), self.down, self.down_shift_XD, counts)
+        y_TKD = torch.empty_like(y_ND)
+        y_TKD[order_N] = y_ND
+        made_TKD = y_TKD.view(tokens, top_k, self.op.features).float()
+        outputs[0].copy_(torch.bmm(weights_TK.unsqueeze(1), made_TKD)[:, 0])
+
+    def _gated(self, both_NF: Tensor) -> Tensor:
+        if not isinstance(self.op.gate, GatedActivate):
+            return self.op.gate.reference(None, (), both_NF)[0]
+        gate, up = both_NF.chunk(2, dim=-1)
+        h_NF = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
+        gate_into(self.op.gate.act)(gate, up, h_NF)
+        return h_NF
+
+    @staticmethod
+    def _products(x_NI: Tensor, matrix: Matrix, shift_XO: Tensor | None, counts: list[int]) -> Tensor:
+        """Each run of rows times its expert's matrix: [N, O]."""
+        y_NO = torch.empty(x_NI.shape[0], matrix.out_features, dtype=x_NI.dtype, device=x_NI.device)
+        start = 0
+        for expert, count in enumerate(counts):
+            if not count:
+                continue
+            end, first = start + count, 0
+            for piece_OI in _pieces(matrix, expert):
+                last = first + piece_OI.shape[0]
+                out = y_NO[start:end, first:last]
+                if shift_XO is None:
+                    torch.mm(x_NI[start:end], piece_OI.t(), out=out)
+                else:
+                    torch.addmm(shift_XO[expert, first:last], x_NI[start:end], piece_OI.t(), out=out)
+                first = last
+            start = end
+        return y_NO
+
+
+def _pieces(matrix: Matrix, expert: int) -> list[Tensor]:
+    """An expert's matrix as it lies: joining its parts would copy them for every use."""
+    stored = matrix.storage()
+    return stored.expert_pieces(expert) if isinstance(stored, DenseStored) else [stored.expert(expert)]
