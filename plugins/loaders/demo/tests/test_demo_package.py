@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 from tokenizers import Tokenizer
+
 from tramontane.errors import CheckpointError
 from tramontane_loader_demo.loader import FILES, is_demo, open_demo
 from tramontane_loader_demo.plugin import FOLDER, tramontane_loaders, tramontane_resolve_model

@@ -8,6 +8,7 @@ from collections import Counter
 from functools import cache
 
 import pytest
+
 from tramontane_loader_demo.plugin import FOLDER
 
 torch = pytest.importorskip("torch")

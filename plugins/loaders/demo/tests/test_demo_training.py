@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer
+
 from training.data import Rows, encode, held_out
 from training.model import Shape
 from training.storygrammar.engine import Tale, articles, capitalize, parse

@@ -159,11 +159,16 @@ class DemoModel(nn.Module):
         return F.linear(self.model.norm(x_BTD), self.model.embed_tokens.weight)
 
     @torch.no_grad()
-    def complete(self, ids: list[int], eos: int, limit: int) -> list[int]:
-        """Greedy continuation of `ids` up to and with `eos`, at most `limit` tokens. Slow and obvious: no cache."""
-        start = len(ids)
-        while len(ids) - start < limit and len(ids) < self.cos_TK.shape[0]:
-            ids = [*ids, int(self(torch.tensor([ids]))[0, -1].argmax())]
-            if ids[-1] == eos:
-                break
-        return ids[start:]
+    def complete(self, ids_BT: Tensor, eos: int, limit: int) -> list[list[int]]:
+        """Greedy continuations of rows of equal length, each up to and with `eos` and at most `limit` tokens long.
+
+        Slow and obvious: no cache.
+        """
+        start = ids_BT.shape[1]
+        ended_B = torch.zeros(len(ids_BT), dtype=torch.bool)
+        while ids_BT.shape[1] < min(start + limit, self.cos_TK.shape[0]) and not ended_B.all():
+            next_B = self(ids_BT)[:, -1].argmax(-1)
+            ids_BT = torch.cat((ids_BT, next_B[:, None]), 1)
+            ended_B |= next_B == eos
+        new = ids_BT[:, start:].tolist()
+        return [row[: row.index(eos) + 1] if eos in row else row for row in new]

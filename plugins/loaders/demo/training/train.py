@@ -148,7 +148,7 @@ def tell(model: DemoModel, tokenizer: Tokenizer) -> None:
     """Print a greedy story for each of a few openings."""
     for opening in OPENINGS:
         ids = tokenizer.encode(opening).ids
-        new = model.complete(ids, EOS_ID, 300)
+        (new,) = model.complete(torch.tensor([ids]), EOS_ID, 300)
         print(f"[{opening}]{tokenizer.decode(new)} ({len(new)} tokens, {'ended' if new[-1] == EOS_ID else 'cut'})\n")
 
 
@@ -176,7 +176,7 @@ def main() -> None:
     """Parse the command line and train, check or sample."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, nargs="?")
-    parser.add_argument("--steps", type=int, default=4000, help="optimizer steps of 8192 tokens")
+    parser.add_argument("--steps", type=int, default=1800, help="optimizer steps of 8192 tokens")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=500)
     parser.add_argument("--check", action="store_true", help="compare with transformers and stop")

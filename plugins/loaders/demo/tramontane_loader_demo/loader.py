@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tramontane.checkpoint import Checkpoint, OpenOptions, open_checkpoint
 from tramontane.errors import CheckpointError
-
 from tramontane_loader_demo.plugin import FOLDER
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")

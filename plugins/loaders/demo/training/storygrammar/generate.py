@@ -23,11 +23,16 @@ PLOTS = (
 HELD_OUT_SEED = 1_000_000_000
 
 
-def story(seed: int) -> str:
-    """The story of `seed`: always the same text for the same seed and the same grammar."""
+def tale(seed: int) -> Tale:
+    """The tale of `seed`, told to its end; who is in it can be looked up."""
     t = Tale(random.Random(seed))
     t.pick(PLOTS)(t)
-    return t.text()
+    return t
+
+
+def story(seed: int) -> str:
+    """The text of the tale of `seed`: always the same for the same seed and the same grammar."""
+    return tale(seed).text()
 
 
 def main() -> None:
