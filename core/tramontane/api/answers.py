@@ -56,11 +56,11 @@ class Answers:
         self.error = _failure(delta)
         if self.error is not None:
             return
-        piece, ended_by_text = output.feed(delta, at)
+        piece = output.feed(delta, at)
         if piece is not None:
             self._add(piece)
-        if ended_by_text:
-            self.abort(delta.request_id, delta.index)
+            if piece.finish_reason is not None and delta.finish_reason is None:
+                self.abort(delta.request_id, delta.index)
         if output.finished:
             del self._open[delta.request_id]
             self.ended(output)

@@ -35,7 +35,7 @@ class AsyncLLM(ModelFace):
     @classmethod
     async def load(cls, model: str | os.PathLike[str], **settings: Unpack[ModelSettings]) -> Self:
         """Like ``AsyncLLM(...)``, beside the event loop: the loop goes on while the model is loaded."""
-        return await asyncio.to_thread(cls, model, **settings)
+        return await asyncio.to_thread(lambda: cls(model, **settings))
 
     def generate(
         self, prompts: Any, params: Params = None, **options: Unpack[RequestSettings]

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from attrs import define
 
-from tramontane.api.results import Choice, Completion, CompletionDelta, Usage
+from tramontane.api.choice import ChoiceOutput
+from tramontane.api.results import Completion, CompletionDelta, Usage
 from tramontane.requests import Delta, EngineRequest, FinishReason, TokenLogprobs
-from tramontane.text import OutputText
 from tramontane.tokenizer import Tokenizer
 
 
@@ -22,7 +22,7 @@ class RequestOutput:
     """Position of the prompt in the caller's list."""
     start: float
     """``time.monotonic()`` when the caller asked."""
-    _choices: list[OutputText]
+    choices: Sequence[ChoiceOutput]
     task_output: object | None = None
     """What a task other than ``GENERATE`` answers with."""
     _cached: int = 0
@@ -32,65 +32,60 @@ class RequestOutput:
     _prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
 
     @classmethod
-    def begin(cls, request: EngineRequest, tokenizer: Tokenizer, *, prompt: int, start: float) -> RequestOutput:
-        """An answer of which nothing is known yet."""
-        params = request.sampling
-        choices = [OutputText(tokenizer, request.prompt_token_ids, params) for _ in range(params.n)]
+    def begin(cls, request: EngineRequest, tokenizer: Tokenizer | None, *, prompt: int, start: float) -> RequestOutput:
+        """An answer of which nothing is known yet; without a tokenizer it will have no text."""
+        choices = [ChoiceOutput.begin(request, index, tokenizer) for index in range(request.sampling.n)]
         return cls(request, prompt, start, choices)
 
     @property
     def finished(self) -> bool:
         """Whether every choice has ended."""
-        return all(choice.finish_reason is not None for choice in self._choices)
+        return all(choice.finish_reason is not None for choice in self.choices)
 
-    def feed(self, delta: Delta, at: float) -> tuple[CompletionDelta | None, bool]:
-        """Take in what a step added.
+    def feed(self, delta: Delta, at: float) -> CompletionDelta | None:
+        """Take in what a step added; ``None`` where there is nothing to show.
+
+        A choice that has ended takes nothing more: the engine may not know yet that a stop string ended it.
 
         Args:
             delta: One of this request's.
             at: ``time.monotonic()`` when the engine delivered it.
-
-        Returns:
-            What to show (``None``: nothing yet), and whether a stop string ended the choice, so that the engine must be
-            told. Such a choice takes nothing more, whatever the engine still sends.
         """
-        choice = self._choices[delta.index]
+        choice = self.choices[delta.index]
         if choice.finish_reason is not None:
-            return None, False
+            return None
         self._note(delta, at)
-        added = choice.push(delta)
-        if not (added.text or added.token_ids or added.finish_reason):
-            return None, added.abort
-        piece = CompletionDelta(
+        text, taken = choice.push(delta)
+        if not (text or taken or choice.finish_reason):
+            return None
+        return CompletionDelta(
             prompt=self.prompt,
             index=delta.index,
-            text=added.text,
-            token_ids=tuple(added.token_ids),
-            logprobs=tuple(added.logprobs),
-            finish_reason=added.finish_reason,
+            text=text,
+            token_ids=delta.token_ids[:taken],
+            logprobs=delta.logprobs[:taken],
+            finish_reason=choice.finish_reason,
             completion=self.completion() if self.finished else None,
             at=at,
         )
-        return piece, added.abort
 
     def cancel(self, at: float) -> Iterator[CompletionDelta]:
         """End what has not ended, with reason ``CANCELED``."""
-        for index, choice in enumerate(self._choices):
-            if choice.finish_reason is None:
-                end = Delta(request_id=self.request.id, index=index, finish_reason=FinishReason.CANCELED)
-                piece, _ = self.feed(end, at)
-                if piece is not None:
-                    yield piece
+        for choice in self.choices:
+            end = Delta(request_id=self.request.id, index=choice.index, finish_reason=FinishReason.CANCELED)
+            piece = self.feed(end, at)
+            if piece is not None:
+                yield piece
 
     def completion(self) -> Completion:
-        """The answer as far as it is known; a choice that goes on counts as cancelled."""
+        """The answer as far as it is known."""
         first_at = self._first_at if self._first_at is not None else max(self._end, self.start)
         return Completion(
             prompt_token_ids=self.request.prompt_token_ids,
-            choices=tuple(self._choice(index) for index in range(len(self._choices))),
+            choices=tuple(choice.result() for choice in self.choices),
             usage=Usage.measured(
                 prompt=len(self.request.prompt_token_ids),
-                completion=sum(len(choice.token_ids) for choice in self._choices),
+                completion=sum(len(choice.token_ids) for choice in self.choices),
                 first=self._first_tokens,
                 cached=self._cached,
                 start=self.start,
@@ -111,13 +106,3 @@ class RequestOutput:
         if delta.token_ids and self._first_at in (None, at):
             self._first_at = at
             self._first_tokens += len(delta.token_ids)
-
-    def _choice(self, index: int) -> Choice:
-        choice = self._choices[index]
-        return Choice(
-            index=index,
-            text=choice.text,
-            token_ids=tuple(choice.token_ids),
-            finish_reason=choice.finish_reason or FinishReason.CANCELED,
-            logprobs=tuple(choice.logprobs) if self.request.sampling.logprobs is not None else None,
-        )

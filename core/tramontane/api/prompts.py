@@ -34,7 +34,9 @@ def is_single(prompts: object) -> bool:
         return True
     if hasattr(prompts, "ndim"):
         return bool(prompts.ndim == 1)
-    return isinstance(prompts, Sequence) and len(prompts) > 0 and all(_is_id(item) for item in prompts)
+    if not isinstance(prompts, Sequence) or isinstance(prompts, bytes | bytearray):
+        return False
+    return len(prompts) > 0 and all(_is_id(item) for item in prompts)
 
 
 def as_list(prompts: Any) -> list[Any]:
@@ -91,9 +93,9 @@ def _checked_ids(prompt: Any, limits: PromptLimits, where: str) -> tuple[int, ..
         prompt = prompt.tolist()
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes | bytearray):
         raise RequestError(f"{where} must be a text or a list of token ids, got {type(prompt).__name__}")
-    wrong = next((item for item in prompt if not _is_id(item)), None)
-    if wrong is not None:
-        raise RequestError(f"{where} must hold whole numbers, it holds {wrong!r}")
+    wrong = [item for item in prompt if not _is_id(item)]
+    if wrong:
+        raise RequestError(f"{where} must hold whole numbers, it holds {wrong[0]!r}")
     ids = tuple(operator.index(item) for item in prompt)
     outside = next((item for item in ids if not 0 <= item < limits.vocab_size), None)
     if outside is not None:

@@ -29,6 +29,13 @@ Message = Mapping[str, Any]
 Params = SamplingParams | Sequence[SamplingParams] | None
 
 _FROM_GENERATION_CONFIG = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+_RENDER_OPTIONS = frozenset(
+    {
+        "tools", "documents", "add_generation_prompt", "continue_final_message", "enable_thinking", "reasoning_effort",
+        "template_kwargs", "name",
+    }
+)  # fmt: skip
+"""What :meth:`tramontane.chat.ChatTemplate.render` takes by name."""
 
 
 def default_sampling(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +158,8 @@ class RequestMaker:
         """The token ids of a conversation, by the model's chat template.
 
         Raises:
-            RequestError: The model has no template or tokenizer, or the messages are not a list of messages.
+            RequestError: The model has no template or tokenizer, the template takes no tools, or the messages are not a
+                list of messages.
         """
         if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence) or not messages:
             raise RequestError("messages must be a list of messages, each with a role and a content")
@@ -160,7 +168,9 @@ class RequestMaker:
                 f"{self.name} has no chat template, so it cannot chat",
                 hint="complete text with generate(), or give a template with chat_template",
             )
-        return self.chat_template.encode(self.required_tokenizer(), list(messages), **template)
+        if template.get("tools") and not self.chat_template.supports_tools:
+            raise RequestError(f"the chat template of {self.name} takes no tools", hint="leave tools out")
+        return self.chat_template.encode(self.required_tokenizer(), list(messages), **_template_options(template))
 
     def required_tokenizer(self) -> Tokenizer:
         """The tokenizer.
@@ -180,6 +190,8 @@ class RequestMaker:
         options: RequestSettings,
         start: float | None,
     ) -> Answers:
+        if any(params.stop for params in sampling):
+            self.required_tokenizer()  # stop strings are looked for in the text
         begun = time.monotonic() if start is None else start
         eos = tuple(self.tokenizer.eos_ids) if self.tokenizer is not None else ()
         outputs = []
@@ -220,3 +232,12 @@ def _sampling(params: Any) -> SamplingParams:
     if not isinstance(params, SamplingParams):
         raise RequestError(f"sampling parameters must be SamplingParams, got {type(params).__name__}")
     return params
+
+
+def _template_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that rendering knows by name as they are; the others become variables of the template."""
+    known = {name: value for name, value in given.items() if name in _RENDER_OPTIONS}
+    extra = {name: value for name, value in given.items() if name not in _RENDER_OPTIONS}
+    if extra:
+        known["template_kwargs"] = {**(known.get("template_kwargs") or {}), **extra}
+    return known

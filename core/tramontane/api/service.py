@@ -87,6 +87,11 @@ class Service:
             self.model.close()
             self.observers.engine_stopped(self.info)
 
+    def __del__(self) -> None:
+        """A model that nobody holds any more, by a face or by a running call, is stopped."""
+        if hasattr(self, "engine"):
+            self.close()
+
     def _ended(self, output: RequestOutput) -> None:
         completion = output.completion()
         self.observers.request_finished(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -112,7 +113,7 @@ def load_options(settings: Mapping[str, Any]) -> LoadOptions:
     return LoadOptions(engine=EngineConfig(**engine), **given)
 
 
-def split_plugins(plugins: Sequence[Plugin]) -> tuple[list[object], list[str | os.PathLike[str]]]:
+def split_plugins(plugins: Sequence[Plugin]) -> tuple[list[object], list[Path]]:
     """Late plugins as (modules, files)."""
-    files = [plugin for plugin in plugins if isinstance(plugin, str | os.PathLike)]
+    files = [Path(plugin) for plugin in plugins if isinstance(plugin, str | os.PathLike)]
     return [plugin for plugin in plugins if not isinstance(plugin, str | os.PathLike)], files

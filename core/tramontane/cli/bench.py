@@ -7,26 +7,35 @@ Prompts are random tokens, each used once, and the prefix cache is off, so nothi
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tramontane.cli.config_file import config_option
 from tramontane.cli.loading import chosen_model, model_settings, progress_bar
-from tramontane.cli.options import HABITS, IntList, ModelOptions, log_option, model_options
+from tramontane.cli.options import HABITS, ModelOptions, log_option, model_options, whole_numbers
 from tramontane.cli.output import print_json, print_table, say
 from tramontane.cli.state import State, verbosity_options
 
 if TYPE_CHECKING:
     from tramontane.cli.measure import Measurement
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _list_option(short: str, long: str, default: str, low: int, text: str) -> Callable[[F], F]:
+    return click.option(
+        short, long, type=whole_numbers(low), default=default, show_default=True, metavar="N,...", help=text
+    )
+
 
 @click.command(epilog=HABITS)
-@click.argument("model", metavar="[MODEL]", required=False)
-@click.option("-p", "--prompt-tokens", type=IntList(), default="512", show_default=True, help="Prefill; 0 skips.")
-@click.option("-g", "--new-tokens", type=IntList(), default="128", show_default=True, help="Decode; 0 skips.")
-@click.option("-d", "--depth", type=IntList(), default="0", show_default=True, help="Tokens in the cache before.")
-@click.option("-c", "--concurrency", type=IntList(1), default="1", show_default=True, help="Requests at a time.")
+@click.argument("reference", metavar="[MODEL]", required=False)
+@_list_option("-p", "--prompt-tokens", "512", 0, "Prefill lengths; 0 skips.")
+@_list_option("-g", "--new-tokens", "128", 0, "Decode lengths; 0 skips.")
+@_list_option("-d", "--depth", "0", 0, "Tokens in the cache before.")
+@_list_option("-c", "--concurrency", "1", 1, "Requests at a time.")
 @click.option("-r", "--repetitions", type=click.IntRange(1), default=5, show_default=True, help="Per test.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list with an object per test.")
 @config_option
@@ -36,7 +45,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def command(
     state: State,
-    model: str | None,
+    reference: str | None,
     prompt_tokens: tuple[int, ...],
     new_tokens: tuple[int, ...],
     depth: tuple[int, ...],
@@ -57,7 +66,7 @@ def command(
     planned = cases(prompt_tokens, new_tokens, depth, concurrency)
     if not planned:
         raise click.UsageError("nothing to measure: --prompt-tokens and --new-tokens are both 0")
-    name = chosen_model(state, model, model_options)
+    name = chosen_model(state, reference, model_options)
     settings = {"max_num_seqs": max(concurrency), **model_settings(model_options), "prefix_cache": False}
     if settings["max_num_seqs"] < max(concurrency):
         raise click.UsageError(f"--concurrency {max(concurrency)} needs --max-num-seqs of at least as many")

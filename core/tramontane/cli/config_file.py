@@ -49,7 +49,7 @@ def _apply(context: click.Context, parameter: click.Parameter, path: Path | None
     tables = {command, *_siblings(context)}
     common = {key: value for key, value in content.items() if key not in tables}
     options = {option.name: option for option in context.command.params if option.name and option.name != "config"}
-    values = {**_checked(path, common, _SHARED.union(options)), **_checked(path, own, frozenset(options))}
+    values = {**_checked(path, common, _SHARED), **_checked(path, own, frozenset(options))}
     defaults = {name: _shaped(options[name], value) for name, value in values.items() if name in options}
     context.default_map = {**(context.default_map or {}), **defaults}
 

@@ -33,54 +33,39 @@ _BINARY = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
 
 
-class ByteSize(click.ParamType):
+def byte_size(value: str | int) -> int:
     """A number of bytes: ``4GiB``, ``500MB``, ``2G`` or a plain number."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        match = _SIZE.fullmatch(str(value))
-        if match is None:
-            self.fail(f"{value!r} is not a size such as 4GiB, 500MB or a number of bytes", param, ctx)
-        units = _BINARY if match[3] else _UNITS
-        return int(float(match[1]) * units[match[2].upper()])
+    match = _SIZE.fullmatch(str(value))
+    if match is None:
+        raise click.BadParameter(f"{value!r} is not a size such as 4GiB, 500MB or a number of bytes")
+    units = _BINARY if match[3] else _UNITS
+    return int(float(match[1]) * units[match[2].upper()])
 
 
-class NamedPath(click.ParamType):
+def named_path(value: str | tuple[str, str]) -> tuple[str, str]:
     """``NAME=PATH``."""
-
-    name = "name=path"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        name, mark, path = str(value).partition("=")
-        if not (mark and name and path):
-            self.fail(f"{value!r} is not of the form NAME=PATH", param, ctx)
-        return name, path
+    if isinstance(value, tuple):
+        return value
+    name, mark, path = value.partition("=")
+    if not (mark and name and path):
+        raise click.BadParameter(f"{value!r} is not of the form NAME=PATH")
+    return name, path
 
 
-class IntList(click.ParamType):
-    """Whole numbers separated by commas; ``low`` is the least allowed."""
+def whole_numbers(low: int) -> Callable[[Any], tuple[int, ...]]:
+    """Whole numbers, separated by commas or in a list, each at least ``low``; repeated ones count once."""
 
-    name = "numbers"
-
-    def __init__(self, low: int = 0) -> None:
-        self.low = low
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        parts: Iterable[Any] = [value] if isinstance(value, int) else value
-        if isinstance(value, str):
-            parts = value.split(",")
+    def numbers(value: Any) -> tuple[int, ...]:
+        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Iterable) else [value]
         try:
-            numbers = tuple(dict.fromkeys(int(part) for part in parts))
+            found = tuple(dict.fromkeys(int(part) for part in parts))
         except (TypeError, ValueError):
-            self.fail(f"{value!r} is not a list of whole numbers such as 1,8", param, ctx)
-        if not numbers or min(numbers) < self.low:
-            self.fail(f"{value!r}: each number must be at least {self.low}", param, ctx)
-        return numbers
+            raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 1,8") from None
+        if not found or min(found) < low:
+            raise click.BadParameter(f"{value!r}: each number must be at least {low}")
+        return found
+
+    return numbers
 
 
 def shared(*declarations: str, **attributes: Any) -> Callable[[F], F]:
@@ -152,10 +137,10 @@ _MODEL = (
     shared("--tokenizer", metavar="PATH", help="Another tokenizer than the model's."),
     shared("--chat-template", metavar="FILE", help="Another chat template than the model's."),
     shared("--arch", metavar="NAME", help="Run the checkpoint as this architecture."),
-    shared("--adapter", type=NamedPath(), multiple=True, help="Load an adapter; may be repeated."),
+    shared("--adapter", type=named_path, multiple=True, metavar="NAME=PATH", help="Load an adapter; may be repeated."),
     shared("--topology", metavar="FILE", help="Per layer: quantization and device."),
     shared("--kv-dtype", metavar="TYPE", help="Number type of the key-value cache."),
-    shared("--kv-memory", type=ByteSize(), help="Memory for the key-value cache, such as 4GiB."),
+    shared("--kv-memory", type=byte_size, metavar="SIZE", help="Memory for the key-value cache, such as 4GiB."),
     shared("--max-num-seqs", type=_WHOLE, metavar="N", help="Most sequences that run at a time."),
     shared("--max-batched-tokens", type=_WHOLE, metavar="N", help="Most tokens of one step."),
     shared("--prefix-cache/--no-prefix-cache", default=True, help="Reuse the cache of equal beginnings."),

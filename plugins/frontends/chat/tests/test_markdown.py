@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is shown while an answer streams: blocks that are final, the growing one, nothing twice, no control characters."""
+"""What is shown while an answer streams: final blocks, the growing one, nothing twice, no control characters."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_the_history_lies_in_the_state_directory(tmp_path: Path) -> None:
 
 
 def test_keys_of_the_terminal(tmp_path: Path) -> None:
-    """Enter sends, Ctrl-J and Alt-Enter break the line, an open quote goes on; the history is written and private."""
+    """Enter sends, Alt-Enter breaks the line, an open quote goes on; the history is written and private."""
     from prompt_toolkit.application import create_app_session
     from prompt_toolkit.input import create_pipe_input
     from prompt_toolkit.output import DummyOutput
@@ -67,7 +67,8 @@ def test_keys_of_the_terminal(tmp_path: Path) -> None:
     history = tmp_path / "deep" / "history"
     with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
         reader = TerminalReader(["/help"], history)
-        pipe.send_text('one\x0atwo\x1b\x0dthree\x0d"""a\x0db"""\x0dlast\x04')
+        pipe.send_text('early\x0aone\x1b\x0dtwo\\\x0dthree\x0d"""a\x0db"""\x0dlast\x04')
+        assert reader.read() == "early"
         assert reader.read() == "one\ntwo\nthree"
         assert reader.read() == "a\nb"
         pipe.send_text("\x03")

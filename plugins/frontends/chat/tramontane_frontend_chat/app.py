@@ -67,7 +67,7 @@ class Terminal:
         return cls(
             reader=TerminalReader(list(COMMANDS), history_path(environ)),
             make_writer=lambda markdown: MarkdownWriter(console) if markdown else PlainWriter(stdout),
-            note=lambda text: console.print(text, style="dim", markup=False, highlight=False),
+            note=lambda text: console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True),
         )
 
     def chat(self, conversation: Conversation) -> None:

@@ -2,7 +2,7 @@
 """Reads what the person types: with line editing and a history on a terminal, line by line elsewhere.
 
 A message of several lines starts with three double quotes and ends with three, or has lines that end in a backslash; on
-a terminal Alt-Enter or Ctrl-J breaks the line too. Both readers raise ``EOFError`` when input ends (Ctrl-D) and
+a terminal Alt-Enter breaks the line too. Both readers raise ``EOFError`` when input ends (Ctrl-D) and
 ``KeyboardInterrupt`` for Ctrl-C.
 """
 
@@ -128,6 +128,7 @@ def _keys() -> KeyBindings:
     keys = KeyBindings()
 
     @keys.add("enter")
+    @keys.add("c-j")  # what Enter becomes when it is typed while an answer is written
     def send_or_break(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         if unfinished(buffer.text):
@@ -136,7 +137,6 @@ def _keys() -> KeyBindings:
             buffer.validate_and_handle()
 
     @keys.add("escape", "enter")
-    @keys.add("c-j")
     def break_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conversations and commands, without a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tramontane.errors import RequestError
+from tramontane.requests import FinishReason
+from tramontane.testing.answering import answering_llm
+from tramontane_frontend_chat.commands import COMMANDS, Leave, is_command, run_command
+from tramontane_frontend_chat.conversation import Conversation
+from tramontane_frontend_chat.statistics import summary
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+
+    def write(self, text: str) -> None:
+        self.pieces.append(text)
+
+    def close(self) -> None:
+        self.pieces.append("|")
+
+
+@pytest.fixture
+def talk() -> Iterator[Conversation]:
+    with answering_llm(lambda prompt: f"[{prompt}]") as llm:
+        yield Conversation(llm)
+
+
+@pytest.fixture
+def base() -> Iterator[Conversation]:
+    with answering_llm(lambda prompt: " and so on", chat=False) as llm:
+        yield Conversation(llm)
+
+
+def _said(talk: Conversation, text: str) -> str:
+    writer = _Writer()
+    completion = talk.answer(text, writer)
+    assert "".join(writer.pieces) == completion.text
+    assert len(writer.pieces) > 1
+    return completion.text
+
+
+def test_what_was_said_is_sent_again(talk: Conversation) -> None:
+    assert _said(talk, "one") == "[<user>one\n<assistant>]"
+    talk.system = "Be kind."
+    second = _said(talk, "two")
+    assert second == "[<system>Be kind.\n<user>one\n<assistant>[<user>one\n<assistant>]\n<user>two\n<assistant>]"
+    talk.clear()
+    assert _said(talk, "three") == "[<system>Be kind.\n<user>three\n<assistant>]"
+
+
+def test_a_base_model_continues_each_text_on_its_own(base: Conversation) -> None:
+    assert base.raw
+    assert _said(base, "Once") == " and so on"
+    assert base.messages == []
+
+
+def test_a_failed_message_is_not_part_of_the_conversation(talk: Conversation) -> None:
+    _said(talk, "one")
+    with pytest.raises(RequestError, match="the conversation has"):
+        talk.answer("x" * 2000, _Writer())
+    assert len(talk.messages) == 2
+
+
+def test_a_stopped_answer_is_kept_as_far_as_it_got() -> None:
+    with answering_llm(lambda prompt: "word " * 100, step_s=0.002) as llm:
+        talk = Conversation(llm)
+        writer = _Writer()
+
+        class Stopping(_Writer):
+            def write(self, text: str) -> None:
+                super().write(text)
+                if len(self.pieces) == 8:
+                    streams[0].cancel()
+
+        streams: list = []  # type: ignore[type-arg]
+        writer = Stopping()
+        completion = talk.answer("one", writer, streams.append)
+    assert completion.finish_reason is FinishReason.CANCELED
+    assert talk.messages[1]["content"] == completion.text == "".join(writer.pieces)
+    assert 8 <= completion.usage.completion_tokens < 100
+    assert "stopped by you" in summary(completion, 100)
+
+
+def test_settings_are_checked_and_shown(talk: Conversation) -> None:
+    assert run_command(talk, "/temperature") == "temperature = 1.0"
+    assert run_command(talk, "/temperature 0.3") == "temperature = 0.3"
+    assert run_command(talk, "/topk 5") == "top_k = 5"
+    assert run_command(talk, "/TOPP  0.5 ") == "top_p = 0.5"
+    assert run_command(talk, "/seed 7") == "seed = 7"
+    assert run_command(talk, "/maxtokens") == "max_tokens = None"
+    assert run_command(talk, "/maxtokens 4") == "max_tokens = 4"
+    params = talk.params()
+    assert (params.temperature, params.top_k, params.top_p, params.seed, params.max_tokens) == (0.3, 5, 0.5, 7, 4)
+    assert _said(talk, "one") == "[<us"
+    assert run_command(talk, "/maxtokens default") == "max_tokens = None"
+    before = dict(talk.sampling)
+    for wrong in ("/temperature warm", "/temperature -1", "/temperature nan", "/topk 1.5", "/topp 2", "/seed -1"):
+        with pytest.raises(RequestError):
+            run_command(talk, wrong)
+    assert talk.sampling == before
+
+
+def test_system_and_clear_begin_anew(talk: Conversation) -> None:
+    _said(talk, "one")
+    assert "anew" in run_command(talk, "/system Be\nkind.")
+    assert talk.system == "Be\nkind."
+    assert talk.messages == []
+    assert run_command(talk, "/system") == "No system message."
+    assert talk.system is None
+    _said(talk, "one")
+    assert "anew" in run_command(talk, "/clear")
+    assert talk.messages == []
+
+
+def test_a_base_model_has_no_system_message(base: Conversation) -> None:
+    assert "no effect" in run_command(base, "/system Be kind.")
+
+
+def test_help_lists_every_command(talk: Conversation) -> None:
+    text = run_command(talk, "/help")
+    assert all(name in text for name in COMMANDS)
+
+
+def test_statistics_can_be_hidden(talk: Conversation) -> None:
+    assert run_command(talk, "/stats") == "No statistics."
+    assert not talk.show_stats
+    assert run_command(talk, "/stats on") == "Statistics after each answer."
+    with pytest.raises(RequestError):
+        run_command(talk, "/stats maybe")
+
+
+def test_leaving_and_mistyping(talk: Conversation) -> None:
+    with pytest.raises(Leave):
+        run_command(talk, "/exit")
+    with pytest.raises(RequestError, match="no command /exti") as caught:
+        run_command(talk, "/exti")
+    assert caught.value.hint == "did you mean /exit?"
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("/help", True),
+        ("/x y", True),
+        ("/etc/hosts", False),
+        ("/", False),
+        ("a /help", False),
+        ("//x", False),
+        ("/1", False),
+    ],
+)
+def test_what_is_a_command(text: str, command: bool) -> None:
+    assert is_command(text) is command
+
+
+def test_the_line_of_statistics(talk: Conversation) -> None:
+    writer = _Writer()
+    completion = talk.answer("a" * 60, writer)
+    line = summary(talk.answer("a" * 60, writer), 1024)
+    assert "cached)" in line
+    assert f"/{1024}" in line
+    assert f"answer {completion.usage.completion_tokens} tokens" in summary(completion, 1024)
+    talk.configure(max_tokens=2)
+    assert "token limit" in summary(talk.answer("b", writer), 1024)

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The chat as a program: in a pipe, on a pseudo-terminal, and under tmux where that is installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROGRAM = [sys.executable, str(Path(__file__).with_name("fake_chat.py"))]
+PATIENCE_S = 30.0
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[=>78]|\r")
+
+
+def _environment(home: Path, term: str = "xterm-256color") -> dict[str, str]:
+    return {**os.environ, "XDG_STATE_HOME": str(home), "TERM": term, "PYTHONUNBUFFERED": "1", "COLUMNS": "80"}
+
+
+def _piped(tmp_path: Path, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *arguments], input=text, capture_output=True, text=True, timeout=60, check=True,
+        env=_environment(tmp_path),
+    )  # fmt: skip
+
+
+# --- pipes ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_pipe_gets_answers_alone(tmp_path: Path) -> None:
+    ended = _piped(tmp_path, 'hello\n/topk 3\n"""two\nlines"""\n/nothing\nevil\n')
+    assert ended.stdout == "**Hello** to *you*.\nYou said 'two\\nlines' as line 2.\na\x1b]0;owned\x07b\n"
+    notes = ended.stderr.splitlines()
+    assert notes[0].startswith("fake: /help lists the commands")
+    assert "top_k = 3" in notes
+    assert sum("first token" in line for line in notes) == 3
+    assert any("no command /nothing" in line for line in notes)
+    assert notes[-1] == "left"
+    assert not (tmp_path / "tramontane").exists()
+
+
+def test_a_base_model_says_what_it_does(tmp_path: Path) -> None:
+    ended = _piped(tmp_path, "Once upon a time\n/exit\nnever read\n", "raw")
+    assert ended.stdout == "You said 'Once upon a time' as line 0.\n"
+    assert "no chat template: it continues your text" in ended.stderr
+
+
+# --- a pseudo-terminal ------------------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """A program on a pseudo-terminal, and what it has shown so far (without escape sequences)."""
+
+    def __init__(self, environment: dict[str, str], *arguments: str) -> None:
+        import fcntl
+        import pty
+        import struct
+        import termios
+
+        self.main, side = pty.openpty()
+        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.process = subprocess.Popen(
+            [*PROGRAM, *arguments], stdin=side, stdout=side, stderr=side, env=environment, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(side)
+        self.raw = ""
+
+    @property
+    def shown(self) -> str:
+        return ESCAPES.sub("", self.raw)
+
+    def type(self, text: str) -> None:
+        os.write(self.main, text.encode())
+
+    def expect(self, text: str, after: int = 0) -> int:
+        """Wait until ``text`` is shown after a place; the place behind it."""
+        deadline = time.monotonic() + PATIENCE_S
+        while text not in self.shown[after:]:
+            assert time.monotonic() < deadline, f"{text!r} was not shown after {after}:\n{self.shown[after:]}"
+            self._read()
+        return self.shown.index(text, after) + len(text)
+
+    def leaves(self) -> int:
+        deadline = time.monotonic() + PATIENCE_S
+        while self.process.poll() is None and time.monotonic() < deadline:
+            self._read()
+        return self.process.wait(1)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.main)
+
+    def _read(self) -> None:
+        ready, _, _ = select.select([self.main], [], [], 0.05)
+        if not ready:
+            return
+        try:
+            data = os.read(self.main, 65536)
+        except OSError:  # the other side is closed
+            return
+        text = data.decode(errors="replace")
+        self.raw += text
+        if "\x1b[6n" in text:  # the program asks where the cursor is
+            self.type("\x1b[1;1R")
+
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are a POSIX thing")
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    opened = Terminal(_environment(tmp_path))
+    yield opened
+    opened.close()
+
+
+def test_a_terminal_gets_markdown_history_and_clean_text(terminal: Terminal, tmp_path: Path) -> None:
+    place = terminal.expect("Ctrl-D leaves.")
+    terminal.type("hello\r")
+    place = terminal.expect("first token", terminal.expect("Hello to you.", place))
+    assert "**Hello**" not in terminal.shown
+    terminal.type("evil\r")
+    place = terminal.expect("first token", terminal.expect("a]0;ownedb", place))
+    assert "\x1b]0;owned" not in terminal.raw
+    terminal.type("one\x1b\rtwo\r")
+    place = terminal.expect("first token", terminal.expect("line 3.", terminal.expect("You said 'one", place)))
+    terminal.expect(">", place)  # Ctrl-D is a key only while a line is edited
+    terminal.type("\x04")
+    assert terminal.leaves() == 0
+    assert "left" in terminal.shown
+    history = (tmp_path / "tramontane" / "chat_history").read_text()
+    assert "+hello" in history
+    assert "+one\n+two" in history
+
+
+def test_ctrl_c_stops_an_answer_and_not_the_program(terminal: Terminal) -> None:
+    place = terminal.expect("Ctrl-D leaves.")
+    terminal.type("long\r")
+    place = terminal.expect("point number 3", place)
+    terminal.type("\x03")
+    place = terminal.expect(">", terminal.expect("stopped by you", place))
+    assert "point number 89" not in terminal.shown
+    terminal.type("\x03")
+    place = terminal.expect("(Ctrl-D or /exit leaves)", place)
+    terminal.type("hello\r")
+    place = terminal.expect("Hello to you.", place)
+    terminal.type("/exit\r")
+    assert terminal.leaves() == 0
+
+
+def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path) -> None:
+    terminal = Terminal(_environment(tmp_path, term="dumb"))
+    try:
+        place = terminal.expect("> ", terminal.expect("Ctrl-D leaves."))
+        terminal.type("hello\n")
+        place = terminal.expect("first token", terminal.expect("**Hello** to *you*.", place))
+        terminal.type("long\n")
+        place = terminal.expect("point number 3", place)
+        os.killpg(terminal.process.pid, signal.SIGINT)
+        terminal.expect(">", terminal.expect("stopped by you", place))
+        terminal.type("\x04")
+        assert terminal.leaves() == 0
+        assert "\x1b" not in terminal.raw
+    finally:
+        terminal.close()
+
+
+# --- tmux -------------------------------------------------------------------------------------------------------------
+
+
+class Tmux:
+    """The program in a window of a tmux server of its own."""
+
+    def __init__(self, environment: dict[str, str], folder: Path) -> None:
+        self.socket = str(folder / f"tmux-{uuid.uuid4().hex[:8]}")
+        command = " ".join(PROGRAM)
+        self._call("-f", "/dev/null", "new-session", "-d", "-x", "60", "-y", "12", command, environment=environment)
+
+    def _call(self, *arguments: str, environment: dict[str, str] | None = None) -> str:
+        ended = subprocess.run(
+            ["tmux", "-S", self.socket, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            env=environment,
+            check=False,
+        )
+        return ended.stdout
+
+    def type(self, *keys: str) -> None:
+        self._call("send-keys", *keys)
+
+    def resize(self, width: int, height: int) -> None:
+        self._call("resize-window", "-x", str(width), "-y", str(height))
+
+    def all_lines(self) -> str:
+        """The window and what has scrolled out of it."""
+        return self._call("capture-pane", "-p", "-J", "-S", "-1000")
+
+    def expect(self, text: str) -> str:
+        deadline = time.monotonic() + PATIENCE_S
+        while text not in (shown := self.all_lines()):
+            assert time.monotonic() < deadline, f"{text!r} was not shown:\n{shown}"
+            time.sleep(0.05)
+        return shown
+
+    def close(self) -> None:
+        self._call("kill-server")
+
+
+@pytest.fixture
+def tmux(tmp_path: Path) -> Iterator[Tmux]:
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed")
+    opened = Tmux(_environment(tmp_path), tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_a_long_answer_scrolls_once_even_when_the_window_changes(tmux: Tmux) -> None:
+    """What is drawn while it grows is gone when the answer is there: each line is on the screen or in history once."""
+    tmux.expect("Ctrl-D leaves.")
+    tmux.type("long", "Enter")
+    tmux.expect("point number 5")
+    tmux.resize(50, 16)
+    shown = tmux.expect("first token")
+    assert all(len(re.findall(rf"point number {number}\b", shown)) >= 1 for number in range(90))
+    tmux.type("again", "Enter")
+    tmux.expect("You said 'again' as line 2.")
+    tmux.type("/exit", "Enter")
+
+
+def test_many_lines_and_stopping_under_tmux(tmux: Tmux) -> None:
+    tmux.expect("Ctrl-D leaves.")
+    tmux.type("one", "M-Enter", "two", "Enter")
+    tmux.expect("You said 'one\\ntwo' as line 1.")
+    tmux.type("long", "Enter")
+    tmux.expect("point number 2")
+    tmux.type("C-c")
+    tmux.expect("stopped by you")
+    tmux.type("/temperature 0", "Enter")
+    tmux.expect("temperature = 0.0")
