@@ -64,12 +64,12 @@ class Affine(Scheme):
         Raises:
             PlanError: Groups along the outputs do not divide them.
         """
-        if self.groups is not None:
-            return self.groups
         size = out_features if self.group_axis == "out" else in_features
-        if self.group_axis == "out" and self.group and size % self.group:
-            raise PlanError(f"{size} outputs are not whole groups of {self.group}")
-        return -(-size // self.group) if self.group else 1
+        groups = self.groups or (-(-size // self.group) if self.group else 1)
+        whole = groups and not size % groups and (self.groups is not None or not self.group or not size % self.group)
+        if self.group_axis == "out" and not whole:
+            raise PlanError(f"{size} outputs are not whole groups ({groups} scale rows, groups of {self.group})")
+        return groups
 
     def matrix_fields(self, out_features: int, in_features: int) -> dict[str, Field]:
         """See :meth:`Scheme.matrix_fields`."""
