@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections.abc import Callable
@@ -33,6 +34,14 @@ def tokenizer() -> Tokenizer:
 
 def test_a_seed_always_tells_the_same_story() -> None:
     assert [story(seed) for seed in range(50)] == [story(seed) for seed in range(50)]
+
+
+def test_the_grammar_is_the_one_that_the_checkpoint_was_trained_on() -> None:
+    """Changing a story changes what the README's held-out loss means: train again, then change this."""
+    told = "\n".join(story(seed) for seed in range(200))
+    assert hashlib.sha256(told.encode()).hexdigest() == (
+        "2f985f45d663750225d232782a16679475b2dafdc46b8e0fb0d7f2293f04cf98"
+    )
 
 
 def test_stories_are_clean_different_and_short() -> None:

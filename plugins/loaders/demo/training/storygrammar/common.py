@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from training.storygrammar import lexicon as words
 from training.storygrammar.engine import Named, Tale, character, with_article
 
@@ -205,23 +207,19 @@ def thank(t: Tale, giver: str = "f", taker: str = "h") -> None:
     )
 
 
-def close_story(t: Tale, lesson: str, habit: str = "") -> None:
-    """End with what was learned: `lesson` follows "learned that", `habit` follows "From that day on, {h}"."""
-    t.bind(lesson=lesson)
-    endings = [
+def close_story(t: Tale, lessons: Sequence[str], habits: Sequence[str]) -> None:
+    """End with what was learned: a lesson follows "learned that", a habit follows "From that day on, {h}"."""
+    lesson, habit = t.pick(lessons), t.pick(habits)
+    t.bind(lesson=lesson, habit=habit)
+    t.say(
         "{h} learned that {lesson}.",
         "That day, {h} learned that {lesson}.",
         "And so {h} learned that {lesson}.",
         "{h} never forgot that {lesson}.",
         'That night, in bed, {h} thought, "Now I know that {lesson}."',
-    ]
-    if habit:
-        t.bind(habit=habit)
-        endings += [
-            "From that day on, {h} {habit}.",
-            "After that day, {h} {habit}.",
-            "From then on, {h} {habit}.",
-            "{h} learned that {lesson}. From that day on, {h.he} {habit}.",
-        ]
-    t.say(*endings)
+        "From that day on, {h} {habit}.",
+        "After that day, {h} {habit}.",
+        "From then on, {h} {habit}.",
+        "{h} learned that {lesson}. From that day on, {h.he} {habit}.",
+    )
     t.maybe(0.2, "The end.", "And {h} lived happily ever after.", "{h} went to sleep with a smile.")

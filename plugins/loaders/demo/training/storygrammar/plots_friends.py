@@ -78,14 +78,12 @@ def rainy_day(t: Tale) -> None:
     )
     close_story(
         t,
-        t.pick(
-            (
-                "a bad day can turn into a good one",
-                "you can have fun anywhere with a friend",
-                "a new idea can save the day",
-            )
+        (
+            "a bad day can turn into a good one",
+            "you can have fun anywhere with a friend",
+            "a new idea can save the day",
         ),
-        t.pick(("and {f} loved rainy days", "was never sad about the rain")),
+        ("and {f} loved rainy days", "was never sad about the rain"),
     )
 
 
@@ -146,6 +144,11 @@ def new_neighbor(t: Tale) -> None:
         '"I miss my old home," said {f}. "But it is nice to have a friend here."',
         '"Really?" asked {f}. It was the first word {f.he} had said.',
     )
+    _end_new_neighbor(t)
+
+
+def _end_new_neighbor(t: Tale) -> None:
+    """The last part of `new_neighbor`."""
     t.turn()
     t.say(
         "From that moment, they talked and talked.",
@@ -155,16 +158,12 @@ def new_neighbor(t: Tale) -> None:
     glad(t)
     close_story(
         t,
-        t.pick(
-            (
-                "shy people need a little time",
-                "a friend may be hiding behind a quiet face",
-                "it is worth it to try again",
-            )
+        (
+            "shy people need a little time",
+            "a friend may be hiding behind a quiet face",
+            "it is worth it to try again",
         ),
-        t.pick(
-            ("and {f} were best friends", "had someone to share everything with", "always said hello to new neighbors")
-        ),
+        ("and {f} were best friends", "had someone to share everything with", "always said hello to new neighbors"),
     )
 
 
@@ -232,10 +231,8 @@ def sick_friend(t: Tale) -> None:
     )
     close_story(
         t,
-        t.pick(
-            ("a good friend is the best medicine", "small things can help a lot", "friends take care of each other")
-        ),
-        t.pick(("and {f} took care of each other", "always visited friends who were sick")),
+        ("a good friend is the best medicine", "small things can help a lot", "friends take care of each other"),
+        ("and {f} took care of each other", "always visited friends who were sick"),
     )
 
 
@@ -288,6 +285,11 @@ def new_bridge(t: Tale) -> None:
         '"The first one to say sorry is the brave one," said {e}.',
         '"What would make it better?" asked {e}. "If I said sorry," {h} said slowly.',
     )
+    _end_new_bridge(t)
+
+
+def _end_new_bridge(t: Tale) -> None:
+    """The last part of `new_bridge`."""
     t.turn()
     t.say(
         "So {h} went to {f}'s house. Halfway there, {h.he} met {f}, who was coming to {h.him}!",
@@ -307,10 +309,8 @@ def new_bridge(t: Tale) -> None:
     )
     close_story(
         t,
-        t.pick(
-            ("saying sorry can fix a lot", "a friend is worth more than being right", "it is brave to say sorry first")
-        ),
-        t.pick(("and {f} always made up quickly", "was quick to say sorry")),
+        ("saying sorry can fix a lot", "a friend is worth more than being right", "it is brave to say sorry first"),
+        ("and {f} always made up quickly", "was quick to say sorry"),
     )
 
 
@@ -364,8 +364,8 @@ def sharing(t: Tale) -> None:
     glad(t, t.pick(("h", "f")))
     close_story(
         t,
-        t.pick(("sharing makes everything more fun", "a toy is better with a friend", "sharing is better than having")),
-        t.pick(("always shared {h.his} toys", "and {f} shared everything", "was glad to share")),
+        ("sharing makes everything more fun", "a toy is better with a friend", "sharing is better than having"),
+        ("always shared {h.his} toys", "and {f} shared everything", "was glad to share"),
     )
 
 

@@ -76,6 +76,11 @@ def learn_skill(t: Tale) -> None:
         '"You only need to {advice}," said {g}. "Try it!"',
         '{g} smiled. "Here is a secret," {g.he} said. "You must {advice}."',
     )
+    _end_learn_skill(t)
+
+
+def _end_learn_skill(t: Tale) -> None:
+    """The last part of `learn_skill`."""
     t.turn()
     t.say(
         "{h} tried it that way. It was a little better.",
@@ -94,14 +99,12 @@ def learn_skill(t: Tale) -> None:
         thank(t, "g")
     close_story(
         t,
-        t.pick(
-            (
-                "you get better when you practice",
-                "hard things get easier if you do not give up",
-                "it is fine to be bad at something at first",
-            )
+        (
+            "you get better when you practice",
+            "hard things get easier if you do not give up",
+            "it is fine to be bad at something at first",
         ),
-        t.pick(("loved {doing}", "practiced every day", "helped others who wanted to {skill}")),
+        ("loved {doing}", "practiced every day", "helped others who wanted to {skill}"),
     )
 
 
@@ -153,14 +156,12 @@ def face_fear(t: Tale) -> None:
     t.maybe(0.5, '"I was brave!" said {h}.', '"You were very brave," said {e}.', "{h} slept well that night.")
     close_story(
         t,
-        t.pick(
-            (
-                "things are less scary when you look at them",
-                "being brave means to try even when you are afraid",
-                "most monsters are very small in the light",
-            )
+        (
+            "things are less scary when you look at them",
+            "being brave means to try even when you are afraid",
+            "most monsters are very small in the light",
         ),
-        t.pick(("was not afraid of {fear}", "took a light and looked when {h.he} was scared")),
+        ("was not afraid of {fear}", "took a light and looked when {h.he} was scared"),
     )
 
 
@@ -191,52 +192,67 @@ def race(t: Tale) -> None:
         "{f} ran so fast that {h} could see only dust.",
     )
     if kind_end:
-        t.say(
-            'Suddenly {f} tripped over a root and fell. "Ouch! My leg!" {f.he} cried.',
-            "But then {f} slipped on wet leaves and hurt {f.his} leg.",
-            "Near the end, {f} fell into a muddy hole and could not get out.",
-        )
-        t.say(
-            '{h} could win now! But {h.he} stopped. "Are you hurt?" {h.he} asked.',
-            "{h} saw it. {h.he} forgot about the race and ran to help.",
-            "{h} looked at {goal}, and then at {f}. {h.he} stopped to help.",
-        )
-        t.turn()
-        t.say(
-            "{f} put an arm around {h}, and they walked to {goal} together.",
-            "{h} helped {f} up. Slowly, side by side, they came to {goal}.",
-        )
-        t.say(
-            '"Why did you help me? You could have won," said {f}. "A friend is better than a prize," said {h}.',
-            '"I am sorry that I was so proud," said {f}. "Will you be my friend?" {h} smiled and said yes.',
-            "Everyone clapped, louder than for any winner.",
-        )
-        lessons = ("helping is better than winning", "a kind heart is worth more than a prize")
-        habits = ("and {f} ran side by side", "and {f} were good friends")
+        _stop_to_help(t)
     else:
-        t.say(
-            '"I have a lot of time," {f} thought, and lay down {s1}. Soon {f.he} was asleep.',
-            "{f} saw that nobody was near. So {f.he} stopped {s1} to eat a snack, and then another.",
-            "{f} stopped to talk to everyone about how fast {f.he} was.",
-        )
-        t.say(
-            "But {h} went on, step by step. {h.he} did not stop once.",
-            '{h} was tired, but {h.he} told {h.himself}, "One more step. And one more."',
-            "{h} went past {f} without a sound.",
-        )
-        t.turn()
-        t.say(
-            "When {f} looked up, {h} was already at {goal}. {h} had won!",
-            "{f} ran as fast as {f.he} could, but it was too late. {h} touched {goal} first.",
-        )
-        t.say(
-            "Everyone cheered for {h}. {f} was very quiet.",
-            '"You did well," {f} said. "I was too proud." {h} shook {f.his} hand.',
-            "{f} could not believe it. {h} just smiled.",
-        )
-        lessons = ("slow and steady can win", "you can do a lot if you do not stop", "it is not good to be too proud")
-        habits = ("was proud of going slow and steady", "and {f} ran together for fun")
-    close_story(t, t.pick(lessons), t.pick(habits))
+        _overtake(t)
+
+
+def _stop_to_help(t: Tale) -> None:
+    """The race ends with a fall, and the hero forgets about winning."""
+    t.say(
+        'Suddenly {f} tripped over a root and fell. "Ouch! My leg!" {f.he} cried.',
+        "But then {f} slipped on wet leaves and hurt {f.his} leg.",
+        "Near the end, {f} fell into a muddy hole and could not get out.",
+    )
+    t.say(
+        '{h} could win now! But {h.he} stopped. "Are you hurt?" {h.he} asked.',
+        "{h} saw it. {h.he} forgot about the race and ran to help.",
+        "{h} looked at {goal}, and then at {f}. {h.he} stopped to help.",
+    )
+    t.turn()
+    t.say(
+        "{f} put an arm around {h}, and they walked to {goal} together.",
+        "{h} helped {f} up. Slowly, side by side, they came to {goal}.",
+    )
+    t.say(
+        '"Why did you help me? You could have won," said {f}. "A friend is better than a prize," said {h}.',
+        '"I am sorry that I was so proud," said {f}. "Will you be my friend?" {h} smiled and said yes.',
+        "Everyone clapped, louder than for any winner.",
+    )
+    close_story(
+        t,
+        ("helping is better than winning", "a kind heart is worth more than a prize"),
+        ("and {f} ran side by side", "and {f} were good friends"),
+    )
+
+
+def _overtake(t: Tale) -> None:
+    """The race ends as in the old fable: the rival rests, the hero does not."""
+    t.say(
+        '"I have a lot of time," {f} thought, and lay down {s1}. Soon {f.he} was asleep.',
+        "{f} saw that nobody was near. So {f.he} stopped {s1} to eat a snack, and then another.",
+        "{f} stopped to talk to everyone about how fast {f.he} was.",
+    )
+    t.say(
+        "But {h} went on, step by step. {h.he} did not stop once.",
+        '{h} was tired, but {h.he} told {h.himself}, "One more step. And one more."',
+        "{h} went past {f} without a sound.",
+    )
+    t.turn()
+    t.say(
+        "When {f} looked up, {h} was already at {goal}. {h} had won!",
+        "{f} ran as fast as {f.he} could, but it was too late. {h} touched {goal} first.",
+    )
+    t.say(
+        "Everyone cheered for {h}. {f} was very quiet.",
+        '"You did well," {f} said. "I was too proud." {h} shook {f.his} hand.',
+        "{f} could not believe it. {h} just smiled.",
+    )
+    close_story(
+        t,
+        ("slow and steady can win", "you can do a lot if you do not stop", "it is not good to be too proud"),
+        ("was proud of going slow and steady", "and {f} ran together for fun"),
+    )
 
 
 def garden(t: Tale) -> None:
@@ -295,6 +311,11 @@ def garden(t: Tale) -> None:
         "{h} went on. {h.he} pulled out the weeds and gave the seed a drink every day.",
         "Rain came, and sun came, and {h} took good care of the spot.",
     )
+    _end_garden(t)
+
+
+def _end_garden(t: Tale) -> None:
+    """The last part of `garden`."""
     t.turn()
     t.say(
         'Then, one morning, there was a tiny green leaf! "{e.call}, come and look!" called {h}.',
@@ -313,8 +334,8 @@ def garden(t: Tale) -> None:
     )
     close_story(
         t,
-        t.pick(("good things take time", "it pays to be patient", "small seeds can grow into big things")),
-        t.pick(("planted seeds every spring", "knew how to wait", "took care of the garden with {e}")),
+        ("good things take time", "it pays to be patient", "small seeds can grow into big things"),
+        ("planted seeds every spring", "knew how to wait", "took care of the garden with {e}"),
     )
 
 

@@ -77,6 +77,11 @@ def lost_baby(t: Tale) -> None:
         "At last, {where}, they saw the {m}. She was {doing}.",
         "And then they heard a voice {where}. It was the {m}, {doing}.",
     )
+    _end_lost_baby(t)
+
+
+def _end_lost_baby(t: Tale) -> None:
+    """The last part of `lost_baby`."""
     t.turn()
     t.say(
         '"Mommy!" cried the {baby}, and it ran to her.',
@@ -91,14 +96,12 @@ def lost_baby(t: Tale) -> None:
     glad(t)
     close_story(
         t,
-        t.pick(
-            (
-                "it feels good to help someone small",
-                "a little kindness can mean a lot",
-                "no one is too small to be a hero",
-            )
+        (
+            "it feels good to help someone small",
+            "a little kindness can mean a lot",
+            "no one is too small to be a hero",
         ),
-        t.pick(("visited the {baby} every week", "always listened when someone cried", "had a new little friend")),
+        ("visited the {baby} every week", "always listened when someone cried", "had a new little friend"),
     )
 
 
@@ -161,8 +164,8 @@ def small_helper(t: Tale) -> None:
     )
     close_story(
         t,
-        t.pick(("even the smallest can help", "it is not size that counts", "kindness always comes back")),
-        t.pick(("and {f} helped each other", "was never called too small again")),
+        ("even the smallest can help", "it is not size that counts", "kindness always comes back"),
+        ("and {f} helped each other", "was never called too small again"),
     )
 
 
@@ -229,8 +232,8 @@ def heavy_load(t: Tale) -> None:
     t.say("Then they {after}.", "After that, they {after}.")
     close_story(
         t,
-        t.pick(("together we are strong", "many hands make work light", "even a little help can be enough")),
-        t.pick(("never said that someone was too small", "asked friends to help with hard things")),
+        ("together we are strong", "many hands make work light", "even a little help can be enough"),
+        ("never said that someone was too small", "asked friends to help with hard things"),
     )
 
 
@@ -293,8 +296,8 @@ def stuck_thing(t: Tale) -> None:
     )
     close_story(
         t,
-        t.pick(("everyone is good at something", "a friend can do what you cannot", "it is fine to need help")),
-        t.pick(("and {f} were best friends", "never played too near that spot", "looked for ways to help others too")),
+        ("everyone is good at something", "a friend can do what you cannot", "it is fine to need help"),
+        ("and {f} were best friends", "never played too near that spot", "looked for ways to help others too"),
     )
 
 
@@ -349,13 +352,11 @@ def lost_thing(t: Tale) -> None:
     thank(t)
     close_story(
         t,
-        t.pick(("it is good to ask for help", "two can find what one cannot", "a friend can help you see")),
-        t.pick(
-            (
-                "took good care of the {o.kind}",
-                "always asked for help when {h.he} needed it",
-                "and {f} played with the {o.kind} together",
-            )
+        ("it is good to ask for help", "two can find what one cannot", "a friend can help you see"),
+        (
+            "took good care of the {o.kind}",
+            "always asked for help when {h.he} needed it",
+            "and {f} played with the {o.kind} together",
         ),
     )
 

@@ -76,8 +76,8 @@ def broken_thing(t: Tale) -> None:
     t.maybe(0.5, "{h} felt light again.", "{h.his} tummy did not hurt anymore.", "{h} could smile again.")
     close_story(
         t,
-        t.pick(("the truth makes you feel better", "telling the truth is brave", "a lie is heavier than a mistake")),
-        t.pick(("always told the truth", "never blamed {blamed} again", "was more careful in the house")),
+        ("the truth makes you feel better", "telling the truth is brave", "a lie is heavier than a mistake"),
+        ("always told the truth", "never blamed {blamed} again", "was more careful in the house"),
     )
 
 
@@ -168,8 +168,8 @@ def broken_rule(t: Tale) -> None:
     t.say("{mended}.")
     close_story(
         t,
-        t.pick(("rules are there for a reason", "it is good to listen", "it is wise to do what you promised")),
-        t.pick(("listened to {e}", "thought twice before breaking a rule", "kept {h.his} promises")),
+        ("rules are there for a reason", "it is good to listen", "it is wise to do what you promised"),
+        ("listened to {e}", "thought twice before breaking a rule", "kept {h.his} promises"),
     )
 
 
@@ -225,14 +225,12 @@ def found_thing(t: Tale) -> None:
     )
     close_story(
         t,
-        t.pick(
-            (
-                "it feels good to do what is right",
-                "a happy friend is worth more than a treasure",
-                "being fair is better than being rich",
-            )
+        (
+            "it feels good to do what is right",
+            "a happy friend is worth more than a treasure",
+            "being fair is better than being rich",
         ),
-        t.pick(("always gave back what {h.he} found", "and {f} were friends")),
+        ("always gave back what {h.he} found", "and {f} were friends"),
     )
 
 
@@ -286,14 +284,12 @@ def made_gift(t: Tale) -> None:
     glad(t, "f")
     close_story(
         t,
-        t.pick(
-            (
-                "the best gifts come from the heart",
-                "a gift does not have to cost money",
-                "a small gift can make a big smile",
-            )
+        (
+            "the best gifts come from the heart",
+            "a gift does not have to cost money",
+            "a small gift can make a big smile",
         ),
-        t.pick(("made all {h.his} presents by hand", "and {f} were closer than ever")),
+        ("made all {h.his} presents by hand", "and {f} were closer than ever"),
     )
 
 
@@ -341,6 +337,11 @@ def caged_bird(t: Tale) -> None:
         '{h} thought, "How would I feel in {cage}?"',
         "That night, {h} dreamed that {h.he} was the one in the {room}.",
     )
+    _end_caged_bird(t)
+
+
+def _end_caged_bird(t: Tale) -> None:
+    """The last part of `caged_bird`."""
     t.turn()
     t.say(
         "{h} felt sorry. {h.he} carried the {room} to {p} and opened it.",
@@ -359,10 +360,8 @@ def caged_bird(t: Tale) -> None:
     )
     close_story(
         t,
-        t.pick(
-            ("love means to let someone be free", "wild things need to be free", "you cannot keep a friend in a box")
-        ),
-        t.pick(("watched animals only from afar", "never caught a wild thing again")),
+        ("love means to let someone be free", "wild things need to be free", "you cannot keep a friend in a box"),
+        ("watched animals only from afar", "never caught a wild thing again"),
     )
 
 

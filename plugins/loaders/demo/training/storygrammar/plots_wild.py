@@ -121,14 +121,12 @@ def feared_stranger(t: Tale) -> None:
     )
     close_story(
         t,
-        t.pick(
-            (
-                "you should not believe all that people say",
-                "someone who looks scary may just need a friend",
-                "kindness is stronger than fear",
-            )
+        (
+            "you should not believe all that people say",
+            "someone who looks scary may just need a friend",
+            "kindness is stronger than fear",
         ),
-        t.pick(("and the {who} were friends", "visited the {who} every Sunday")),
+        ("and the {who} were friends", "visited the {who} every Sunday"),
     )
 
 
@@ -194,6 +192,11 @@ def way_home(t: Tale) -> None:
         "So {h} {walk}. Step by step, {h.he} felt less afraid.",
         "{h} dried {h.his} tears and {walk}.",
     )
+    _end_way_home(t)
+
+
+def _end_way_home(t: Tale) -> None:
+    """The last part of `way_home`."""
     t.turn()
     t.say(
         "At last {h.he} saw a light. It was the window of {h.his} own house!",
@@ -212,8 +215,8 @@ def way_home(t: Tale) -> None:
     )
     close_story(
         t,
-        t.pick(("it helps to stay calm", "it is good to remember the way back", "there is no place like home")),
-        t.pick(("never went too far alone", "looked for {guide} on every walk")),
+        ("it helps to stay calm", "it is good to remember the way back", "there is no place like home"),
+        ("never went too far alone", "looked for {guide} on every walk"),
     )
 
 
@@ -272,6 +275,11 @@ def treasure_map(t: Tale) -> None:
         '"What if there is nothing?" asked {h}. "Then we had a good walk," said {f}.',
     )
     t.say("At last they found the red cross {s1}.", "The cross was right there, {s1}.", "The map ended {s1}.")
+    _end_treasure_map(t)
+
+
+def _end_treasure_map(t: Tale) -> None:
+    """The last part of `treasure_map`."""
     t.turn()
     t.say(
         "They dug and dug. There was a small box, and in it was {treasure}!",
@@ -286,14 +294,12 @@ def treasure_map(t: Tale) -> None:
     t.say("{after}.")
     close_story(
         t,
-        t.pick(
-            (
-                "a treasure is best when you share it",
-                "the way can be as good as the goal",
-                "an adventure is more fun with a friend",
-            )
+        (
+            "a treasure is best when you share it",
+            "the way can be as good as the goal",
+            "an adventure is more fun with a friend",
         ),
-        t.pick(("and {f} looked for adventures every weekend", "always kept the old map on the wall")),
+        ("and {f} looked for adventures every weekend", "always kept the old map on the wall"),
     )
 
 

@@ -84,6 +84,11 @@ def trades(t: Tale) -> None:
         '"Take it," said {h}. So {h.he} got {g3}.',
         "They traded, and now {h} had {g3}.",
     )
+    _end_trades(t)
+
+
+def _end_trades(t: Tale) -> None:
+    """The last part of `trades`."""
     t.turn()
     t.say(
         'At the end of the road stood {n3}. "My old mother wishes for {g3}," said {m3}.'
@@ -103,14 +108,12 @@ def trades(t: Tale) -> None:
     )
     close_story(
         t,
-        t.pick(
-            (
-                "helping others can help you too",
-                "small steps can lead to big things",
-                "what is little to one is a lot to another",
-            )
+        (
+            "helping others can help you too",
+            "small steps can lead to big things",
+            "what is little to one is a lot to another",
         ),
-        t.pick(("liked to help people on the road", "took good care of what {h.he} had")),
+        ("liked to help people on the road", "took good care of what {h.he} had"),
     )
 
 
@@ -157,6 +160,11 @@ def reach_the_moon(t: Tale) -> None:
         '"Sometimes you do not have to go up," said {f}. "Sometimes you have to look down."',
         'Then {f} smiled. "Close your eyes and take my hand," {f.he} said.',
     )
+    _end_reach_the_moon(t)
+
+
+def _end_reach_the_moon(t: Tale) -> None:
+    """The last part of `reach_the_moon`."""
     t.turn()
     t.say(
         "{f} showed {h} a place. There was {it}, {place}!",
@@ -172,14 +180,12 @@ def reach_the_moon(t: Tale) -> None:
     thank(t)
     close_story(
         t,
-        t.pick(
-            (
-                "what you look for may be very near",
-                "there is more than one way to reach a dream",
-                "a friend can show you new ways",
-            )
+        (
+            "what you look for may be very near",
+            "there is more than one way to reach a dream",
+            "a friend can show you new ways",
         ),
-        t.pick(("and {f} came back to that place often", "looked at the world with new eyes")),
+        ("and {f} came back to that place often", "looked at the world with new eyes"),
     )
 
 
@@ -275,8 +281,8 @@ def magic_wish(t: Tale) -> None:
     )
     close_story(
         t,
-        t.pick(("you should think before you wish", "the things you have are good", "more is not always better")),
-        t.pick(("was happy with what {h.he} had", "thought well before making a wish")),
+        ("you should think before you wish", "the things you have are good", "more is not always better"),
+        ("was happy with what {h.he} had", "thought well before making a wish"),
     )
 
 
