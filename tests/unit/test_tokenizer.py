@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from tramontane.checkpoint import Files
 from tramontane.errors import CheckpointError, RequestError
 from tramontane.tokenizer import Detokenizer, Tokenizer
-from tramontane.tokenizer.marks import CLOSE, OPEN
+from tramontane.tokenizer.marks import CLOSE, OPEN, Marker
 from tramontane.tokenizer.special import control_tokens
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -229,6 +230,19 @@ def test_two_texts_cannot_spell_a_control_token_together(left: str, right: str) 
     assert tokenizer.decode(ids, skip_special_tokens=False) == left + right
     assert 2 not in tokenizer.encode_rendered(left + tokenizer.marker.mark(right))
     assert 2 not in tokenizer.encode_rendered(tokenizer.marker.mark(left) + right)
+
+
+def test_a_thousand_control_tokens_are_found_in_linear_time() -> None:
+    marker = Marker.of([f"<SPECIAL_{i}>" for i in range(1000)] + ["[INST]", "<a", "<ab>", "<abc"])
+    text = "<b>[x] a<SPECIAL_ <SPECIAL_17> <ab <abc> <ABC" * 20_000
+    start = time.perf_counter()
+    pieces = marker.split(text)
+    marked = marker.mark(text)
+    assert time.perf_counter() - start < 3
+    assert [piece for piece, control in pieces if control][:4] == ["<SPECIAL_17>", "<a", "<abc", "<SPECIAL_17>"]
+    assert "".join(piece for piece, _ in pieces) == text
+    assert marked.startswith(f"<b>[x] a<SPECIAL_ {OPEN}<SPECIAL_17>{CLOSE} {OPEN}<a{CLOSE}b {OPEN}<abc{CLOSE}>")
+    assert not any(control for _, control in marker.split(marked))
 
 
 def test_special_ids_come_from_the_files(tmp_path: Path) -> None:

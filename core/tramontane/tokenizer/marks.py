@@ -5,7 +5,8 @@ A chat template joins the user's words and its own control tokens into one strin
 same whoever wrote it. So before rendering, every control token that a user's string spells is put between two marks;
 template logic that searches or splits the text works as before. After rendering, a control token between marks is
 text, and one without is the template's. Where a user's string ends or begins with a part of a control token, a lone
-mark keeps it from being completed by its neighbour.
+mark keeps it from being completed by its neighbour. (A template that cuts a user's text at a control token and puts its
+own in exactly that place makes the same string again; it is then text.)
 
 The marks are Unicode noncharacters (reserved for internal use, never interchanged); they are removed from users' text.
 """
@@ -34,7 +35,7 @@ class Marker:
     """Marks and finds the control tokens of one vocabulary."""
 
     control: re.Pattern[str]
-    """Any control token, longest first."""
+    """Any control token, longest first, in any case: a template may change it."""
     heads: frozenset[str]
     """Proper beginnings of control tokens."""
     tails: frozenset[str]
@@ -45,10 +46,10 @@ class Marker:
     @classmethod
     def of(cls, control: Iterable[str]) -> Marker:
         """A marker for these control tokens."""
-        tokens = sorted(set(control), key=lambda token: (-len(token), token))
-        any_token = "|".join(map(re.escape, tokens)) or "(?!)"
+        tokens = sorted(set(control) - {""})
+        any_token = _any_of(tokens)
         return cls(
-            re.compile(any_token),
+            re.compile(any_token, re.IGNORECASE),
             frozenset(token[:i] for token in tokens for i in range(1, len(token))),
             frozenset(token[i:] for token in tokens for i in range(1, len(token))),
             max(map(len, tokens), default=0),
@@ -94,3 +95,26 @@ class Marker:
         text.append(marked[at:])
         pieces.append(("".join(text), False))
         return [(piece, control) for piece, control in pieces if piece]
+
+
+def _any_of(tokens: Iterable[str]) -> str:
+    """A pattern for any of these strings, the longest first, that shares their beginnings: some vocabularies have a
+    thousand control tokens, and a plain alternation would try each of them at every ``<``."""
+    root: dict[str, Any] = {}
+    for token in tokens:
+        node = root
+        for character in token:
+            node = node.setdefault(character, {})
+        node[""] = {}
+    return _pattern(root) if root else "(?!)"
+
+
+def _pattern(node: dict[str, Any]) -> str:
+    prefix = ""
+    while len(node) == 1 and "" not in node:
+        ((character, node),) = node.items()
+        prefix += re.escape(character)
+    branches = [re.escape(character) + _pattern(child) for character, child in node.items() if character]
+    if not branches:
+        return prefix
+    return f"{prefix}(?:{'|'.join(branches)}){'?' if '' in node else ''}"

@@ -65,7 +65,6 @@ class Tokenizer:
         self.control = special.control_tokens(backend, self.names, None) if control is None else frozenset(control)
         self.vocab_size = 1 + max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
         """One more than the largest id; a model's own vocabulary may be larger by padding."""
-        self.marker = Marker.of(self.control)
         decoder = backend.decoder
         self.pieces = PieceRules.of(json.loads(decoder.__getstate__()) if decoder is not None else None)
         """Rules that give each token's bytes; ``None`` where the decoder does not work a token at a time."""
@@ -176,6 +175,11 @@ class Tokenizer:
             if len(self._breakers) > 256:
                 del self._breakers[next(iter(self._breakers))]
         return found
+
+    @cached_property
+    def marker(self) -> Marker:
+        """Keeps users' control tokens apart from a template's."""
+        return Marker.of(self.control)
 
     @cached_property
     def _all_bytes(self) -> list[tuple[int, bytes]]:
