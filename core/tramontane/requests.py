@@ -8,7 +8,7 @@ no behaviour beyond validation.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from attrs import field, frozen
@@ -43,6 +43,10 @@ def _tuple_of_str(value: str | Sequence[str] | None) -> tuple[str, ...]:
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _tuple_of_int(value: Iterable[int] | None) -> tuple[int, ...]:
+    return tuple(int(token) for token in value or ())
 
 
 def _bias(value: Mapping[int, float] | Sequence[tuple[int, float]] | None) -> tuple[tuple[int, float], ...]:
@@ -91,7 +95,7 @@ class SamplingParams:
     """Report the log-probability of each chosen token and of this many most likely ones (unfiltered distribution)."""
     prompt_logprobs: int | None = None
     stop: tuple[str, ...] = field(default=(), converter=_tuple_of_str)
-    stop_token_ids: tuple[int, ...] = field(default=(), converter=lambda v: tuple(int(x) for x in (v or ())))
+    stop_token_ids: tuple[int, ...] = field(default=(), converter=_tuple_of_int)
     include_stop: bool = False
     """Keep the stop string in the returned text."""
     ignore_eos: bool = False
@@ -103,9 +107,9 @@ class SamplingParams:
             raise RequestError("wrong sampling parameters: " + "; ".join(wrong))
 
 
-def _faults(p: SamplingParams):  # type: ignore[no-untyped-def]
+def _faults(p: SamplingParams) -> Iterator[str]:
     """Yield one sentence per parameter that is out of range. NaN fails every comparison, so ranges are asked for."""
-    numbers = (
+    numbers: tuple[tuple[str, float, float, float], ...] = (
         ("temperature", p.temperature, 0.0, 100.0),
         ("top_p", p.top_p, 0.0, 1.0),
         ("min_p", p.min_p, 0.0, 1.0),
@@ -115,12 +119,12 @@ def _faults(p: SamplingParams):  # type: ignore[no-untyped-def]
         ("dry_multiplier", p.dry_multiplier, 0.0, 100.0),
         ("dry_base", p.dry_base, 1.0, 100.0),
     )
-    for name, value, low, high in numbers:
-        if not _is_number(value) or not low <= value <= high:
-            yield f"{name} must be between {low:g} and {high:g}, got {value!r}"
+    for name, number, least, most in numbers:
+        if not _is_number(number) or not least <= number <= most:
+            yield f"{name} must be between {least:g} and {most:g}, got {number!r}"
     if _is_number(p.top_p) and p.top_p == 0.0:
         yield "top_p must be above 0 (use temperature=0 for greedy decoding)"
-    whole = (
+    whole: tuple[tuple[str, object, int, int, bool], ...] = (
         ("max_tokens", p.max_tokens, 1, 2**31 - 1, True),
         ("min_tokens", p.min_tokens, 0, 2**31 - 1, False),
         ("top_k", p.top_k, -1, 2**31 - 1, False),
@@ -137,12 +141,16 @@ def _faults(p: SamplingParams):  # type: ignore[no-untyped-def]
             yield f"{name} must be a whole number from {low} to {high}, got {value!r}"
     if p.max_tokens is not None and _is_number(p.min_tokens) and p.min_tokens > p.max_tokens:
         yield f"min_tokens ({p.min_tokens}) is above max_tokens ({p.max_tokens})"
-    if len(p.stop) > MAX_STOP_STRINGS or any(not isinstance(s, str) or not 0 < len(s) <= MAX_STOP_LENGTH for s in p.stop):
+    if len(p.stop) > MAX_STOP_STRINGS or not all(_is_stop(text) for text in p.stop):
         yield f"stop must be at most {MAX_STOP_STRINGS} strings of 1 to {MAX_STOP_LENGTH} characters"
     if len(p.logit_bias) > MAX_LOGIT_BIAS or any(token < 0 or math.isnan(bias) for token, bias in p.logit_bias):
         yield f"logit_bias must map at most {MAX_LOGIT_BIAS} token ids (not negative) to numbers"
     if any(token < 0 for token in p.stop_token_ids):
         yield "stop_token_ids must not be negative"
+
+
+def _is_stop(text: object) -> bool:
+    return isinstance(text, str) and 0 < len(text) <= MAX_STOP_LENGTH
 
 
 def _is_number(value: object) -> bool:
@@ -161,6 +169,7 @@ class EngineRequest:
     salt: bytes = b""
     """Separates prefix-cache entries of tenants that must not see each other's timing."""
     priority: int = 0
+    """Higher runs first."""
     arrival: float = 0.0
     """``time.monotonic()`` at arrival; 0 lets the engine fill it."""
 

@@ -121,7 +121,8 @@ class ModelRunner:
     def body(self, ctx: Ctx) -> Tensor:
         """What is captured."""
         h_TD = self.model.forward(self.model.embed(ctx), ctx)
-        return self.take(h_TD, ctx.out_rows_L, ctx=ctx)
+        h_LD: Tensor = self.take(h_TD, ctx.out_rows_L, ctx=ctx)
+        return h_LD
 
     def _finish(self, plan: StepPlan, hidden_LD: Tensor) -> StepResult:
         result = StepResult([])

@@ -26,6 +26,10 @@ ROWS = TensorDecl("weight", {"out": Axis(0), "in": Axis(1)})
 """A plain matrix, [O, I]."""
 
 
+Canonical = Callable[[Mapping[str, Tensor], Shape], Fields]
+"""Tensors as stored, by field, and the logical shape of what was read -> canonical fields of a scheme."""
+
+
 @frozen
 class StoredTensor:
     """What is known of a stored tensor before it is read."""
@@ -57,7 +61,7 @@ class FormatPart:
 
     scheme: Scheme
     fields: Mapping[str, TensorDecl]
-    canonical: Callable[[Mapping[str, Tensor], Shape], Fields] = field(repr=False)
+    canonical: Canonical = field(repr=False)
 
 
 class StoredFormat(Protocol):

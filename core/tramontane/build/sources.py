@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from attrs import define, evolve, field, frozen
 from torch import Tensor
 
-from tramontane.build.formats import FormatPart, StoredFormat, StoredTensor
+from tramontane.build.formats import Canonical, FormatPart, StoredFormat, StoredTensor
 from tramontane.checkpoint import Checkpoint
 from tramontane.errors import CheckpointError
-from tramontane.schemes import Fields, Scheme, sliced_shape
+from tramontane.schemes import Fields, Scheme
 from tramontane.tensors import Axis, AxisRanges, TensorDecl
 from tramontane.weightmap import Read, Source, WeightMap
 
@@ -28,13 +28,10 @@ class PartSource:
     name: str
     """For messages."""
     shape: tuple[int, ...]
-    form: FormatPart
+    scheme: Scheme
+    """How it is stored. A slice may have another scheme than the whole: act-order groups are cut, say."""
+    canonical: Canonical = field(repr=False)
     reads: Mapping[str, Read] = field(repr=False)
-
-    @property
-    def scheme(self) -> Scheme:
-        """How it is stored."""
-        return self.form.scheme
 
     def read(self) -> Fields:
         """Canonical fields; may be views of the file.
@@ -42,7 +39,7 @@ class PartSource:
         Raises:
             CheckpointError: What was read does not fit the scheme.
         """
-        fields = self.form.canonical({name: read.run() for name, read in self.reads.items()}, self.shape)
+        fields = self.canonical({name: read.run() for name, read in self.reads.items()}, self.shape)
         self.scheme.check(fields, self.shape, what=self.name)
         return fields
 
@@ -104,7 +101,8 @@ class Sources:
             reads[name] = source.plan(stacked, ranges, self.checkpoint.tensors)
             names += source.names()
             self._use(path, name)
-        return PartSource(names[0], sliced_shape(shape, ranges), form, reads)
+        scheme, wanted = form.scheme.sliced(shape, ranges) if ranges else (form.scheme, shape)
+        return PartSource(names[0], wanted, scheme, form.canonical, reads)
 
     def tensor(self, path: str, field: str, axes: int, ranges: AxisRanges) -> TensorSource | None:
         """The plain tensor of ``axes`` dimensions stored for a field of a module; ``None`` if there is none."""

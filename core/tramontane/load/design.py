@@ -16,7 +16,8 @@ from tramontane.build.sources import Sources
 from tramontane.cache.spec import CacheLayout, plan_layout
 from tramontane.checkpoint import Checkpoint
 from tramontane.config import parse_dtype, read_config, read_dtype
-from tramontane.errors import CheckpointError, ConfigError
+from tramontane.dialects import HUGGING_FACE, dialect_of
+from tramontane.errors import ConfigError
 from tramontane.load.find import find_architecture
 from tramontane.load.options import LoadOptions
 from tramontane.ops import Runtime
@@ -44,7 +45,7 @@ class Design:
 def design(checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins, backend: Backend) -> Design:
     """Build the model's modules over a blueprint; reads the configuration and no weights."""
     architecture = find_architecture(checkpoint, options, plugins)
-    where = f"{checkpoint.path}/config.json"
+    where = f"{checkpoint.path}/config.json" if checkpoint.dialect == HUGGING_FACE else str(checkpoint.path)
     config = read_config(resolve(architecture.config, architecture), checkpoint.config, where)
     length = _max_model_len(config, options)
     dtype = _dtype(options.dtype, checkpoint, backend)
@@ -70,16 +71,12 @@ def plan_weights(made: Design, checkpoint: Checkpoint, plugins: Plugins) -> Mode
 
 def _weight_map(architecture: ArchitectureSpec, checkpoint: Checkpoint) -> WeightMap:
     """How the checkpoint's names differ from the model's: by its dialect, or by the architecture's own map."""
-    if checkpoint.dialect != "hf":
-        lazy = architecture.dialects.get(checkpoint.dialect)
-        if lazy is None:
-            raise CheckpointError(f"architecture {architecture.name} does not know {checkpoint.dialect} checkpoints")
-    else:
-        lazy = architecture.weight_map
-    if lazy is None:
+    if checkpoint.dialect != HUGGING_FACE:
+        return dialect_of(architecture, checkpoint.dialect).weight_map(checkpoint.config)
+    if architecture.weight_map is None:
         return WeightMap()
-    found = resolve(lazy, architecture)
-    return found if isinstance(found, WeightMap) else found(checkpoint.config)  # type: ignore[no-any-return]
+    found = resolve(architecture.weight_map, architecture)
+    return found if isinstance(found, WeightMap) else found(checkpoint.config)
 
 
 def _formats(checkpoint: Checkpoint, plugins: Plugins) -> list[StoredFormat]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,25 +14,14 @@ from tramontane.checkpoint import Checkpoint, OpenOptions
 from tramontane.errors import CheckpointError, PlanError
 from tramontane.load.options import LoadOptions
 from tramontane.plugins import Plugins
+from tramontane.progress import Progress, silent
 from tramontane.records import ArchitectureSpec, resolve
 
 
-def open_reference(ref: str, options: LoadOptions, plugins: Plugins) -> Checkpoint:
+def open_reference(ref: str, options: LoadOptions, plugins: Plugins, progress: Progress | None = None) -> Checkpoint:
     """Find and open a checkpoint without building anything."""
-    asked = {"revision": options.revision, "offline": options.offline, "quant": options.quant}
-    found = plugins.decisions.resolve_model(ref, asked)
-    path = (
-        Path(found)
-        if found is not None
-        else hub.resolve(
-            ref,
-            revision=options.revision,
-            token_source=options.token_source,
-            offline=options.offline,
-            allow_pickle=options.allow_pickle,
-        )
-    )
     loaders = sorted(plugins.catalogs.loaders, key=lambda spec: (-spec.priority, spec.name))
+    path = _local(ref, options, plugins, [end for spec in loaders for end in spec.extensions], progress)
     for spec in loaders:
         if resolve(spec.detect, spec)(path):
             checkpoint: Checkpoint = resolve(spec.open, spec)(path, OpenOptions(allow_pickle=options.allow_pickle))
@@ -40,6 +30,25 @@ def open_reference(ref: str, options: LoadOptions, plugins: Plugins) -> Checkpoi
     trouble = plugins.catalogs.loaders.trouble()
     hint = f"installed loaders: {kinds}" + (f"; {trouble}" if trouble else "")
     raise CheckpointError(f"no loader recognizes {path}", hint=hint)
+
+
+def _local(
+    ref: str, options: LoadOptions, plugins: Plugins, endings: Sequence[str], progress: Progress | None
+) -> Path:
+    """Where the files are: as a plugin says, or on disk, or fetched from the hub."""
+    asked = {"revision": options.revision, "offline": options.offline, "quant": options.quant}
+    found = plugins.decisions.resolve_model(ref, asked)
+    if found is not None:
+        return Path(found)
+    return hub.resolve(
+        ref,
+        revision=options.revision,
+        token_source=options.token_source,
+        offline=options.offline,
+        allow_pickle=options.allow_pickle,
+        endings=endings,
+        progress=progress or silent,
+    )
 
 
 def find_architecture(checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins) -> ArchitectureSpec:

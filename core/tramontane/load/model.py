@@ -26,6 +26,7 @@ from tramontane.engine import EngineConfig
 from tramontane.errors import CaptureRefused
 from tramontane.load.design import Design, design, plan_weights
 from tramontane.load.find import choose_backend, open_reference
+from tramontane.load.foreign import translated
 from tramontane.load.options import LoadOptions
 from tramontane.load.text import text_side
 from tramontane.ops import Op, TakeRows
@@ -87,8 +88,9 @@ def load_model(
     started = time.monotonic()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    checkpoint = open_reference(ref, options, plugins)
+    checkpoint = open_reference(ref, options, plugins, progress)
     try:
+        checkpoint = translated(checkpoint, options, plugins)
         loaded = _build(ref, checkpoint, options, plugins, progress)
     except BaseException:
         checkpoint.close()

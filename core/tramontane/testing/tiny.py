@@ -56,7 +56,8 @@ class Tiny:
 
     def body(self, ctx: Ctx) -> Tensor:
         """What is captured."""
-        return self.take(self.model.forward(self.model.embed(ctx), ctx), ctx.out_rows_L, ctx=ctx)
+        hidden: Tensor = self.take(self.model.forward(self.model.embed(ctx), ctx), ctx.out_rows_L, ctx=ctx)
+        return hidden
 
 
 def make_tiny(
