@@ -7,6 +7,7 @@ Owns how values are read and how faults are reported; it knows no model and acts
 from __future__ import annotations
 
 from tramontane.config.checkpoints import parse_dtype, read_dtype, text_config
+from tramontane.config.layers import layer_types_field, read_layer_types
 from tramontane.config.reading import AtLeast, Size, derived, read_config, renamed
 from tramontane.config.rope import RopeConfig, read_rope, rope_field
 
@@ -15,9 +16,11 @@ __all__ = [
     "RopeConfig",
     "Size",
     "derived",
+    "layer_types_field",
     "parse_dtype",
     "read_config",
     "read_dtype",
+    "read_layer_types",
     "read_rope",
     "renamed",
     "rope_field",

@@ -64,20 +64,25 @@ class RopeConfig:
     mrope_interleaved: bool = False
 
 
-def rope_field(layer_type: str | None = None, *, theta: float = 10000.0) -> Any:
+def rope_field(layer_type: str | None = None, *, theta: float = 10000.0, partial: float = 1.0) -> Any:
     """An attrs field that :func:`tramontane.config.read_config` fills with :func:`read_rope` of the whole mapping.
 
-    Made directly (not read from a file), the field defaults to unscaled rope with ``theta``.
+    Made directly (not read from a file), the field defaults to unscaled rope with ``theta`` and ``partial``.
     """
 
     def read(mapping: Mapping[str, Any], where: str) -> RopeConfig:
-        return read_rope(mapping, where, layer_type=layer_type, theta=theta)
+        return read_rope(mapping, where, layer_type=layer_type, theta=theta, partial=partial)
 
-    return derived(read, default=Factory(lambda: RopeConfig(theta=theta)))
+    return derived(read, default=Factory(lambda: RopeConfig(theta=theta, partial_rotary_factor=partial)))
 
 
 def read_rope(
-    config: Mapping[str, Any], where: str = "config.json", *, layer_type: str | None = None, theta: float = 10000.0
+    config: Mapping[str, Any],
+    where: str = "config.json",
+    *,
+    layer_type: str | None = None,
+    theta: float = 10000.0,
+    partial: float = 1.0,
 ) -> RopeConfig:
     """Rope settings of a configuration.
 
@@ -86,6 +91,7 @@ def read_rope(
         where: Names the file in errors.
         layer_type: Which layers' settings, where they differ (``full_attention``, ``sliding_attention`` ...).
         theta: Base where the configuration states none.
+        partial: Share of each head that is turned where the configuration states none.
 
     Raises:
         ConfigError: The kind is unknown, or settings it needs are missing or wrong; all are named.
@@ -106,6 +112,7 @@ def read_rope(
     ):
         if value is not None:
             values.setdefault(key, value)
+    values.setdefault("partial_rotary_factor", partial)
     if kind == "dynamic" and config.get("max_position_embeddings"):
         values["original_max_position_embeddings"] = config["max_position_embeddings"]
     elif config.get("original_max_position_embeddings"):  # stated beside the rope settings, it wins over those

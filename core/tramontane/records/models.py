@@ -57,7 +57,8 @@ class ArchitectureSpec(Record):
     """Lazy name maps for checkpoints with foreign tensor names. A key is ``format`` or ``format:name``, the name that
     format gives this architecture; a bare format means this record's own name."""
     weight_map: str | None = optional_lazy()
-    """Lazy ``WeightMap`` where tensor names in a Hugging Face checkpoint differ from the module paths."""
+    """Lazy ``WeightMap`` where tensor names in a Hugging Face checkpoint differ from the module paths, or a function
+    that makes one from the content of ``config.json``."""
     samples: str | None = optional_lazy()
     """``samples() -> Mapping[str, dict]``: tiny ``config.json`` contents for the conformance kit, by name."""
     capabilities: tuple[str, ...] = texts(default=("generate",))

@@ -15,9 +15,11 @@ import torch
 from tramontane.testing.invariants import LENGTH, NEW, PROMPT, Subject, assert_close, teacher_forced
 from tramontane.testing.oracle import Oracle
 
-HALF_PRECISION = 0.04
-"""Largest root-mean-square error of logits computed in bfloat16, as a share of the logits' own. An 8-bit mantissa errs
-by 2^-9 (0.2 %) at each rounding; some dozens of them follow one another, and a router may choose another expert."""
+HALF_PRECISION = 0.03
+"""Largest root-mean-square error of a token's logits computed in bfloat16, as a share of the logits' own; half of the
+tokens must keep to it. An 8-bit mantissa errs by 2^-9 (0.2 %) at each rounding, and some dozens follow one another."""
+ALL_TOKENS = 0.12
+"""The same over all tokens together: a router may choose another expert for some, and then nothing is alike."""
 
 
 def assert_parity(subject: Subject, oracle: Oracle) -> None:
@@ -35,7 +37,7 @@ def assert_parity(subject: Subject, oracle: Oracle) -> None:
 
 
 def assert_half_precision(subject: Subject, oracle: Oracle, **options: Any) -> None:
-    """In bfloat16, the error against float32 over the same (rounded) weights stays within :data:`HALF_PRECISION`.
+    """In bfloat16, the error against float32 over the same (rounded) weights keeps to the bounds above.
 
     The subject's checkpoint must hold what :meth:`Oracle.rounded` made.
     """
@@ -44,6 +46,11 @@ def assert_half_precision(subject: Subject, oracle: Oracle, **options: Any) -> N
     if engine.loaded.blueprint.dtype is not torch.bfloat16:
         raise AssertionError("the model does not run in bfloat16")
     theirs = oracle.logits(prompt)
-    error = float(np.sqrt(np.square(engine.logits(prompt) - theirs).mean() / np.square(theirs).mean()))
-    if not error <= HALF_PRECISION:
-        raise AssertionError(f"bfloat16 errs by {error:.2%} of the logits, allowed is {HALF_PRECISION:.2%}")
+    wrong_T, size_T = np.square(engine.logits(prompt) - theirs).mean(-1), np.square(theirs).mean(-1)
+    usual = float(np.median(np.sqrt(wrong_T / size_T)))
+    overall = float(np.sqrt(wrong_T.mean() / size_T.mean()))
+    if not (usual <= HALF_PRECISION and overall <= ALL_TOKENS):
+        raise AssertionError(
+            f"bfloat16 errs by {usual:.2%} of a token's logits and by {overall:.2%} over all tokens; "
+            f"allowed are {HALF_PRECISION:.2%} and {ALL_TOKENS:.2%}"
+        )

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Qwen family (Qwen3) for Tramontane. What it contributes is said in :mod:`tramontane_arch_qwen.plugin`."""
+"""The Qwen family for Tramontane. What it contributes is said in :mod:`tramontane_arch_qwen.plugin`."""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Qwen3 (Yang et al., 2025): Llama with norms of queries and keys, and an optional window on the upper layers.
+"""Qwen 2, 2.5 and 3 (Yang et al., 2024, 2025).
+
+Llama with biased queries, keys and values (2) or with norms of queries and keys (3), and an optional window on the
+upper layers.
 
 Legend: T tokens, D hidden size.
 """
@@ -12,12 +15,12 @@ from torch import Tensor
 from tramontane import nn
 from tramontane.batch import Ctx
 from tramontane.build import Builder
-from tramontane.config import RopeConfig, rope_field
+from tramontane.config import RopeConfig, layer_types_field, rope_field
 
 
 @frozen(kw_only=True)
-class Qwen3Config:
-    """What ``config.json`` says."""
+class QwenConfig:
+    """What ``config.json`` says in all generations."""
 
     vocab_size: int
     hidden_size: int
@@ -32,8 +35,8 @@ class Qwen3Config:
     attention_bias: bool = False
     use_sliding_window: bool = False
     sliding_window: int | None = None
-    max_window_layers: int | None = None
-    layer_types: tuple[str, ...] | None = None
+    max_window_layers: int = 28
+    layer_types: tuple[str, ...] | None = layer_types_field()
     tie_word_embeddings: bool = False
     rope: RopeConfig = rope_field()
 
@@ -45,24 +48,59 @@ class Qwen3Config:
 
     def window(self, layer: int) -> int | None:
         """Tokens that the layer sees; ``None`` for all."""
-        if not self.use_sliding_window:
-            return None
-        if self.layer_types is not None:
-            return self.sliding_window if self.layer_types[layer] == "sliding_attention" else None
-        return self.sliding_window if layer >= (self.max_window_layers or 0) else None
+        types = self.layer_types
+        windowed = self.windowed(layer) if types is None else types[layer] == "sliding_attention"
+        return self.sliding_window if self.use_sliding_window and windowed else None
+
+    def windowed(self, layer: int) -> bool:
+        """Whether the layer has a window, in a file that has one and states no types."""
+        return layer >= self.max_window_layers
+
+    def attention(self, b: Builder, layer: int) -> nn.Attention:
+        """Attention of one layer; generations differ in biases and norms."""
+        raise NotImplementedError
+
+
+@frozen(kw_only=True)
+class Qwen2Config(QwenConfig):
+    """Queries, keys and values have biases."""
+
+    def attention(self, b: Builder, layer: int) -> nn.Attention:
+        """See :meth:`QwenConfig.attention`."""
+        window = self.window(layer)
+        return b.attention("self_attn", self.hidden_size, self.heads, rope=self.rope, bias=True, window=window)
+
+
+@frozen(kw_only=True)
+class Qwen3Config(QwenConfig):
+    """Queries and keys are normed head by head."""
+
+    def attention(self, b: Builder, layer: int) -> nn.Attention:
+        """See :meth:`QwenConfig.attention`."""
+        return b.attention(
+            "self_attn",
+            self.hidden_size,
+            self.heads,
+            rope=self.rope,
+            qk_norm=self.rms_norm_eps,
+            bias=self.attention_bias,
+            out_bias=self.attention_bias,
+            window=self.window(layer),
+        )
 
 
 class Block(nn.Module):
-    """Pre-norm attention and gated feed-forward."""
+    """Pre-norm attention and feed-forward."""
 
-    def __init__(self, c: Qwen3Config, b: Builder, layer: int) -> None:
+    def __init__(self, c: QwenConfig, b: Builder, layer: int) -> None:
         self.attn_norm = b.rms_norm("input_layernorm", c.hidden_size, c.rms_norm_eps)
-        self.attn = b.attention(
-            "self_attn", c.hidden_size, c.heads, rope=c.rope, qk_norm=c.rms_norm_eps, bias=c.attention_bias,
-            out_bias=c.attention_bias, window=c.window(layer),
-        )  # fmt: skip
+        self.attn = c.attention(b, layer)
         self.mlp_norm = b.rms_norm("post_attention_layernorm", c.hidden_size, c.rms_norm_eps)
-        self.mlp = b.gated_mlp("mlp", c.hidden_size, c.intermediate_size, act=c.hidden_act)
+        self.mlp = self.feed_forward(c, b, layer)
+
+    def feed_forward(self, c: QwenConfig, b: Builder, layer: int) -> nn.Module:
+        """The layer's second half."""
+        return b.gated_mlp("mlp", c.hidden_size, c.intermediate_size, act=c.hidden_act)
 
     def forward(self, x_TD: Tensor, residual_TD: Tensor | None, ctx: Ctx) -> tuple[Tensor, Tensor]:
         h_TD, residual_TD = self.attn_norm(x_TD, residual_TD)
@@ -73,11 +111,13 @@ class Block(nn.Module):
 class Model(nn.Decoder):
     """Token ids to logits."""
 
-    def __init__(self, c: Qwen3Config, b: Builder) -> None:
+    block = Block
+
+    def __init__(self, c: QwenConfig, b: Builder) -> None:
         embedding = b.embedding("model.embed_tokens", c.vocab_size, c.hidden_size)
         super().__init__(
             embedding,
-            [Block(c, b.at(f"model.layers.{i}"), i) for i in range(c.num_hidden_layers)],
+            [self.block(c, b.at(f"model.layers.{i}"), i) for i in range(c.num_hidden_layers)],
             b.rms_norm("model.norm", c.hidden_size, c.rms_norm_eps),
             b.head("lm_head", c.hidden_size, c.vocab_size, tied=embedding if c.tie_word_embeddings else None),
         )

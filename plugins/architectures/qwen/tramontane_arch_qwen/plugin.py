@@ -11,11 +11,19 @@ from tramontane.records import ArchitectureSpec
 def tramontane_architectures() -> list[ArchitectureSpec]:
     """The architectures of this family."""
     return [
-        ArchitectureSpec(
-            name="qwen3",
-            classes=("Qwen3ForCausalLM",),
-            config="tramontane_arch_qwen.model:Qwen3Config",
-            model="tramontane_arch_qwen.model:Model",
-            samples="tramontane_arch_qwen.samples:samples",
-        ),
+        _architecture("qwen2", "Qwen2ForCausalLM", "model:Qwen2Config", "model:Model"),
+        _architecture("qwen3", "Qwen3ForCausalLM", "model:Qwen3Config", "model:Model"),
+        _architecture("qwen2moe", "Qwen2MoeForCausalLM", "moe:Qwen2MoeConfig", "moe:MoeModel", "moe:weight_map"),
+        _architecture("qwen3moe", "Qwen3MoeForCausalLM", "moe:Qwen3MoeConfig", "moe:MoeModel", "moe:weight_map"),
     ]
+
+
+def _architecture(name: str, cls: str, config: str, model: str, weight_map: str | None = None) -> ArchitectureSpec:
+    return ArchitectureSpec(
+        name=name,
+        classes=(cls,),
+        config=f"tramontane_arch_qwen.{config}",
+        model=f"tramontane_arch_qwen.{model}",
+        weight_map=None if weight_map is None else f"tramontane_arch_qwen.{weight_map}",
+        samples=f"tramontane_arch_qwen.samples:{name}",
+    )
