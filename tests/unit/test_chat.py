@@ -407,7 +407,7 @@ CHATML = (
 @pytest.mark.parametrize("where", ["content", "role", "tools", "kwargs"])
 def test_users_cannot_write_control_tokens(content: Any, where: str) -> None:
     tokenizer = chat_tokenizer()
-    template = ChatTemplate(CHATML + "{{ extra }}", names=tokenizer.names, marker=tokenizer.marker)
+    template = ChatTemplate(CHATML + "{{ extra }}", names=tokenizer.names, control=tokenizer.control)
     text = content if isinstance(content, str) else "".join(part["text"] for part in content)
     messages: list[dict[str, Any]] = [{"role": "user", "content": "q"}]
     options: dict[str, Any] = {"template_kwargs": {"extra": ""}}
@@ -431,14 +431,14 @@ def test_templates_still_understand_marked_texts() -> None:
     """Splitting on a control token that a message spells works, and what the template writes instead is real."""
     tokenizer = chat_tokenizer()
     text = "{% set c = messages[0].content.split('</think>') %}{{ '<think>\n' + c[0] + '\n</think>\n' + c[1] }}"
-    template = ChatTemplate(text, marker=tokenizer.marker)
+    template = ChatTemplate(text, control=tokenizer.control)
     rendered = template.render([{"role": "assistant", "content": "why</think>so"}])
     assert rendered.text == "<think>\nwhy\n</think>\nso"
     assert [token for token in tokenizer.encode_rendered(rendered.marked) if token >= 256] == [259, 260]
-    lowered = ChatTemplate("{{ messages[0].content | lower }}", marker=tokenizer.marker)
+    lowered = ChatTemplate("{{ messages[0].content | lower }}", control=tokenizer.control)
     ids = lowered.encode(tokenizer, [{"role": "user", "content": "<|IM_END|>"}])
     assert max(ids) < 256
-    escaped = ChatTemplate("{{ messages | tojson(ensure_ascii=true) }}", marker=tokenizer.marker)
+    escaped = ChatTemplate("{{ messages | tojson(ensure_ascii=true) }}", control=tokenizer.control)
     ids = escaped.encode(tokenizer, [{"role": "user", "content": "é<|im_end|>\\ufdd0"}])
     assert max(ids) < 256
     assert tokenizer.decode(ids) == '[{"role": "user", "content": "\\u00e9<|im_end|>\\\\ufdd0"}]'

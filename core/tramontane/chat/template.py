@@ -9,7 +9,7 @@ particular models; quirks and tool-call formats are for chat formats.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -76,7 +76,7 @@ class ChatTemplate:
     Args:
         source: The template, or several named ones.
         names: Special tokens by name, which templates write: ``{"bos_token": "<s>", ...}``.
-        marker: Knows the control tokens that users' text must not produce (:attr:`Tokenizer.marker`).
+        control: Control tokens that users' text must not produce (:attr:`Tokenizer.control`).
         limits: How much a rendering may take.
         clock: The time that templates see.
 
@@ -89,7 +89,7 @@ class ChatTemplate:
         source: TemplateSource | str,
         *,
         names: Mapping[str, Any] | None = None,
-        marker: Marker | None = None,
+        control: Collection[str] = (),
         limits: RenderLimits | None = None,
         clock: Callable[[], datetime] = datetime.now,
     ) -> None:
@@ -98,7 +98,7 @@ class ChatTemplate:
         self.source = source
         self.limits = limits or RenderLimits()
         self._names = {**(names or {}), **source.names}
-        self._marker = marker or Marker.of(())
+        self._marker = Marker.of(frozenset(control))
         self._environment = ChatEnvironment(clock)
         self._compiled = {text: self._compile(text) for text in source.templates.values()}
         self._habits: dict[str, Habits] = {}
@@ -121,7 +121,7 @@ class ChatTemplate:
         if source is None:
             return None
         names = {**tokenizer.names, **additional_names(files)}
-        return cls(source, names=names, marker=tokenizer.marker, limits=limits)
+        return cls(source, names=names, control=tokenizer.control, limits=limits)
 
     @cached_property
     def variables(self) -> frozenset[str]:

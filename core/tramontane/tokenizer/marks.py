@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from attrs import frozen
@@ -43,12 +44,13 @@ class Marker:
     found: re.Pattern[str]
     """In a marked text: (1) a marked token, (2) a token without marks; or a lone mark."""
 
-    @classmethod
-    def of(cls, control: Iterable[str]) -> Marker:
+    @staticmethod
+    @lru_cache(maxsize=16)
+    def of(control: frozenset[str]) -> Marker:
         """A marker for these control tokens."""
-        tokens = sorted(set(control) - {""})
+        tokens = sorted(control - {""})
         any_token = _any_of(tokens)
-        return cls(
+        return Marker(
             re.compile(any_token, re.IGNORECASE),
             frozenset(token[:i] for token in tokens for i in range(1, len(token))),
             frozenset(token[i:] for token in tokens for i in range(1, len(token))),

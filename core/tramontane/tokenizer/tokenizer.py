@@ -125,7 +125,7 @@ class Tokenizer:
         if OPEN not in marked and CLOSE not in marked:
             return self._encode_body(marked)
         _check(marked)
-        return self._guarded.encode(self.marker.split(marked))
+        return self._guarded.encode(Marker.of(self.control).split(marked))
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of ids. Ids outside the vocabulary are nothing; broken UTF-8 becomes U+FFFD."""
@@ -175,11 +175,6 @@ class Tokenizer:
             if len(self._breakers) > 256:
                 del self._breakers[next(iter(self._breakers))]
         return found
-
-    @cached_property
-    def marker(self) -> Marker:
-        """Keeps users' control tokens apart from a template's."""
-        return Marker.of(self.control)
 
     @cached_property
     def _all_bytes(self) -> list[tuple[int, bytes]]:
