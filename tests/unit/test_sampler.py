@@ -101,6 +101,20 @@ def test_large_vocabularies_draw_from_the_tail_too() -> None:
         assert p[tokens].min() > 0
 
 
+@pytest.mark.parametrize("spread", [0.05, 1.0, 4.0])
+@pytest.mark.parametrize(
+    "params", [{"top_p": 0.7}, {"top_p": 0.95, "min_p": 0.01}, {"top_p": 0.999, "temperature": 1.4}]
+)
+def test_the_way_of_a_device_draws_the_same_tokens(
+    params: dict[str, Any], spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Top-p sorts where it may not ask the host; on the host it usually need not."""
+    logits = (torch.randn(4000, generator=torch.Generator().manual_seed(2)) * spread).round(decimals=1)
+    on_host = draw_many(logits, 400, **params)
+    monkeypatch.setattr(select_module, "_FIRST_CANDIDATES", 10**9)
+    assert draw_many(logits, 400, **params).tolist() == on_host.tolist()
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     data=st.data(),

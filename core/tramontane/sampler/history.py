@@ -58,7 +58,8 @@ class History:
         length = len(prompt) + len(output)
         self._grow(length + 1)
         row = self._free.pop()
-        self._ids_SC[row, :length] = torch.tensor([*prompt, *output], dtype=torch.int32).to(self.device)
+        ids = torch.tensor([*prompt, *output], dtype=torch.int32)
+        self._ids_SC[row, :length] = ids.to(self.device, non_blocking=True)
         self._length_S[row] = length
         self._prompt_S[row] = len(prompt)
         self._lengths[row] = length

@@ -94,7 +94,7 @@ class Plan:
             drying=drying,
             dry=make.dry(drying) if drying else None,
             processing=[row for row, state in enumerate(states) if state.processors],
-            waiting=any(state.enders and state.params.min_tokens > 0 for state in states),
+            waiting=any(state.enders_E is not None for state in states),
             observing=observing,
             observing_R=make.tensor(observing, torch.int64) if observing else None,
         )
@@ -109,7 +109,7 @@ class _Maker:
         self.vocab_size = vocab_size
 
     def tensor(self, values: Sequence[T], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(values, dtype=dtype).to(self.device)
+        return torch.tensor(values, dtype=dtype).to(self.device, non_blocking=True)
 
     def column(self, chosen: Chosen, value: Callable[[SequenceState], float], dtype: torch.dtype) -> Tensor:
         return self.tensor([value(self.states[row]) for row in chosen.rows], dtype)[:, None]
@@ -178,6 +178,6 @@ class _Maker:
             self.column(chosen, lambda s: s.params.dry_multiplier, torch.float32),
             self.column(chosen, lambda s: s.params.dry_base, torch.float32),
             self.column(chosen, lambda s: s.params.dry_allowed_length, torch.int64),
-            breakers_BV.to(self.device),
+            breakers_BV.to(self.device, non_blocking=True),
             self.column(chosen, lambda s: tables[s.breakers], torch.int64),
         )

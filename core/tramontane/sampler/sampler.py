@@ -85,14 +85,13 @@ class Sampler:
         if not prompt_ids:
             raise RequestError("the prompt has no tokens")
         check_ids("logit_bias", [token for token, _ in params.logit_bias], self.vocab_size)
-        enders = sorted({*params.stop_token_ids, *(() if params.ignore_eos else eos_ids)})
         state = SequenceState(
             params=params,
             path=Path.of(params, self.vocab_size),
             stream=UniformStream(seed, index),
             breakers=self._breakers(params, breakers),
             processors=tuple(processors),
-            enders=tuple(token for token in enders if 0 <= token < self.vocab_size),
+            enders_E=self._enders(params, eos_ids),
             drawn=len(output_ids),
         )
         if state.needs_history:
@@ -149,6 +148,12 @@ class Sampler:
         """See :func:`tramontane.sampler.prompt_logprobs`."""
         return prompt_logprobs(logits_RV, next_ids_R, top)
 
+    def _enders(self, params: SamplingParams, eos_ids: Collection[int]) -> Tensor | None:
+        """The ids that ``min_tokens`` bans."""
+        ids = {*params.stop_token_ids, *(() if params.ignore_eos else eos_ids)} if params.min_tokens else set()
+        inside = sorted(token for token in ids if 0 <= token < self.vocab_size)
+        return torch.tensor(inside).to(self.device, non_blocking=True) if inside else None
+
     def _breakers(self, params: SamplingParams, given: Collection[int] | None) -> frozenset[int]:
         if params.dry_multiplier == 0.0 or not params.dry_sequence_breakers:
             return frozenset()
@@ -199,7 +204,7 @@ class Sampler:
         for row, (key, state) in enumerate(zip(keys, plan.states, strict=True)):
             mask = masks.get(key)
             if mask is not None or state.banning:
-                _forbid(logits_LV[row], mask, state.enders if state.banning else ())
+                _forbid(logits_LV[row], mask, state.enders_E if state.banning else None)
 
     def _process(self, logits_V: Tensor, state: SequenceState, row: int, failed: dict[int, EngineError]) -> None:
         """Run a row's processors; what they raise ends this row only."""
@@ -239,10 +244,11 @@ class Sampler:
         return draw(logits_RV, group.knobs, uniform_R)
 
 
-def _forbid(logits_V: Tensor, mask: Tensor | None, banned: Sequence[int]) -> None:
+def _forbid(logits_V: Tensor, mask: Tensor | None, banned_E: Tensor | None) -> None:
     """Set forbidden logits to -inf, in place. A grammar that allows nothing but the end may end early."""
     if mask is None:
-        logits_V[list(banned)] = -torch.inf
+        if banned_E is not None:
+            logits_V.index_fill_(0, banned_E, -torch.inf)
         return
     vocab = logits_V.shape[0]
     words = mask.to(logits_V.device, non_blocking=True)
@@ -250,9 +256,8 @@ def _forbid(logits_V: Tensor, mask: Tensor | None, banned: Sequence[int]) -> Non
     allowed_V = ((words[:, None] >> bits) & 1).flatten()[:vocab].to(torch.bool)
     if allowed_V.shape[0] < vocab:
         allowed_V = torch.nn.functional.pad(allowed_V, (0, vocab - allowed_V.shape[0]))
-    if banned:
-        rest_V = allowed_V.clone()
-        rest_V[list(banned)] = False
+    if banned_E is not None:
+        rest_V = allowed_V.index_fill(0, banned_E, False)
         allowed_V = torch.where(rest_V.any(), rest_V, allowed_V)
     logits_V.masked_fill_(~allowed_V, -torch.inf)
 

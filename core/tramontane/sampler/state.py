@@ -44,8 +44,9 @@ class SequenceState:
     stream: UniformStream
     breakers: frozenset[int]
     processors: tuple[LogitsProcessor, ...]
-    enders: tuple[int, ...]
-    """Ids that end the sequence; banned until ``params.min_tokens`` were drawn."""
+    enders_E: Tensor | None
+    """int64, on the device: ids that end the sequence, banned until ``params.min_tokens`` were drawn; ``None`` if there
+    are none or they are allowed from the start."""
     drawn: int = 0
     row: int | None = field(default=None)
     """Row in the history; ``None`` if nothing about this sequence depends on its past."""
@@ -69,7 +70,7 @@ class SequenceState:
     @property
     def banning(self) -> bool:
         """Whether EOS and stop ids may not be drawn yet."""
-        return bool(self.enders) and self.drawn < self.params.min_tokens
+        return self.enders_E is not None and self.drawn < self.params.min_tokens
 
 
 def check_ids(name: str, ids: Collection[int] | Sequence[int], vocab_size: int) -> None:
