@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -41,7 +41,7 @@ class Script:
     """
 
     replies: Sequence[Reply]
-    topics: Mapping[str, Sequence[Reply]] = {}
+    topics: Mapping[str, Sequence[Reply]] = field(factory=dict)
     cues: Sequence[str] = ("<|assistant|>",)
     end: str = "<|end|>"
 
