@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tramontane import LLM
 from tramontane.requests import Delta, EngineRequest, FinishReason, SamplingParams
 from tramontane.testing.harness import Harness
 
@@ -87,3 +88,28 @@ def test_every_answer_equals_the_answer_given_alone(overlap: bool) -> None:
         else:
             assert (tokens, reason) == (expected, why), request
     assert 0 < canceled <= ABORTED
+
+
+def test_stop_strings_in_a_crowd_cut_where_they_cut_alone() -> None:
+    draw = random.Random(4)
+    openings = ["Once upon a time", "One day", "Lily", "The cat", "Tom and his", "There was a big"]
+    prompts = [draw.choice(openings) + draw.choice(["", " there", " was a little", " in the park"]) for _ in range(60)]
+    params = [
+        SamplingParams(
+            max_tokens=draw.randint(4, 40),
+            temperature=draw.choice([0, 0.9]),
+            seed=draw.randrange(2**32),
+            stop=tuple(draw.sample([" the", "e w", ".", "ing", " and", "a lit", '"'], draw.randint(0, 3))),
+        )
+        for _ in prompts
+    ]
+    settings = {"backend": "reference-invariant", "block_tokens": 8}
+    with LLM(str(MODEL), num_blocks=14, max_num_seqs=16, max_batched_tokens=48, **settings) as crowd:
+        together = crowd.generate(prompts, params)
+        assert crowd.stats().preemptions > 0, "the pool was meant to be too small"
+    with LLM(str(MODEL), num_blocks=64, prefix_cache=False, **settings) as alone:
+        for prompt, wanted, found in zip(prompts, params, together, strict=True):
+            expected = alone.generate(prompt, wanted)
+            assert (found.text, found.finish_reason) == (expected.text, expected.finish_reason), (prompt, wanted)
+            assert not any(stop in found.text for stop in wanted.stop)
+    assert {one.finish_reason for one in together} >= {FinishReason.STOP, FinishReason.LENGTH}
