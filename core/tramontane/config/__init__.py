@@ -6,8 +6,9 @@ Owns how values are read and how faults are reported; it knows no model and acts
 
 from __future__ import annotations
 
-from tramontane.config.checkpoints import parse_dtype, read_dtype, text_config
+from tramontane.config.checkpoints import parse_dtype, quantization_config, read_dtype, text_config
 from tramontane.config.layers import layer_types_field, read_layer_types
+from tramontane.config.limits import only
 from tramontane.config.reading import AtLeast, Size, derived, read_config, renamed
 from tramontane.config.rope import RopeConfig, read_rope, rope_field
 
@@ -17,7 +18,9 @@ __all__ = [
     "Size",
     "derived",
     "layer_types_field",
+    "only",
     "parse_dtype",
+    "quantization_config",
     "read_config",
     "read_dtype",
     "read_layer_types",

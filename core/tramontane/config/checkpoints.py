@@ -70,3 +70,15 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
             outer = {shared: config[shared] for shared in _SHARED if shared in config}
             return MappingProxyType({**outer, **{k: v for k, v in nested.items() if v is not None or k not in outer}})
     return config
+
+
+def quantization_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """How a configuration says its weights are quantized; ``None`` if it says nothing.
+
+    Raises:
+        ConfigError: What it says is no object.
+    """
+    found = text_config(config).get("quantization_config")
+    if found is not None and not isinstance(found, Mapping):
+        raise ConfigError(f"the configuration's quantization_config must be an object, not {found!r:.80}")
+    return found

@@ -42,6 +42,7 @@ class RopeConfig:
         beta_fast, beta_slow, truncate, mscale, mscale_all_dim: ``yarn``: the ramp and the attention scale.
         attention_factor: ``yarn``, ``longrope``: factor on cosines and sines; computed if ``None``.
         short_factor, long_factor: ``longrope``: one stretch per pair of dimensions.
+        short_mscale, long_mscale: ``longrope``: the attention factor of each, where they differ (Phi-3.5-MoE).
         mrope_section, mrope_interleaved: Multimodal rope: pairs per position stream, and whether they alternate.
     """
 
@@ -60,6 +61,8 @@ class RopeConfig:
     attention_factor: float | None = None
     short_factor: tuple[float, ...] | None = None
     long_factor: tuple[float, ...] | None = None
+    short_mscale: float | None = None
+    long_mscale: float | None = None
     mrope_section: tuple[int, ...] | None = None
     mrope_interleaved: bool = False
 
@@ -99,6 +102,8 @@ def read_rope(
     settings, path = _settings(config, where, layer_type)
     kind = settings.get("rope_type") or settings.get("type") or "default"
     kind = _OTHER_NAMES.get(kind, kind) if isinstance(kind, str) else kind
+    if kind == "yarn" and settings.get("long_factor"):
+        kind = "longrope"  # as Phi-3's first checkpoints called it
     if kind not in KINDS:
         raise ConfigError(
             f"{path} asks for the rope kind {kind!r}, which is not known", hint=f"known kinds: {', '.join(KINDS)}"

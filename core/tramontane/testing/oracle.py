@@ -41,6 +41,8 @@ class Oracle:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(_draw(name, parameter, generator))
+            if made.get_text_config().tie_word_embeddings:
+                _loosen(model)
             for name, buffer in model.named_buffers():
                 if "correction_bias" in name:  # routing biases that a fresh model has at zero
                     buffer.copy_(torch.randn(buffer.shape, generator=generator) * 0.1)
@@ -71,3 +73,11 @@ def _draw(name: str, parameter: torch.Tensor, generator: torch.Generator) -> tor
     if name.endswith("bias") or "sinks" in name:
         return noise * 0.2
     return parameter.detach() + 0.2 * noise  # norm weights around what the class starts from: 1, or 0 for Gemma
+
+
+def _loosen(model: Any) -> None:
+    """Keep a tied model from echoing its input: embeddings small beside what blocks add, logits as large as before."""
+    model.get_input_embeddings().weight.mul_(0.3)
+    for name, parameter in model.named_parameters():
+        if name in ("model.norm.weight", "model.final_layernorm.weight"):
+            parameter.add_(2.0)
