@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hooks of tramontane-quant-gguf."""
+
+from __future__ import annotations
+
+from tramontane import hookimpl
+from tramontane.records import LoaderSpec, QuantFormatSpec
+
+
+@hookimpl
+def tramontane_loaders() -> list[LoaderSpec]:
+    """GGUF files, and their predecessors."""
+    return [
+        LoaderSpec(
+            name="gguf",
+            open="tramontane_quant_gguf.loader:open_gguf",
+            detect="tramontane_quant_gguf.loader:recognizes",
+            extensions=(".gguf",),
+        )
+    ]
+
+
+@hookimpl
+def tramontane_quant_formats() -> list[QuantFormatSpec]:
+    """Matrices stored in GGML blocks."""
+    return [QuantFormatSpec(name="gguf", format="tramontane_quant_gguf.format:Format")]
