@@ -16,6 +16,7 @@ from attrs import field, frozen
 from torch import Tensor
 
 from tramontane.checkpoint import Checkpoint
+from tramontane.config import quantization_config
 from tramontane.errors import CheckpointError
 from tramontane.schemes import Dense, Fields, Scheme
 from tramontane.tensors import Axis, TensorDecl
@@ -47,6 +48,16 @@ class Lookup(Protocol):
         """The first tensor in the checkpoint that carries a field of the module; ``None`` if there is none."""
         ...
 
+    def values(self, field: str) -> tuple[Tensor, ...]:
+        """The values of a small field that says how the others are stored: bits, group size, a description as text.
+
+        One tensor per stored module (stacked experts may be stored one by one); empty if there is none.
+
+        Raises:
+            CheckpointError: The field is too large to be read while planning.
+        """
+        ...
+
 
 @frozen
 class FormatPart:
@@ -57,11 +68,14 @@ class FormatPart:
         fields: Field name in the checkpoint -> where the logical axes of [O, I] lie in it.
         canonical: Turns the tensors that were read, by field, into the canonical fields of the scheme. The shape is the
             logical one of what was read. For stacked experts every tensor has a leading axis, and so must every result.
+        known: Further fields of the module that need no reading: they were read while planning, or say nothing that
+            is used. Left-over tensors are an error, so that nothing is ignored by accident.
     """
 
     scheme: Scheme
     fields: Mapping[str, TensorDecl]
     canonical: Canonical = field(repr=False)
+    known: tuple[str, ...] = ()
 
 
 class StoredFormat(Protocol):
@@ -116,6 +130,18 @@ def _plain(tensors: Mapping[str, Tensor], shape: Shape) -> Fields:
 
 
 def detect_formats(checkpoint: Checkpoint, formats: Any) -> list[StoredFormat]:
-    """All formats that the checkpoint uses, then the dense one."""
+    """All formats that the checkpoint uses, then the dense one.
+
+    Raises:
+        CheckpointError: The configuration states a quantization that no installed format knows.
+    """
     found = [bound for made in formats if (bound := made.detect(checkpoint)) is not None]
+    stated = quantization_config(checkpoint.config)
+    if stated and not found:
+        method = stated.get("quant_method")
+        raise CheckpointError(
+            f"{checkpoint.path} is quantized by {method or 'a method without a name'}, "
+            "which no installed quantization format knows",
+            hint="`tramontane plugins` lists what is installed; the format's plugin may be missing or have failed",
+        )
     return [*found, DenseFormat()]

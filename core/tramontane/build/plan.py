@@ -157,14 +157,12 @@ def _plan_matrix(matrix: Matrix, sources: Sources, dtype: torch.dtype, faults: _
             continue
         dense = isinstance(source.scheme, Dense) or "absorbed" in matrix.uses
         kept = Dense(dtype) if dense else source.scheme
-        faults.compare(source.name, _stored_shape(source), shape)
+        if isinstance(source.scheme, Dense):
+            faults.compare(source.name, source.reads["weight"].shape, shape)
+        else:
+            faults.misshaped += source.misfits
         parts.append(PartPlan(path=part.path, shape=shape, source=source, scheme=kept))
     return WeightPlan(path=matrix.path, shape=matrix.shape, uses=frozenset(matrix.uses), parts=tuple(parts))
-
-
-def _stored_shape(source: PartSource) -> tuple[int, ...]:
-    """The logical shape that the stored tensors say, where one of them is the plain matrix."""
-    return source.reads["weight"].shape if isinstance(source.scheme, Dense) else source.shape
 
 
 def _plan_param(param: Param, sources: Sources, faults: _Faults) -> ParamPlan:

@@ -17,8 +17,11 @@ from tramontane.build.formats import Canonical, FormatPart, StoredFormat, Stored
 from tramontane.checkpoint import Checkpoint
 from tramontane.errors import CheckpointError
 from tramontane.schemes import Fields, Scheme
-from tramontane.tensors import Axis, AxisRanges, TensorDecl
+from tramontane.tensors import AXES, Axis, AxisRanges, TensorDecl
 from tramontane.weightmap import Read, Source, WeightMap
+
+MAX_DESCRIPTION_BYTES = 2**20
+"""Largest field that a format may read while a model is planned."""
 
 
 @frozen
@@ -32,6 +35,15 @@ class PartSource:
     """How it is stored. A slice may have another scheme than the whole: act-order groups are cut, say."""
     canonical: Canonical = field(repr=False)
     reads: Mapping[str, Read] = field(repr=False)
+    misfits: tuple[str, ...] = ()
+    """Stored tensors that have another shape than the logical one asks for."""
+    whole: Whole | None = field(default=None, repr=False)
+    """What is read where the format cannot be cut and the slice is taken afterwards."""
+
+    @property
+    def extra_nbytes(self) -> int:
+        """Bytes held for a moment beyond the slice itself, where the whole has to be read."""
+        return 0 if self.whole is None else self.whole.scheme.nbytes(self.whole.shape)
 
     def read(self) -> Fields:
         """Canonical fields; may be views of the file.
@@ -39,9 +51,31 @@ class PartSource:
         Raises:
             CheckpointError: What was read does not fit the scheme.
         """
-        fields = self.canonical({name: read.run() for name, read in self.reads.items()}, self.shape)
+        stored = {name: read.run() for name, read in self.reads.items()}
+        if self.whole is None:
+            fields = self.canonical(stored, self.shape)
+        else:
+            fields = self.whole.cut(self.canonical(stored, self.whole.shape), what=self.name)
         self.scheme.check(fields, self.shape, what=self.name)
         return fields
+
+
+@frozen
+class Whole:
+    """A matrix that is read and canonicalized whole, because its fields cannot be cut, and then sliced."""
+
+    shape: tuple[int, ...]
+    scheme: Scheme
+    ranges: AxisRanges
+
+    def cut(self, fields: Fields, *, what: str) -> Fields:
+        """The slice of the canonical fields of the whole."""
+        self.scheme.check(fields, self.shape, what=what)
+        scheme, shape = self.scheme, self.shape
+        for axis, wanted in self.ranges.items():
+            fields = scheme.slice(fields, shape, axis, wanted)
+            scheme, shape = scheme.sliced(shape, {axis: wanted})
+        return {name: tensor.clone() for name, tensor in fields.items()}  # lets go of the whole
 
 
 @frozen
@@ -93,16 +127,23 @@ class Sources:
     def _planned(self, path: str, shape: tuple[int, ...], form: FormatPart, ranges: AxisRanges) -> PartSource:
         reads: dict[str, Read] = {}
         names: list[str] = []
+        misfits: list[str] = []
+        scheme, wanted = form.scheme.sliced(shape, ranges) if ranges else (form.scheme, shape)
+        cut = _cuts_the_uncuttable(form, ranges)
+        have = shape if cut else wanted
         for name, decl in form.fields.items():
             source = self._source(path, name)
             if source is None:
                 raise CheckpointError(f"{path} is stored in a format that needs the field {name!r}, which is missing")
             stacked = decl if len(shape) == 2 else decl.with_leading("expert", shape[0])
-            reads[name] = source.plan(stacked, ranges, self.checkpoint.tensors)
+            reads[name] = source.plan(stacked, {} if cut else ranges, self.checkpoint.tensors)
+            misfits += _misfit(source.names()[0], reads[name].shape, stacked, have)
             names += source.names()
             self._use(path, name)
-        scheme, wanted = form.scheme.sliced(shape, ranges) if ranges else (form.scheme, shape)
-        return PartSource(names[0], wanted, scheme, form.canonical, reads)
+        for name in form.known:
+            self._use(path, name)
+        whole = Whole(shape, form.scheme, ranges) if cut else None
+        return PartSource(names[0], wanted, scheme, form.canonical, reads, tuple(misfits), whole)
 
     def tensor(self, path: str, field: str, axes: int, ranges: AxisRanges) -> TensorSource | None:
         """The plain tensor of ``axes`` dimensions stored for a field of a module; ``None`` if there is none."""
@@ -147,3 +188,29 @@ class _Module:
             return None
         ref = self.sources.checkpoint.tensors[source.names()[0]]
         return StoredTensor(ref.name, ref.dtype, tuple(ref.shape), ref.encoding)
+
+    def values(self, field: str) -> tuple[Tensor, ...]:
+        """See :class:`~tramontane.build.formats.Lookup`."""
+        source = self.sources._source(self.path, field)
+        refs = [] if source is None else [self.sources.checkpoint.tensors[name] for name in source.names()]
+        for ref in refs:
+            if ref.nbytes > MAX_DESCRIPTION_BYTES:
+                raise CheckpointError(
+                    f"{ref.name} should describe how a matrix is stored, but has {ref.nbytes} bytes "
+                    f"(at most {MAX_DESCRIPTION_BYTES} are read)"
+                )
+        return tuple(ref.read() for ref in refs)
+
+
+def _cuts_the_uncuttable(form: FormatPart, ranges: AxisRanges) -> bool:
+    """Whether a slice is wanted of fields that can only be read whole."""
+    return any(not decl.sliceable for decl in form.fields.values()) and any(axis != "expert" for axis in ranges)
+
+
+def _misfit(name: str, found: tuple[int, ...], decl: TensorDecl, shape: tuple[int, ...]) -> list[str]:
+    """The stored tensor, if its shape does not go with the logical one."""
+    sizes = dict(zip(AXES[-len(shape) :], shape, strict=True))
+    wanted = list(found)
+    for axis, place in decl.axes.items():
+        wanted[place.dim] = place.stored_size(sizes[axis])
+    return [] if wanted == list(found) else [f"{name} is {list(found)} instead of {wanted}"]

@@ -97,7 +97,7 @@ class TensorDecl:
         axes: Logical axis -> :class:`Axis`.
         view: Shape to view the stored tensor as before ``axes`` apply; one entry may be -1.
         sliceable: False where slices cannot be read (blocks that cross rows): the whole tensor is canonicalized and
-            the scheme is sliced afterwards.
+            the scheme is sliced afterwards. The axes of such a tensor are not stated.
     """
 
     name: str

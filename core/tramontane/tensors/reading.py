@@ -99,10 +99,18 @@ def plan_read(ref: TensorRef, decl: TensorDecl, ranges: AxisRanges) -> TensorRea
     Raises:
         PlanError: A range starts or ends inside a block or lies outside; the view does not fit the stored shape.
     """
-    if not decl.sliceable and any(ranges.get(name) is not None for name in decl.axes):
-        raise PlanError(f"{ref.name} can only be read whole: its blocks cross rows")
+    if not decl.sliceable and any(wanted is not None for wanted in ranges.values()):
+        raise PlanError(
+            f"{ref.name} can only be read whole: its blocks cross rows, so {_cuts(ranges)} is not to be had"
+        )
     viewed = _viewed(tuple(ref.shape), decl.view, ref.name)
     return TensorRead(ref, viewed, decl.slices(viewed, ranges, what=ref.name))
+
+
+def _cuts(ranges: AxisRanges) -> str:
+    """Ranges as they are shown in an error."""
+    shown = (", ".join(f"{a}:{b}" for a, b in wanted) or "nothing" for wanted in ranges.values())
+    return " and ".join(f"{text} of axis {name!r}" for name, text in zip(ranges, shown, strict=True))
 
 
 def read(ref: TensorRef, decl: TensorDecl, ranges: AxisRanges | None = None, out: Tensor | None = None) -> Tensor:

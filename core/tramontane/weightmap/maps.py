@@ -14,8 +14,9 @@ from tramontane.weightmap.reads import Read
 from tramontane.weightmap.rules import Rule
 from tramontane.weightmap.sources import Leaf, Source, Tensors
 
-#: Buffers that old checkpoints store and that are computed.
-IGNORED = (r"(.*\.)?rotary_emb\.inv_freq",)
+#: Buffers that old checkpoints store and that are computed; scales of a quantized cache, for the cache has the type it
+#: is asked to have, whatever the weights are.
+IGNORED = (r"(.*\.)?rotary_emb\.inv_freq", r".*\.(?:k|v|q|kv|prob)_(?:scale|zero_point)")
 
 
 def tensor_name(path: str, field_name: str) -> str:

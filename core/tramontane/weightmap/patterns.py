@@ -24,7 +24,7 @@ def holes(pattern: str) -> frozenset[str]:
 
 @lru_cache(maxsize=4096)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    """Matches the module itself, and the module followed by one field."""
+    """Matches the module itself, and the module followed by one field (or by ``weight`` and what is kept beside it)."""
     parts, end, seen = [], 0, set()
     for match in _HOLE.finditer(pattern):
         name = match[1]
@@ -34,7 +34,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         parts += [re.escape(pattern[end : match.start()]), f"(?P<{name}>{'.+?' if match[2] else '[^.]+?'})"]
         end = match.end()
     parts.append(re.escape(pattern[end:]))
-    return re.compile(f"{''.join(parts)}(?P<__field>\\.[^.]+)?")
+    return re.compile(f"{''.join(parts)}(?P<__field>\\.weight(?:\\.[^.]+)+|\\.[^.]+)?")
 
 
 def match(pattern: str, name: str) -> tuple[dict[str, str], str] | None:

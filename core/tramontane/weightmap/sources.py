@@ -80,7 +80,8 @@ class Leaf(Source):
         ref = tensors.get(self.name)
         if ref is None:
             raise CheckpointError(f"the checkpoint has no tensor {self.name!r}")
-        return plan_read(ref, decl, {axis: ranges[axis] for axis in decl.axes if axis in ranges})
+        told = decl.axes if decl.sliceable else ranges  # the axes of a tensor that cannot be cut are not told
+        return plan_read(ref, decl, {axis: ranges[axis] for axis in told if axis in ranges})
 
 
 @frozen
