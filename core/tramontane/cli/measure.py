@@ -2,9 +2,9 @@
 """The measurements behind ``tramontane bench``; it prints nothing.
 
 Times are those at which the engine delivered tokens. *Prefill*: from handing over all prompts to the last first token;
-at a depth, the time of the depth's tokens alone is measured right before and subtracted. *Decode*: from the moment at
-which every request generates to the moment at which each has made the asked number of further tokens; what is counted
-is the tokens of all requests in between, so that requests that began at different times do not blur it.
+for a depth the prefix cache is made to hold its tokens first, and what is counted is what was computed. *Decode*: from
+the moment at which every request generates to the moment at which each has made the asked number of further tokens. The
+tokens of all requests in between are counted, so that requests that began at different times do not blur it.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Bench:
     """Measures one model.
 
     Args:
-        llm: A model whose prefix cache is off.
+        llm: The model; its prefix cache is used by prefill at a depth and by nothing else, as each prompt is random.
         seed: Of the random prompts.
     """
 
@@ -138,18 +138,22 @@ class Bench:
 
     def _prefill(self, case: Case) -> tuple[float, float]:
         """Rate, and mean time to first token."""
-        before = max(self._first_tokens(case.depth, case.concurrency)) if case.depth else 0.0
-        times = self._first_tokens(case.depth + case.prompt, case.concurrency)
-        spent = max(times) - before
-        return (case.prompt * case.concurrency / spent if spent > 0 else float("inf")), statistics.fmean(times)
+        begun = [self._prompt(case.depth) for _ in range(case.concurrency)]
+        if case.depth:
+            self._first_tokens(begun)
+        times, computed = self._first_tokens([prompt + self._prompt(case.prompt) for prompt in begun])
+        if computed >= case.concurrency * (case.prompt + case.depth) and case.depth:
+            raise RequestError(f"{case.name}: the cache kept nothing of the {case.depth} tokens before")
+        return computed / max(times), statistics.fmean(times)
 
-    def _first_tokens(self, length: int, count: int) -> list[float]:
-        """Seconds to the first token of each of ``count`` prompts of ``length`` tokens."""
-        prompts = [self._prompt(length) for _ in range(count)]
+    def _first_tokens(self, prompts: list[list[int]]) -> tuple[list[float], int]:
+        """Seconds to the first token of each prompt, and how many prompt tokens were computed for them all."""
         params = SamplingParams(max_tokens=1, temperature=0, ignore_eos=True)
         start = time.monotonic()
         with self.llm.generate(prompts, params, stream=True) as stream:
-            return [delta.at - start for delta in stream if delta.token_ids]
+            times = [delta.at - start for delta in stream if delta.token_ids]
+            usages = [completion.usage for completion in stream.completions()]
+        return times, sum(usage.prompt_tokens - usage.cached_tokens for usage in usages)
 
     def _decode(self, case: Case) -> tuple[float, float]:
         """Rate while every request generates, and mean time to first token."""

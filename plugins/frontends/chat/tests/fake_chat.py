@@ -10,7 +10,7 @@ from tramontane.host import FrontendOptions
 from tramontane.testing.answering import answering_service
 from tramontane_frontend_chat.app import run
 
-LONG = "".join(f"- point number {number}\n" for number in range(90))
+LONG = "".join(f"- point number {number}\n" for number in range(60))
 
 
 def answer(prompt: str) -> str:
@@ -24,7 +24,7 @@ class FakeHost:
     """As much of a host as a frontend with a loop of its own needs."""
 
     def __init__(self, chat: bool) -> None:
-        self.llm = AsyncLLM.over(answering_service(answer, chat=chat, step_s=0.004, name="fake", max_model_len=4096))
+        self.llm = AsyncLLM.over(answering_service(answer, chat=chat, step_s=0.002, name="fake", max_model_len=4096))
 
     async def acquire(self, name: str | None = None) -> AsyncLLM:
         """The one model."""
