@@ -103,11 +103,16 @@ class Builder(Declarations):
     def _norm_weight(self, name: str, features: int, offset: float) -> Param:
         return self.param(name, (features,), offset=offset, dtype=torch.float32 if offset else None)
 
-    def layer_norm(self, name: str, features: int, eps: float, *, bias: bool = True) -> nn.Norm:
-        """Layer norm, with optional shift."""
-        weights = [self.param(name, (features,))]
+    def layer_norm(self, name: str, features: int, eps: float, *, bias: bool = True) -> nn.ResidualNorm:
+        """Layer norm at a residual junction, with optional shift."""
+        alone = self.plain_layer_norm(name, features, eps=eps, bias=bias)
+        return nn.ResidualNorm(alone, nn.AddedNorm(self.op(ops.Add(), name=name), alone))
+
+    def plain_layer_norm(self, name: str, *shape: int, eps: float, bias: bool = True) -> nn.Norm:
+        """Layer norm alone, over the last axis of ``shape``; [H, K] norms each head by weights of its own (Cohere)."""
+        weights = [self.param(name, shape)]
         if bias:
-            weights.append(self.param(name, (features,), field="bias"))
+            weights.append(self.param(name, shape, field="bias"))
         return nn.Norm(self.op(ops.LayerNorm(eps, bias=bias), *weights, name=name))
 
     def rope(self, rope: RopeConfig, head_dim: int, *, interleaved: bool = False) -> nn.Rope:
@@ -173,15 +178,10 @@ class Builder(Declarations):
         ``qk_norm`` is the epsilon of RMS norms over each query and key head.
         """
         b = self.at(name)
-        sizes = {
-            "q_proj": heads.query * heads.dim,
-            "k_proj": heads.kv * heads.dim,
-            "v_proj": heads.kv * heads.values,
-        }
         return nn.Attention(
-            b.merged("qkv_proj", hidden, sizes, bias=bias),
+            b.merged("qkv_proj", hidden, heads.projections, bias=bias),
             b.cached_attention(heads, window=window),
-            b.linear("o_proj", heads.query * heads.values, hidden, bias=out_bias, split="in"),
+            b.linear("o_proj", heads.width, hidden, bias=out_bias, split="in"),
             heads,
             rope=None if rope is None else b.rope(rope, heads.dim),
             q_norm=None if qk_norm is None else b.norm("q_norm", heads.dim, qk_norm),

@@ -8,10 +8,11 @@ from tramontane.nn.linear import Linear, Merged
 from tramontane.nn.mlp import GatedMlp, Mlp
 from tramontane.nn.module import Module
 from tramontane.nn.moe import Moe, SharedMoe
-from tramontane.nn.norm import Norm, ResidualNorm
+from tramontane.nn.norm import AddedNorm, Norm, ResidualNorm
 from tramontane.nn.rope import Rope
 
 __all__ = [
+    "AddedNorm",
     "Attention",
     "CachedAttention",
     "Decoder",

@@ -6,6 +6,8 @@ Legend: T tokens, D hidden size, H query heads, G key/value heads, K head dimens
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from attrs import frozen
 from torch import Tensor
 
@@ -30,6 +32,16 @@ class Heads:
     def values(self) -> int:
         """Width of a value head."""
         return self.dim if self.value_dim is None else self.value_dim
+
+    @property
+    def projections(self) -> Mapping[str, int]:
+        """The projections that make queries, keys and values, by their usual names -> outputs."""
+        return {"q_proj": self.query * self.dim, "k_proj": self.kv * self.dim, "v_proj": self.kv * self.values}
+
+    @property
+    def width(self) -> int:
+        """Features of all heads' values side by side: what the output projection takes."""
+        return self.query * self.values
 
 
 class CachedAttention(Module):

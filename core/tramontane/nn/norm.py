@@ -16,7 +16,7 @@ from tramontane.ops import BoundOp
 class ResidualNorm(Module):
     """Norm at a residual junction: (x, residual or None) -> (norm(x + residual), x + residual)."""
 
-    def __init__(self, plain: BoundOp, added: BoundOp) -> None:
+    def __init__(self, plain: BoundOp | Norm, added: BoundOp | AddedNorm) -> None:
         self.plain = plain
         self.added = added
 
@@ -34,3 +34,15 @@ class Norm(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.op(x)
+
+
+class AddedNorm(Module):
+    """A sum and its norm, of two ops: (x, residual) -> (norm(x + residual), x + residual)."""
+
+    def __init__(self, add: BoundOp, norm: Norm) -> None:
+        self.add = add
+        self.norm = norm
+
+    def forward(self, x_TD: Tensor, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
+        total_TD = self.add(x_TD, residual_TD)
+        return self.norm(total_TD), total_TD

@@ -71,7 +71,10 @@ class AddRmsNorm(Op):
 @op("layer_norm")
 @frozen
 class LayerNorm(Op):
-    """Layer norm over the last axis, with optional shift (Ba et al., 2016)."""
+    """Layer norm over the last axis, with optional shift (Ba et al., 2016). Computed in float32, rounded once.
+
+    Weights [D], or [H, D] for an input [..., H, D]: as many norms as there are heads.
+    """
 
     eps: float
     bias: bool = True
@@ -84,6 +87,5 @@ class LayerNorm(Op):
 
     def reference(self, ctx: Ctx | None, weights: Sequence[Any], *inputs: Tensor) -> tuple[Tensor, ...]:
         (x,) = inputs
-        weight = weights[0].tensor.float()
-        bias = weights[1].tensor.float() if self.bias else None
-        return (F.layer_norm(x.float(), x.shape[-1:], weight, bias, self.eps).to(x.dtype),)
+        y = F.layer_norm(x.float(), x.shape[-1:], eps=self.eps) * weights[0].tensor.float()
+        return ((y + weights[1].tensor.float() if self.bias else y).to(x.dtype),)

@@ -14,7 +14,7 @@ from tramontane.backends.torch.experts import experts, router
 from tramontane.backends.torch.fused import linear_gated, rotate_write
 from tramontane.backends.torch.latent import attend_latent, latent_write
 from tramontane.backends.torch.linear import embed, linear, take_rows
-from tramontane.backends.torch.norm import add_rms_norm, rms_norm
+from tramontane.backends.torch.norm import add_rms_norm, layer_norm, rms_norm
 from tramontane.backends.torch.pointwise import add, gated_activate, multiply, rope_angles, rotate, scale, softcap
 from tramontane.memory import available_memory
 from tramontane.ops import KernelMaker, Op, reference_kernel
@@ -29,6 +29,7 @@ KERNELS: Mapping[str, KernelMaker] = {
     "experts": experts,
     "gated_activate": gated_activate,
     "latent_write": latent_write,
+    "layer_norm": layer_norm,
     "linear": linear,
     "linear_gated": linear_gated,
     "multiply": multiply,

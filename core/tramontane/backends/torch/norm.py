@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RMS norms with stock torch: float32 in the middle, one rounding at the end."""
+"""Norms with stock torch: float32 in the middle, one rounding at the end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tramontane.batch import Ctx
-from tramontane.ops import AddRmsNorm, Kernel, Op, RmsNorm
+from tramontane.ops import AddRmsNorm, Kernel, LayerNorm, Op, RmsNorm
 
 
 def rms_into(op: RmsNorm | AddRmsNorm, weight: Tensor | None) -> Any:
@@ -54,5 +55,19 @@ def add_rms_norm(op: Op, weights: Sequence[Any]) -> Kernel | str:
     def run(ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         torch.add(inputs[0], inputs[1], out=outputs[1])
         norm(outputs[1], outputs[0])
+
+    return run
+
+
+def layer_norm(op: Op, weights: Sequence[Any]) -> Kernel | str:
+    """Layer norm over the last axis."""
+    if not isinstance(op, LayerNorm):
+        return f"made for layer_norm, not {op.name}"
+    eps, weight, bias = op.eps, weights[0].tensor.float(), weights[1].tensor.float() if op.bias else None
+    if weight.dim() > 1:
+        return "its weights differ by head"
+
+    def run(ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        outputs[0].copy_(F.layer_norm(inputs[0].float(), weight.shape, weight, bias, eps))
 
     return run
