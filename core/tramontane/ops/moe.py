@@ -33,6 +33,8 @@ class Router(Op):
     Scores are made of ``x W^T + bias`` in float32, whatever the types: near ties between experts are common, and the
     matrix is small. The ``top_k`` experts with the highest scores are taken; their weights are those scores, divided by
     their sum if ``normalize``, times ``scale``. (A softmax over the chosen logits alone is ``softmax`` normalized.)
+    ``sparsemixer`` (Liu et al., 2023; Phi-3.5-MoE) takes expert after expert; the weight of each is its share in a
+    softmax over the logits that are left and come within ``2 * jitter`` of it, relative to their magnitude.
     ``correction`` adds a learned number to each score for the choice alone (DeepSeek-V3). With ``groups``, experts come
     from the ``top_groups`` best groups; a group is as good as its best expert, or as its best two together.
 
@@ -40,7 +42,7 @@ class Router(Op):
     """
 
     top_k: int
-    scoring: Literal["softmax", "sigmoid"] = "softmax"
+    scoring: Literal["softmax", "sigmoid", "sparsemixer"] = "softmax"
     normalize: bool = False
     scale: float = 1.0
     bias: bool = False
@@ -48,11 +50,14 @@ class Router(Op):
     groups: int = 1
     top_groups: int = 1
     group_score: Literal["best", "best_two"] = "best"
+    jitter: float = 0.0
 
     roles = ("weight", "bias", "correction")
 
     def __attrs_post_init__(self) -> None:
-        if self.top_k < 1 or not 1 <= self.top_groups <= self.groups or self.scoring not in ("softmax", "sigmoid"):
+        plain = self.scoring in ("softmax", "sigmoid")
+        mixed = self.scoring == "sparsemixer" and self.groups == 1 and not self.correction
+        if self.top_k < 1 or not 1 <= self.top_groups <= self.groups or not (plain or mixed):
             raise PlanError(f"no such routing: {self!r}")
 
     def outputs(self, weights: Sequence[Any], *inputs: Tensor) -> tuple[Meta, ...]:
@@ -70,15 +75,32 @@ class Router(Op):
 
     def choose(self, logits_TX: Tensor, correction_X: Tensor | None) -> tuple[Tensor, Tensor]:
         """Weights and ids from the logits, by the rules above."""
+        if self.scoring == "sparsemixer":
+            weights_TK, ids_TK = self._one_after_another(logits_TX)
+        else:
+            weights_TK, ids_TK = self._best_at_once(logits_TX, correction_X)
+        if self.normalize:
+            weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + TINY)
+        return weights_TK * self.scale, ids_TK.to(torch.int32)
+
+    def _one_after_another(self, logits_TX: Tensor) -> tuple[Tensor, Tensor]:
+        left_TX, chosen = logits_TX, []
+        for _ in range(self.top_k):
+            best_T1, id_T1 = left_TX.max(-1, keepdim=True)
+            far_TX = (best_T1 - logits_TX) / logits_TX.abs().maximum(best_T1) > 2 * self.jitter
+            share_TX = left_TX.masked_fill(far_TX, float("-inf")).softmax(-1)
+            chosen.append((share_TX.gather(-1, id_T1), id_T1))
+            left_TX = left_TX.scatter(-1, id_T1, float("-inf"))
+        weights, ids = zip(*chosen, strict=True)
+        return torch.cat(weights, dim=-1), torch.cat(ids, dim=-1)
+
+    def _best_at_once(self, logits_TX: Tensor, correction_X: Tensor | None) -> tuple[Tensor, Tensor]:
         scores_TX = logits_TX.softmax(-1) if self.scoring == "softmax" else logits_TX.sigmoid()
         wanted_TX = scores_TX if correction_X is None else scores_TX + correction_X
         if self.groups > 1:
             wanted_TX = self._within_groups(wanted_TX)
         ids_TK = wanted_TX.topk(self.top_k, dim=-1).indices
-        weights_TK = scores_TX.gather(-1, ids_TK)
-        if self.normalize:
-            weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + TINY)
-        return weights_TK * self.scale, ids_TK.to(torch.int32)
+        return scores_TX.gather(-1, ids_TK), ids_TK
 
     def _within_groups(self, wanted_TX: Tensor) -> Tensor:
         """The same numbers, and minus infinity outside each token's best groups."""
