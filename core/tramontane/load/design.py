@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from tramontane.ops import Runtime
 from tramontane.plugins import Plugins
 from tramontane.records import ArchitectureSpec, resolve
 from tramontane.runner import Model
-from tramontane.weightmap import WeightMap
+from tramontane.weightmap import WeightMap, choose
 
 DEFAULT_MAX_MODEL_LEN = 32_768
 """A model trained on more is served up to this unless ``max_model_len`` asks for more."""
@@ -63,20 +64,28 @@ def plan_weights(made: Design, checkpoint: Checkpoint, plugins: Plugins) -> Mode
         CheckpointError: Tensors are missing, unexpected or mis-shaped; all are named.
     """
     blueprint = made.blueprint
-    names, formats = _weight_map(made.architecture, checkpoint), _formats(checkpoint, plugins)
+    names, formats = _weight_map(made, checkpoint), _formats(checkpoint, plugins)
     sources = Sources.of(checkpoint, names, formats, blueprint.tied)
     plan = make_plan(made.architecture.name, blueprint, sources, checkpoint)
     return plugins.decisions.transform_plan(plan)[0]
 
 
-def _weight_map(architecture: ArchitectureSpec, checkpoint: Checkpoint) -> WeightMap:
+def weight_maps(architecture: ArchitectureSpec, config: Mapping[str, Any]) -> tuple[WeightMap, ...]:
+    """The maps between an architecture's names and those of its Hugging Face checkpoints; the usual one first."""
+    if architecture.weight_map is None:
+        return (WeightMap(),)
+    found = resolve(architecture.weight_map, architecture)
+    found = found if isinstance(found, WeightMap) else found(config)
+    return (found,) if isinstance(found, WeightMap) else tuple(found)
+
+
+def _weight_map(made: Design, checkpoint: Checkpoint) -> WeightMap:
     """How the checkpoint's names differ from the model's: by its dialect, or by the architecture's own map."""
     if checkpoint.dialect != HUGGING_FACE:
-        return dialect_of(architecture, checkpoint.dialect).weight_map(checkpoint.config)
-    if architecture.weight_map is None:
-        return WeightMap()
-    found = resolve(architecture.weight_map, architecture)
-    return found if isinstance(found, WeightMap) else found(checkpoint.config)
+        return dialect_of(made.architecture, checkpoint.dialect).weight_map(checkpoint.config)
+    maps = weight_maps(made.architecture, checkpoint.config)
+    parts = (part for matrix in made.blueprint.matrices.values() for part in matrix.parts)
+    return maps[0] if len(maps) == 1 else choose(maps, [(part.path, "weight") for part in parts], checkpoint.tensors)
 
 
 def _formats(checkpoint: Checkpoint, plugins: Plugins) -> list[StoredFormat]:

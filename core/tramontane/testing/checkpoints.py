@@ -20,9 +20,9 @@ from torch import Tensor
 from tramontane.build import Blueprint, Builder
 from tramontane.checkpoint import MemoryTensor
 from tramontane.config import read_config
+from tramontane.load.design import weight_maps
 from tramontane.ops import Runtime
 from tramontane.plugins import Plugins, installed
-from tramontane.records import ArchitectureSpec
 from tramontane.tensors import AXES, Axis, TensorDecl
 from tramontane.weightmap import Source, WeightMap, sources, tensor_name
 
@@ -51,20 +51,12 @@ def write_random(directory: Path, config: Mapping[str, Any], *, seed: int = 0, p
     spec = (plugins or installed()).catalogs.architectures.get(config["architectures"][0])
     blueprint = Blueprint(Runtime(torch.device("cpu")), torch.float32, torch.float32, max_positions=16)
     spec.load("model")(read_config(spec.load("config"), config), Builder(blueprint))
-    names = weight_map(spec, config)
+    names = weight_maps(spec, config)[0]
     tensors = draw(blueprint, torch.Generator().manual_seed(seed))
     directory.mkdir(parents=True, exist_ok=True)
     save_file(stored(tensors, names), directory / "model.safetensors", metadata={"format": "pt"})
     (directory / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     return directory
-
-
-def weight_map(spec: ArchitectureSpec, config: Mapping[str, Any]) -> WeightMap:
-    """The map between the model's names and those of its Hugging Face checkpoints."""
-    if spec.weight_map is None:
-        return WeightMap()
-    found = spec.load("weight_map")
-    return found if isinstance(found, WeightMap) else found(config)
 
 
 def draw(blueprint: Blueprint, generator: torch.Generator) -> Drawn:

@@ -8,7 +8,7 @@ axes ``expert``, ``out`` and ``in`` only, so that one map serves dense and quant
 from __future__ import annotations
 
 from tramontane.weightmap.experts import stacked_experts
-from tramontane.weightmap.fused import fused_parts
+from tramontane.weightmap.fused import fused_experts, fused_parts
 from tramontane.weightmap.maps import WeightMap, choose, tensor_name
 from tramontane.weightmap.reads import Read
 from tramontane.weightmap.rules import Convert, Join, Permute, Rename, Rule, Spell, Split, Stack, Transpose, Unstack
@@ -33,6 +33,7 @@ __all__ = [
     "ValueMap",
     "WeightMap",
     "choose",
+    "fused_experts",
     "fused_parts",
     "plus",
     "stacked_experts",

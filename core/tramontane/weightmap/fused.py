@@ -14,8 +14,8 @@ def fused_parts(name: str, parts: Mapping[str, int]) -> Split:
 
 
 def fused_experts(width: int) -> tuple[Rule, ...]:
-    """Stacks of experts as transformers 5 holds them in memory: ``experts.gate_up_proj`` and ``experts.down_proj``, with
-    gate rows first, both without a field name. ``width`` is the intermediate size of an expert."""
+    """Stacks of experts as transformers 5 holds them in memory: ``experts.gate_up_proj`` (gate rows first) and
+    ``experts.down_proj``, both without a field name. ``width`` is the intermediate size of an expert."""
     return (
         fused_parts("experts.gate_up_proj", {"experts.gate_proj": width, "experts.up_proj": width}),
         Spell("{p...}.experts.{which}_proj", {".weight": ""}),
