@@ -127,7 +127,9 @@ def _longrope(rope: RopeConfig, dim: int, positions: int) -> tuple[Tensor, float
     if stretch is None or len(stretch) != dim // 2:
         found = "none" if stretch is None else str(len(stretch))
         raise PlanError(f"longrope needs {dim // 2} factors (half the rotary dimension), got {found}")
-    factor = rope.attention_factor
+    factor = rope.long_mscale if positions > trained else rope.short_mscale
+    if factor is None:
+        factor = rope.attention_factor
     if factor is None:
         ratio = rope.factor
         factor = 1.0 if ratio <= 1.0 else math.sqrt(1 + math.log(ratio) / math.log(trained))
