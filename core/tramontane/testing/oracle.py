@@ -36,7 +36,8 @@ class Oracle:
         made._attn_implementation = "eager"  # the plain definition; some fused ones leave out softcaps
         made._experts_implementation = "eager"
         torch.manual_seed(seed)
-        model = getattr(transformers, config["architectures"][0])(made).float().eval()
+        named = getattr(transformers, config["architectures"][0], None)  # not there where ours has a published alias
+        model = (named or transformers.AutoModelForCausalLM.from_config)(made).float().eval()
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
