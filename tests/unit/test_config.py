@@ -17,6 +17,7 @@ from tramontane.config import (
     RopeConfig,
     Size,
     derived,
+    name_pattern,
     parse_dtype,
     read_config,
     read_dtype,
@@ -341,3 +342,28 @@ def test_the_text_part_of_a_multimodal_configuration() -> None:
         "hidden_size": 64,
     }
     assert text_config(GOOD) is GOOD
+
+
+# --- patterns of module names -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "found"),
+    [
+        (r".*self_attn.*", "model.layers.0.self_attn.q_proj", True),
+        (r".*mlp\.(gate|up|gate_up|down)_proj.*", "model.layers.0.mlp.up_proj", True),
+        (r"model\.layers\.(?:[0-9]|1[0-5])\..*\.(?:up|gate)_proj", "model.layers.12.mlp.up_proj", True),
+        (r".*\.\d{1,2}\..*[*+]?x", "model.layers.0.self_attn", False),
+        (r"lm_head", "lm_head", True),
+    ],
+)
+def test_names_by_pattern(pattern: str, name: str, found: bool) -> None:
+    assert bool(name_pattern(pattern).fullmatch(name)) is found
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+b", "(a|a)*c", "(a{1,9}){1,9}", ".*.*.*.*.*.*x", "a" * 2000, "(", "a{5,1}", "(?:a|b)+", "*"]
+)
+def test_patterns_that_could_take_forever_are_refused(pattern: str) -> None:
+    with pytest.raises(ConfigError, match="pattern"):
+        name_pattern(pattern)

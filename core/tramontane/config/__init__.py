@@ -9,6 +9,7 @@ from __future__ import annotations
 from tramontane.config.checkpoints import parse_dtype, quantization_config, read_dtype, text_config
 from tramontane.config.layers import layer_types_field, read_layer_types
 from tramontane.config.limits import only
+from tramontane.config.names import name_pattern
 from tramontane.config.reading import AtLeast, Size, derived, read_config, renamed
 from tramontane.config.rope import RopeConfig, read_rope, rope_field
 
@@ -18,6 +19,7 @@ __all__ = [
     "Size",
     "derived",
     "layer_types_field",
+    "name_pattern",
     "only",
     "parse_dtype",
     "quantization_config",
