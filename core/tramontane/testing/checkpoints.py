@@ -100,6 +100,8 @@ def _axes(source: Source, drawn: Drawn) -> tuple[str, ...]:
             return _axes(segments[0].source, drawn)
         case sources.Pick(child, axis):
             return tuple(kept for kept in _axes(child, drawn) if kept != axis)
-        case sources.Select(child) | sources.Transpose(child) | sources.Permute(child) | sources.Convert(child):
+        case sources.Transpose(child):
+            return tuple({"out": "in", "in": "out"}.get(axis, axis) for axis in _axes(child, drawn))
+        case sources.Select(child) | sources.Permute(child) | sources.Convert(child):
             return _axes(child, drawn)
     raise TypeError(f"a source of an unknown kind: {type(source).__qualname__}")
