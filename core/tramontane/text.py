@@ -68,8 +68,8 @@ class OutputText:
     Args:
         tokenizer: The model's tokenizer.
         prompt_ids: What the output continues; its text is not given out.
-        params: ``stop``, ``include_stop``, ``min_tokens`` and ``skip_special_tokens`` matter here. Stop strings are not
-            looked for in the first ``min_tokens`` tokens.
+        params: ``stop``, ``include_stop``, ``min_tokens`` and ``skip_special_tokens`` matter here. A text that is
+            complete before token ``min_tokens`` stops nothing.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], params: SamplingParams) -> None:

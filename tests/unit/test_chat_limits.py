@@ -130,34 +130,30 @@ BOMBS = {
     "{% set _ = l.append(x|batch(1)|list) %}{% endfor %}",
     "hoarding small lists": "{% set l = [] %}{% for i in range(99999) %}{% for j in range(99999) %}"
     "{% set _ = l.append([i, j, i, j]) %}{% endfor %}{% endfor %}",
+    "straight comparisons": "{% set x = 'a' * 9999999 %}{% set z = 'a' * 9999999 %}" + "{% set y = x == z %}" * 4000,
+    "hashing": "{% macro m() %}{% set ns.x = varargs %}{% endmacro %}{% set ns = namespace(x=1) %}"
+    "{% for i in range(60) %}{{ m(ns.x, ns.x) }}{% endfor %}{% set y = {ns.x: 1} %}",
     "date": "{{ strftime_now('%1000000000Y') }}",
     "split": "{% set x = 'a ' * 4999999 %}{{ x.split(' ')|length }}{{ x|list|length }}",
 }
 
 
-def failure(text: str, limits: RenderLimits) -> Exception | None:
-    try:
-        ChatTemplate(text, limits=limits).render(MESSAGES)
-    except (TemplateError, TemplateFailedError, TemplateLimitError) as error:
-        return error
-    return None
-
-
 @pytest.mark.parametrize("name", list(ESCAPES))
 def test_nothing_leaves_the_sandbox(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    error = failure(ESCAPES[name], RenderLimits())
-    assert isinstance(error, TemplateError | TemplateFailedError), error
+    with pytest.raises((TemplateError, TemplateFailedError)) as raised:
+        ChatTemplate(ESCAPES[name]).render(MESSAGES)
     assert not list(tmp_path.iterdir())
-    assert " at 0x" not in str(error)
+    assert " at 0x" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", list(BOMBS))
 def test_nothing_runs_long_or_grows_large(name: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    template = ChatTemplate(BOMBS[name], limits=RenderLimits(seconds=SECONDS / 4))
     start = time.monotonic()
-    error = failure(BOMBS[name], RenderLimits(seconds=SECONDS / 4))
-    assert isinstance(error, TemplateFailedError | TemplateLimitError), error
+    with pytest.raises((TemplateFailedError, TemplateLimitError)):
+        template.render(MESSAGES)
     assert time.monotonic() - start < SECONDS
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < MEGABYTES * (2**20 if sys.platform == "darwin" else 2**10)
@@ -183,8 +179,8 @@ def test_bombs_in_what_a_request_brings_are_stopped_too() -> None:
         "{% if 1 %}" * 300 + "{% endif %}" * 300,
         "{{ 1" + " + 1" * 30_000 + " }}",
         "{{ " + "not " * 30_000 + "1 }}",
-        "x" * 1_000_001,
-        "{{ 0x" + "f" * 500_000 + " // 3 }}",
+        "x" * 256_001,
+        "{{ 0x" + "f" * 200_000 + " // 3 }}",
         "{% for %}",
         "{{ 'open",
     ],

@@ -161,6 +161,36 @@ def test_top_of_a_large_vocabulary_equals_a_stable_sort(seed: int, count: int, d
     assert values.tolist() == np.take_along_axis(logits, order, axis=1).tolist()
 
 
+def test_top_takes_equal_values_by_id_and_not_by_block() -> None:
+    logits = torch.zeros(1, 2000)
+    logits[0, [320, 321, 128]] = torch.tensor([9.0, 7.0, 7.0])
+    assert select_module.top(logits, 2)[1].tolist() == [[320, 128]]
+
+
+def test_min_p_keeps_a_token_exactly_at_the_limit() -> None:
+    logits = torch.tensor([0.0, 3.0, 3.0, 1.0])
+    for params in ({"min_p": 1.0}, {"min_p": 1.0, "top_k": 3}, {"min_p": 1.0, "top_p": 0.99}):
+        assert set(draw_many(logits, 200, **params).tolist()) == {1, 2}
+
+
+def test_the_largest_uniform_draws_the_last_token_that_has_a_chance() -> None:
+    """Rounding may bring the target up to the whole mass."""
+    for seed in range(20):
+        logits = torch.randn(1, 600, generator=torch.Generator().manual_seed(seed))
+        logits[0, 300:] = -torch.inf
+        knobs = select_module.Knobs(
+            temperature_R=torch.ones(1),
+            top_k_R=torch.tensor([500]),
+            top_p_R=torch.ones(1, dtype=torch.float64),
+            min_p_R=torch.zeros(1, dtype=torch.float64),
+            most_k=500,
+            any_min_p=False,
+        )
+        for draw in (select_module.draw_full, select_module.draw_top_k, select_module.draw_top_p):
+            token = draw(logits, knobs, torch.ones(1, dtype=torch.float64))[0]
+            assert logits[0, token].isfinite()
+
+
 def test_top_k_is_exact_among_equal_logits() -> None:
     tokens = draw_many(torch.zeros(50), 400, top_k=3)
     assert set(tokens.tolist()) == {0, 1, 2}
@@ -335,6 +365,9 @@ def test_infinite_logits_win_without_spoiling_the_row() -> None:
     row = [0.0, float("inf"), 2.0, float("-inf")]
     for params in ({"temperature": 0}, {}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.1}):
         assert draw_one(row, **params) == 1
+    several = torch.tensor([float("inf"), 0.0, float("inf"), 2.0])
+    for params in ({}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.1}):
+        assert set(draw_many(several, 200, **params).tolist()) == {0, 2}
 
 
 def test_logprobs_are_those_of_the_models_own_distribution() -> None:

@@ -19,7 +19,12 @@ VOCAB = 12
 
 
 def changed(
-    logits: np.ndarray, prompt: list[int], output: list[int], breakers: frozenset[int] = frozenset(), **params: Any
+    logits: np.ndarray,
+    prompt: list[int],
+    output: list[int],
+    breakers: frozenset[int] = frozenset(),
+    neighbour: int = 40,
+    **params: Any,
 ) -> np.ndarray:
     """The logits as the sampler sees them after all penalties, read through a logits processor."""
     seen: list[torch.Tensor] = []
@@ -29,9 +34,9 @@ def changed(
         return row
 
     sampler = Sampler(logits.size)
-    # A neighbour with a longer history and other parameters, so that rows are padded and masked.
+    # A neighbour with another history and other parameters, so that rows are padded and masked.
     other = SamplingParams(repetition_penalty=3.0, frequency_penalty=1.0, dry_multiplier=2.0)
-    sampler.start("other", [1, 2] * 40, other, seed=0, breakers=[1])
+    sampler.start("other", [1, 2] * neighbour, other, seed=0, breakers=[1])
     sampler.start("row", prompt, SamplingParams(**params), seed=0, breakers=breakers, processors=[spy])
     sampler._states["row"].drawn = len(output)
     sampler.drop("row")
@@ -108,14 +113,17 @@ def test_repeats_equal_the_oracle(
     multiplier=st.sampled_from([0.8, 2.0]),
     base=st.sampled_from([1.0, 1.2]),
     allowed=st.integers(0, 5),
+    neighbour=st.sampled_from([1, 80]),
 )
 def test_dry_equals_the_oracle(
-    prompt: list[int], output: list[int], breakers: frozenset[int], multiplier: float, base: float, allowed: int
-) -> None:
+    prompt: list[int], output: list[int], breakers: frozenset[int], multiplier: float, base: float, allowed: int,
+    neighbour: int,
+) -> None:  # fmt: skip
     logits = np.linspace(-3, 3, VOCAB)
     found = changed(
-        logits, prompt, output, breakers, dry_multiplier=multiplier, dry_base=base, dry_allowed_length=allowed
-    )
+        logits, prompt, output, breakers, neighbour,
+        dry_multiplier=multiplier, dry_base=base, dry_allowed_length=allowed,
+    )  # fmt: skip
     expected = dry_oracle(logits, prompt + output, breakers, multiplier, base, allowed)
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
@@ -133,6 +141,8 @@ def test_long_matches_stay_finite() -> None:
     found = changed(np.zeros(VOCAB), [1] * 300, [], dry_multiplier=100.0, dry_base=100.0)
     assert np.isfinite(found).all()
     assert found[1] < -1e29
+    limited = changed(np.zeros(VOCAB), [1] * 300, [], dry_multiplier=1.0, dry_base=1.1, dry_allowed_length=2)
+    assert limited[1] == pytest.approx(-(1.1**48), rel=1e-4)
 
 
 def test_bias_comes_before_penalties() -> None:

@@ -102,6 +102,9 @@ def test_min_tokens_holds_for_stop_strings(tokenizer: Tokenizer) -> None:
     output = OutputText(tokenizer, [], SamplingParams(stop=["x"], min_tokens=3))
     assert "".join(output.feed(token) for token in tokenizer.encode("xxyxx")) == "xxy"
     assert output.stopped
+    output = OutputText(tokenizer, [], SamplingParams(stop=["x"], min_tokens=3))
+    assert "".join(output.feed(token) for token in tokenizer.encode("xxx")) == "xx"
+    assert output.stopped
 
 
 def test_special_tokens_are_shown_only_if_asked_for(tokenizer: Tokenizer) -> None:

@@ -13,7 +13,7 @@ import pytest
 import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from tramontane.checkpoint import Files
 from tramontane.errors import CheckpointError, RequestError
@@ -226,6 +226,21 @@ def test_a_rendered_chat_keeps_the_templates_tokens_and_not_the_users() -> None:
     )
 
 
+def test_spaces_beside_control_tokens_are_stripped_in_hostile_chats_too() -> None:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = tokenizers.Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken("<u>", rstrip=True), AddedToken("<e>", lstrip=True), AddedToken("<x>")])
+    backend.add_tokens(["ab"])
+    tokenizer = Tokenizer(backend)
+    clean = "<u> \n ab \n<e> <x> c"
+    ids = tokenizer.encode_rendered(clean)
+    assert tokenizer.decode(ids, skip_special_tokens=False) == "<u>ab<e> <x> c"
+    hostile = clean + marker_of(tokenizer).mark("<e>")
+    assert tokenizer.encode_rendered(hostile)[: len(ids)] == ids
+
+
 @pytest.mark.parametrize(("left", "right"), [("<|im_", "end|>"), ("<", "|im_end|>"), ("x<|im_end|", "> y")])
 def test_two_texts_cannot_spell_a_control_token_together(left: str, right: str) -> None:
     tokenizer = made("smollm2")
@@ -276,6 +291,14 @@ def test_special_ids_come_from_the_files(tmp_path: Path) -> None:
     assert tokenizer({}, add_eos_token=True).encode("hi") == [0, 1, 3]
     names.clear()
     assert tokenizer({"bos_token_id": 2}).bos_id == 2
+
+
+def test_an_end_of_message_is_not_an_end_of_turn_in_harmony(tmp_path: Path) -> None:
+    for tokens, expected in ((["<|end|>"], (1,)), (["<|end|>", "<|return|>"], ())):
+        backend = tokenizers.Tokenizer(models.BPE({"h": 0}, []))
+        backend.add_special_tokens(tokens)
+        backend.save(str(tmp_path / "tokenizer.json"))
+        assert Tokenizer.from_directory(tmp_path, template="{{ '<|end|>' }}").eos_ids == expected
 
 
 def test_tokens_a_template_writes_are_control_tokens() -> None:

@@ -39,8 +39,8 @@ class RenderLimits:
     depth: int = 100
     """Levels of one nested structure."""
     whole_number_bits: int = 4096
-    source: int = 1_000_000
-    """Characters of a template."""
+    source: int = 256_000
+    """Characters of a template (the largest in use has about 30,000); bounds what compiling it may take."""
 
 
 class Meter:

@@ -79,8 +79,6 @@ class _ByPieces:
             token = prompt_ids[start]
             size += len(self._tokenizer.token_bytes(token)) if token not in self._skipped else 0
             if size >= self._rules.strip_count * len(self._rules.strip) + _LONGEST_CHARACTER:
-                self._first = False
-                self._stripped = self._rules.strip_count
                 return prompt_ids[start:]
         return prompt_ids
 
