@@ -40,7 +40,7 @@ class RenderLimits:
     """Levels of one nested structure."""
     whole_number_bits: int = 4096
     source: int = 256_000
-    """Characters of a template (the largest in use has about 30,000); bounds what compiling it may take."""
+    """Characters of a template (the largest in use have about 17,000); bounds what compiling it may take."""
 
 
 class Meter:
