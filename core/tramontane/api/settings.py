@@ -86,7 +86,7 @@ Plugin = ModuleType | str | os.PathLike[str]
 """A late plugin: an imported module, or the path of a Python file."""
 
 _ENGINE = ("max_num_seqs", "max_batched_tokens", "block_tokens", "num_blocks", "prefix_cache", "overlap")
-_NOT_YET = {"adapters": "adapters", "topology": "a topology", "device_map": "a device map"}
+_NOT_YET = ("adapters", "topology", "device_map")
 
 
 def load_options(settings: Mapping[str, Any]) -> LoadOptions:
@@ -104,9 +104,9 @@ def load_options(settings: Mapping[str, Any]) -> LoadOptions:
     if unknown:
         raise TypeError(f"unknown model settings: {', '.join(unknown)}")
     given = {name: value for name, value in settings.items() if value is not None}
-    for name, what in _NOT_YET.items():
-        if given.pop(name, None):
-            raise PlanError(f"{what} was given ({name}), and nothing installed can use it", hint="leave it out")
+    useless = [name for name in _NOT_YET if given.pop(name, None)]
+    if useless:
+        raise PlanError(f"nothing installed can use {' or '.join(useless)}", hint="leave it out")
     engine = {name: given.pop(name) for name in _ENGINE if name in given}
     if "max_batched_tokens" in engine and "max_num_seqs" not in engine:
         engine["max_num_seqs"] = min(EngineConfig().max_num_seqs, engine["max_batched_tokens"])

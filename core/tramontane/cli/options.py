@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 ENVIRONMENT = "TRAMONTANE_"
 """What the variables of options begin with."""
 
-HABITS = "Each option may also be set as TRAMONTANE_<OPTION> in the environment, or in the file of --config."
+HABITS = "Model and sampling options may also be set as TRAMONTANE_<OPTION>, or in the file of --config."
 """The line under the options in a command's help."""
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
