@@ -8,15 +8,13 @@ Legend: T tokens, D hidden size.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from attrs import frozen
 from torch import Tensor
 
 from tramontane import nn, ops
 from tramontane.batch import Ctx
 from tramontane.build import Builder
-from tramontane.config import RopeConfig, layer_types_field, rope_field
+from tramontane.config import RopeConfig, layer_types_field, only, rope_field
 
 
 @frozen(kw_only=True)
@@ -29,6 +27,7 @@ class CohereConfig:
     num_hidden_layers: int
     num_attention_heads: int
     num_key_value_heads: int | None = None
+    head_dim: int | None = None
     layer_norm_eps: float = 1e-5
     hidden_act: str = "silu"
     max_position_embeddings: int = 8192
@@ -41,7 +40,7 @@ class CohereConfig:
     @property
     def heads(self) -> nn.Heads:
         """Query heads, key/value heads and their width."""
-        dim = self.hidden_size // self.num_attention_heads
+        dim = self.head_dim or self.hidden_size // self.num_attention_heads
         return nn.Heads(self.num_attention_heads, self.num_key_value_heads or self.num_attention_heads, dim)
 
     def window(self, layer: int) -> int | None:
@@ -55,15 +54,15 @@ class CohereConfig:
 
 @frozen(kw_only=True)
 class Cohere2Config(CohereConfig):
-    """What the second generation adds; the ``Literal`` keys say how Cohere's own files describe this architecture."""
+    """What the second generation adds."""
 
     sliding_window: int | None = 4096
     sliding_window_pattern: int = 4
     layer_types: tuple[str, ...] | None = layer_types_field()
-    order_of_interleaved_layers: Literal["local_attn_first"] = "local_attn_first"
-    position_embedding_type: Literal["rope_gptj"] = "rope_gptj"
-    use_parallel_block: Literal[True] = True
-    use_qk_norm: Literal[False] = False
+    order_of_interleaved_layers: str = only("local_attn_first")
+    position_embedding_type: str = only("rope_gptj")
+    use_parallel_block: bool = only(True)
+    use_qk_norm: bool = only(False)
     rope: RopeConfig = rope_field()
 
     def window(self, layer: int) -> int | None:

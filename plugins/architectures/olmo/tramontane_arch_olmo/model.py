@@ -25,6 +25,7 @@ class Olmo2Config:
     num_hidden_layers: int
     num_attention_heads: int
     num_key_value_heads: int | None = None
+    head_dim: int | None = None
     rms_norm_eps: float = 1e-5
     hidden_act: str = "silu"
     max_position_embeddings: int = 2048
@@ -35,7 +36,7 @@ class Olmo2Config:
     @property
     def heads(self) -> nn.Heads:
         """Query heads, key/value heads and their width."""
-        dim = self.hidden_size // self.num_attention_heads
+        dim = self.head_dim or self.hidden_size // self.num_attention_heads
         return nn.Heads(self.num_attention_heads, self.num_key_value_heads or self.num_attention_heads, dim)
 
 

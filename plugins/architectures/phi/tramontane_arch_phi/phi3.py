@@ -7,7 +7,7 @@ Legend: T tokens, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from attrs import frozen
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from tramontane import nn
 from tramontane.batch import Ctx
 from tramontane.build import Builder
-from tramontane.config import RopeConfig, read_config, rope_field
+from tramontane.config import RopeConfig, only, read_config, rope_field
 from tramontane.weightmap import WeightMap, fused_parts
 
 
@@ -34,7 +34,9 @@ class Phi3Config:
     hidden_act: str = "silu"
     max_position_embeddings: int = 4096
     sliding_window: int | None = None
-    attention_bias: Literal[False] = False
+    attention_bias: bool = only(False)
+    mlp_bias: bool = only(False)
+    lm_head_bias: bool = only(False)
     tie_word_embeddings: bool = False
     rope: RopeConfig = rope_field()
 

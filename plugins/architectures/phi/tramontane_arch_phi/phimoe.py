@@ -7,7 +7,7 @@ Legend: T tokens, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from attrs import frozen
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from tramontane import nn, ops
 from tramontane.batch import Ctx
 from tramontane.build import Builder
-from tramontane.config import RopeConfig, rope_field
+from tramontane.config import RopeConfig, only, rope_field
 from tramontane.weightmap import Rename, WeightMap, fused_experts, stacked_experts
 
 STORED = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
@@ -32,8 +32,9 @@ class PhimoeConfig:
     num_hidden_layers: int
     num_attention_heads: int
     num_key_value_heads: int
+    head_dim: int | None = None
     num_local_experts: int
-    num_experts_per_tok: Literal[2] = 2
+    num_experts_per_tok: int = only(2)
     router_jitter_noise: float = 0.01
     rms_norm_eps: float = 1e-5
     hidden_act: str = "silu"
@@ -47,7 +48,7 @@ class PhimoeConfig:
     @property
     def heads(self) -> nn.Heads:
         """Query heads, key/value heads and their width."""
-        dim = self.hidden_size // self.num_attention_heads
+        dim = self.head_dim or self.hidden_size // self.num_attention_heads
         return nn.Heads(self.num_attention_heads, self.num_key_value_heads, dim)
 
     @property

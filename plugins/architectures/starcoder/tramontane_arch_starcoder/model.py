@@ -6,15 +6,13 @@ Legend: T tokens, D hidden size.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from attrs import frozen
 from torch import Tensor
 
 from tramontane import nn
 from tramontane.batch import Ctx
 from tramontane.build import Builder
-from tramontane.config import RopeConfig, rope_field
+from tramontane.config import RopeConfig, only, rope_field
 
 
 @frozen(kw_only=True)
@@ -27,10 +25,11 @@ class Starcoder2Config:
     num_hidden_layers: int
     num_attention_heads: int
     num_key_value_heads: int
+    head_dim: int | None = None
     norm_epsilon: float = 1e-5
-    norm_type: Literal["layer_norm"] = "layer_norm"
+    norm_type: str = only("layer_norm")
     hidden_act: str = "gelu_pytorch_tanh"
-    mlp_type: Literal["default"] = "default"
+    mlp_type: str = only("default")
     max_position_embeddings: int = 4096
     sliding_window: int | None = None
     use_bias: bool = True
@@ -40,7 +39,7 @@ class Starcoder2Config:
     @property
     def heads(self) -> nn.Heads:
         """Query heads, key/value heads and their width."""
-        dim = self.hidden_size // self.num_attention_heads
+        dim = self.head_dim or self.hidden_size // self.num_attention_heads
         return nn.Heads(self.num_attention_heads, self.num_key_value_heads, dim)
 
 
