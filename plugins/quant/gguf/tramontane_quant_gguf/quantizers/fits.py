@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scales (and minima) under which whole numbers stand best for the values of a group, by weighted squares.
+
+For codes that are given, the best scale is a quotient of sums. So each fit tries a ladder of ways to round, takes the
+best scale for each, and keeps the codes with the least error. Ladders are those of ggml's reference quantizers, so that
+results agree with them up to the order of sums.
+
+Legend: G groups, N elements of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from tramontane.schemes.ggml.codec import most_extreme, reciprocal
+
+TINY = 1e-15
+"""Groups whose values are all smaller are taken for zero."""
+
+
+@frozen
+class Fit:
+    """Codes [G, N] as float32, and per group a scale [G, 1] and what is subtracted [G, 1]."""
+
+    codes: Tensor
+    scale: Tensor
+    low: Tensor
+
+
+def rounded(values: Tensor, least: int, most: int) -> Tensor:
+    """To the nearest whole number, halves to even, within bounds; NaN becomes the least."""
+    return values.round().clamp(least, most).nan_to_num(least)
+
+
+def _sums(weights: Tensor, values: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """``sum(w x l)`` and ``sum(w l l)`` per group."""
+    weighted = weights * codes
+    return (weighted * values).sum(-1, keepdim=True), (weighted * codes).sum(-1, keepdim=True)
+
+
+def fit_signed(values: Tensor, top: int, weights: Tensor) -> Fit:
+    """Codes from ``-top`` to ``top - 1`` around zero: ``x = scale * code``.
+
+    The value of largest magnitude becomes ``-top``, give or take nine tenths of a step.
+    """
+    extreme = most_extreme(values)
+    kept = extreme.abs() >= TINY
+    inverse = torch.where(kept, -1 / extreme, torch.zeros_like(extreme))
+    codes = rounded(values * inverse * top, -top, top - 1)
+    cross, square = _sums(weights, values, codes)
+    scale = cross * reciprocal(square)
+    best = scale * cross
+    for tenths in (*range(-9, 0), *range(1, 10)):
+        tried = rounded(values * (inverse * (top + 0.1 * tenths)), -top, top - 1)
+        cross, square = _sums(weights, values, tried)
+        better = (square > 0) & (cross * cross > best * square)
+        found = cross * reciprocal(square)
+        codes, scale = torch.where(better, tried, codes), torch.where(better, found, scale)
+        best = torch.where(better, found * cross, best)
+    nothing = torch.zeros_like(scale)
+    return Fit(torch.where(kept, codes, torch.full_like(codes, -top)), torch.where(kept, scale, nothing), nothing)
+
+
+def refine_signed(values: Tensor, top: int) -> Fit:
+    """As :func:`fit_signed`, weighted by the squared values: from one rounding, codes are changed one at a time."""
+    extreme = most_extreme(values)
+    kept = extreme.abs() >= TINY
+    inverse = torch.where(kept, -top / extreme, torch.zeros_like(extreme))
+    codes = rounded(values * inverse, -top, top - 1)
+    weights = values * values
+    cross, square = _sums(weights, values, codes)
+    for _ in range(5):
+        before = codes
+        codes, cross, square = _improve(values, codes, weights, cross, square, (-top, top - 1))
+        if torch.equal(before, codes):
+            break
+    nothing = torch.zeros_like(cross)
+    scale = torch.where(kept, cross * reciprocal(square), nothing)
+    return Fit(torch.where(kept, codes, torch.full_like(codes, -top)), scale, nothing)
+
+
+def _improve(
+    values: Tensor, codes: Tensor, weights: Tensor, cross: Tensor, square: Tensor, bounds: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One round over all elements: each takes the code that is best with the others as they are."""
+    columns = list(codes.split(1, -1))
+    for place, code in enumerate(columns):
+        x, w = values[:, place : place + 1], weights[:, place : place + 1]
+        cross_rest, square_rest = cross - w * x * code, square - w * code * code
+        tried = rounded(x * square_rest / cross_rest, *bounds)
+        new_cross, new_square = cross_rest + w * x * tried, square_rest + w * tried * tried
+        better = (cross_rest > 0) & (tried != code) & (new_square > 0)
+        better &= new_cross * new_cross * square > cross * cross * new_square
+        columns[place] = torch.where(better, tried, code)
+        cross, square = torch.where(better, new_cross, cross), torch.where(better, new_square, square)
+    return torch.cat(columns, -1), cross, square
+
+
+def fit_offset(values: Tensor, top: int, weights: Tensor, ladder: Sequence[float], *, absolute: bool = False) -> Fit:
+    """Codes from 0 to ``top`` over a minimum that is not above zero: ``x = scale * code - low``.
+
+    Args:
+        values, weights: [G, N].
+        top: Largest code.
+        ladder: How many codes more (or fewer) than ``top`` the range is divided by; one try each.
+        absolute: Compare absolute errors instead of squared ones.
+    """
+    high, low = values.amax(-1, keepdim=True), values.amin(-1, keepdim=True).clamp(max=0)
+    flat = high <= low
+    weight, mean = weights.sum(-1, keepdim=True), (weights * values).sum(-1, keepdim=True)
+    scale = torch.where(flat, torch.zeros_like(high), (high - low) / top)
+    codes = rounded((values - low) * reciprocal(scale), 0, top)
+    least = _error(values, weights, codes, scale, low, absolute)
+    for steps in ladder:
+        tried = rounded((values - low) * ((steps + top) / (high - low)), 0, top)
+        cross, square = _sums(weights, values, tried)
+        total = (weights * tried).sum(-1, keepdim=True)
+        determinant = weight * square - total * total
+        new_scale, new_low = (
+            (weight * cross - mean * total) / determinant,
+            (square * mean - total * cross) / determinant,
+        )
+        above = new_low > 0
+        new_scale = torch.where(above, cross * reciprocal(square), new_scale)
+        new_low = torch.where(above, torch.zeros_like(new_low), new_low)
+        error = _error(values, weights, tried, new_scale, new_low, absolute)
+        better = (determinant > 0) & (error < least) & ~flat
+        codes, least = torch.where(better, tried, codes), torch.where(better, error, least)
+        scale, low = torch.where(better, new_scale, scale), torch.where(better, new_low, low)
+    return Fit(codes, scale, -low)
+
+
+def _error(values: Tensor, weights: Tensor, codes: Tensor, scale: Tensor, low: Tensor, absolute: bool) -> Tensor:
+    difference = scale * codes + low - values
+    size = difference.abs() if absolute else difference * difference
+    return (weights * size).sum(-1, keepdim=True)
+
+
+def fit_positive(values: Tensor, top: int, weights: Tensor) -> Fit:
+    """Codes from 0 to ``top`` for values that are not below zero (the scales of a block): ``x = scale * code``."""
+    high = values.amax(-1, keepdim=True)
+    kept = high >= TINY
+    per_step = torch.where(kept, 1 / high, torch.zeros_like(high))
+    inverse = per_step * top
+    least = None
+    for tenths in (0, *range(-4, 0), *range(1, 5)):
+        tried = per_step * (top + 0.1 * tenths)
+        difference = values - rounded(values * tried, 0, top) * reciprocal(tried)
+        error = (weights * difference * difference).sum(-1, keepdim=True)
+        better = torch.ones_like(kept) if least is None else error < least
+        inverse = torch.where(better, tried, inverse)
+        least = error if least is None else torch.where(better, error, least)
+    codes = rounded(values * inverse, 0, top)
+    cross, square = _sums(weights, values, codes)
+    for _ in range(5):
+        before = codes
+        codes, cross, square = _improve(values, codes, weights, cross, square, (0, top))
+        if torch.equal(before, codes):
+            break
+    nothing = torch.zeros_like(cross)
+    return Fit(codes, torch.where(kept, cross * reciprocal(square), nothing), nothing)
