@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ import pytest
 
 from tramontane import LLM, SamplingParams
 from tramontane.api import Completion, CompletionDelta
+from tramontane.api.request_maker import NEVER, default_sampling
 from tramontane.errors import EngineClosedError, EngineError, PromptTooLongError, RequestError
 from tramontane.requests import FinishReason
 from tramontane.testing.answering import BOS, EOS, answering_llm
@@ -245,9 +248,22 @@ def test_a_model_that_nobody_holds_is_stopped() -> None:
     llm = answering_llm(_answer)
     engine = llm._service.engine
     llm.generate("a")
-    del llm
-    gc.collect()
-    _wait(lambda: engine.closed)
+    gc.disable()
+    try:
+        del llm
+        assert engine.closed
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a signal that interrupts a wait")
+def test_ctrl_c_while_waiting_ends_the_request(endless: LLM) -> None:
+    timer = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        endless.generate("a", ALL)
+    _wait(lambda: endless.stats().requests == 1 and _idle(endless))
+    assert endless.generate("b", SamplingParams(max_tokens=4)).text == "word"
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -328,6 +344,13 @@ def test_chat_needs_a_template() -> None:
         assert not llm.has_chat_template
         with pytest.raises(RequestError, match="has no chat template"):
             llm.chat([{"role": "user", "content": "hi"}])
+
+
+def test_unusable_values_of_a_generation_config_are_left_out() -> None:
+    assert default_sampling({"temperature": "hot", "top_p": 0, "top_k": None, "max_new_tokens": -1}) == {}
+    assert default_sampling({"suppress_tokens": ["x"], "min_new_tokens": 2}) == {"min_tokens": 2}
+    assert default_sampling({"suppress_tokens": [3]})["logit_bias"] == {3: NEVER}
+    assert default_sampling({"do_sample": True, "max_length": 20}) == {}
 
 
 def test_defaults_come_from_the_generation_config() -> None:

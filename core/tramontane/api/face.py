@@ -112,6 +112,14 @@ class ModelFace:
         """
         return self._service.maker.required_tokenizer().decode(token_ids, skip_special_tokens=skip_special_tokens)
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for, where it is not the first of a text.
+
+        Raises:
+            RequestError: The model has no tokenizer.
+        """
+        return self._service.maker.required_tokenizer().token_bytes(token_id)
+
     def render_chat(self, messages: Sequence[Message], **template: Any) -> list[int]:
         """The token ids that :meth:`chat` would send for these messages and template options.
 
@@ -121,7 +129,10 @@ class ModelFace:
         return self._service.maker.render(messages, **template)
 
     def close(self) -> None:
-        """Stop the engine and free its memory; calls that still run end with ``EngineClosedError``."""
+        """Stop the engine; calls that still run end with ``EngineClosedError``.
+
+        Its memory is free when nobody holds the model any more. A model that is just dropped is closed too.
+        """
         service: Service | None = getattr(self, "_service", None)
         if service is not None:
             service.close()

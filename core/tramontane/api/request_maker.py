@@ -29,6 +29,9 @@ Message = Mapping[str, Any]
 Params = SamplingParams | Sequence[SamplingParams] | None
 
 _FROM_GENERATION_CONFIG = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+_RENAMED = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
+NEVER = -1e9
+"""A bias that keeps a token from being sampled."""
 _RENDER_OPTIONS = frozenset(
     {
         "tools", "documents", "add_generation_prompt", "continue_final_message", "enable_thinking", "reasoning_effort",
@@ -46,13 +49,14 @@ def default_sampling(config: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: config[name] for name in _FROM_GENERATION_CONFIG if config.get(name) is not None}
     if config.get("do_sample") is False:
         found["temperature"] = 0.0
-    if config.get("max_new_tokens") is not None:
-        found["max_tokens"] = config["max_new_tokens"]
+    if config.get("suppress_tokens"):
+        found["logit_bias"] = dict.fromkeys(config["suppress_tokens"], NEVER)
+    found |= {ours: config[theirs] for theirs, ours in _RENAMED.items() if config.get(theirs) is not None}
     usable = {}
     for name, value in found.items():
         try:
             SamplingParams(**{name: value})
-        except (RequestError, TypeError):
+        except (RequestError, TypeError, ValueError):
             continue
         usable[name] = value
     return usable

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
@@ -13,8 +15,10 @@ from tramontane.api.collect import RequestOutput
 from tramontane.api.request_maker import RequestMaker
 from tramontane.api.settings import load_options
 from tramontane.records import EngineInfo, RequestSummary
+from tramontane.schemes import Dense
 
 if TYPE_CHECKING:
+    from tramontane.build import ModelPlan
     from tramontane.engine import EngineStats, EngineThread
     from tramontane.engine.sinks import Sink
     from tramontane.load import LoadedModel
@@ -38,7 +42,8 @@ class Service:
         from tramontane.engine import EngineCore, EngineThread
 
         self.engine = EngineThread(EngineCore(self.model.runner, self.model.engine))
-        self.maker = RequestMaker.of(self.name, self.model, self.engine.max_len, self.engine.abort, self._ended)
+        ended = partial(_tell, self.observers, self.name)
+        self.maker = RequestMaker.of(self.name, self.model, self.engine.max_len, self.engine.abort, ended)
         self.info = _info(self.name, self.model, self.engine.max_len)
         self.observers.engine_started(self.info)
 
@@ -92,20 +97,22 @@ class Service:
         if hasattr(self, "engine"):
             self.close()
 
-    def _ended(self, output: RequestOutput) -> None:
-        completion = output.completion()
-        self.observers.request_finished(
-            RequestSummary(
-                model=self.name,
-                request_id=output.request.id,
-                finish_reason=completion.finish_reason,
-                prompt_tokens=completion.usage.prompt_tokens,
-                completion_tokens=completion.usage.completion_tokens,
-                cached_tokens=completion.usage.cached_tokens,
-                ttft_s=completion.usage.ttft_s,
-                total_s=completion.usage.total_s,
-            )
+
+def _tell(observers: Observers, name: str, output: RequestOutput) -> None:
+    """Tell observers of a request that has ended. It knows no service: one that nobody holds must be able to go."""
+    completion = output.completion()
+    observers.request_finished(
+        RequestSummary(
+            model=name,
+            request_id=output.request.id,
+            finish_reason=completion.finish_reason,
+            prompt_tokens=completion.usage.prompt_tokens,
+            completion_tokens=completion.usage.completion_tokens,
+            cached_tokens=completion.usage.cached_tokens,
+            ttft_s=completion.usage.ttft_s,
+            total_s=completion.usage.total_s,
         )
+    )
 
 
 def _info(name: str, model: LoadedModel, max_len: int) -> EngineInfo:
@@ -115,7 +122,16 @@ def _info(name: str, model: LoadedModel, max_len: int) -> EngineInfo:
         backend=model.backend.name,
         device=str(model.backend.device),
         dtype=str(model.blueprint.dtype).removeprefix("torch."),
-        quant=None,
+        quant=_quant(model.plan),
         max_model_len=max_len,
         load_s=model.seconds,
     )
+
+
+def _quant(plan: ModelPlan) -> str | None:
+    """The names of the schemes that quantize weights, the one that holds most bytes first."""
+    held: Counter[str] = Counter()
+    for part in (part for weight in plan.weights for part in weight.parts):
+        if not isinstance(part.scheme, Dense):
+            held[part.scheme.name] += part.nbytes
+    return " ".join(name for name, _ in held.most_common()) or None

@@ -172,7 +172,7 @@ def answering_service(
         chat_template=ChatTemplate(TEMPLATE, control=bytes_as_tokens.control) if chat else None,
         generation_config=generation_config or {},
         capture_note="off",
-        plan=None,
+        plan=SimpleNamespace(weights=()),
         seconds=0.0,
         close=lambda: None,
     )
