@@ -18,7 +18,7 @@ from tramontane.schemes.affine import Affine as AffineScheme
 from tramontane.schemes.codebook import TABLES
 from tramontane.schemes.ggml import CODECS
 from tramontane.schemes.micro import E2M1, to_e2m1
-from tramontane.schemes.packing import in_blocks, pack, packed_size, unpack
+from tramontane.schemes.packing import in_blocks, octets, pack, packed_size, unpack
 from tramontane.tensors import indices
 
 AFFINE = [
@@ -145,6 +145,14 @@ def test_slice_then_unpack_is_unpack_then_slice(case: Any) -> None:
     dim = len(shape) + ("expert", "out", "in").index(axis) - 3
     expected = scheme.dequantize(fields, shape).index_select(dim, indices(ranges))
     assert torch.equal(smaller.dequantize(cut, small), expected)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 1), (1, 5), (0, 4), (4, 0), (2, 3, 4)], ids=str)
+def test_bytes_of_words_however_they_lie(shape: tuple[int, ...]) -> None:
+    words = torch.randint(-(2**31), 2**31, shape, dtype=torch.int32)
+    for seen in (words, words.transpose(-1, -2)):
+        expected = np.ascontiguousarray(seen.numpy()).view(np.uint8)
+        assert torch.equal(octets(seen), torch.from_numpy(expected.reshape(*seen.shape[:-1], seen.shape[-1] * 4)))
 
 
 @pytest.mark.parametrize(

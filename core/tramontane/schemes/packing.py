@@ -58,6 +58,13 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
     return flat[..., :count]
 
 
+def octets(words: Tensor) -> Tensor:
+    """Words of several bytes [.., n] as their bytes [.., n * itemsize], the lowest first; copied if not contiguous."""
+    # A copy where torch calls a tensor contiguous whose last stride is not 1: a dimension of size 1 may have any.
+    lined = words.contiguous() if words.stride(-1) == 1 else words.clone(memory_format=torch.contiguous_format)
+    return lined.view(torch.uint8)
+
+
 def in_blocks(values: Tensor, size: int) -> Tensor:
     """Rows cut into blocks [.., n] -> [.., ceil(n / size), size]; the last block is padded with zeros."""
     padded = torch.nn.functional.pad(values, (0, -values.shape[-1] % size))
