@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole server as a process: start, answer, a port in use, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+
+import httpx
+import pytest
+
+pytest.importorskip("tramontane_loader_demo", reason="serves the demo model")
+pytest.importorskip("tramontane_frontend_openai", reason="asks the OpenAI frontend")
+
+
+@contextmanager
+def served(*options: str) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
+    """A server of the demo model: process, base URL, and what it has said so far."""
+    command = [sys.executable, "-m", "tramontane", "serve", "-m", "demo", "--port", "0", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    said: list[str] = []
+    assert process.stderr is not None
+    reader = Thread(target=lambda: said.extend(iter(process.stderr.readline, "")), daemon=True)  # type: ignore[union-attr]
+    reader.start()
+    try:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            found = re.search(r"at (http://\S+)", "".join(said))
+            if found:
+                yield process, found[1], said
+                return
+            if process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"the server did not start: {''.join(said)}")
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(30)
+
+
+def test_it_answers_logs_and_drains() -> None:
+    with served("--drain-seconds", "20") as (process, url, said):
+        assert httpx.get(f"{url}/health").json()["status"] == "ok"
+        assert "tramontane_sampled_tokens_total" in httpx.get(f"{url}/metrics").text
+        body = {"model": "demo", "prompt": "Once upon a time", "max_tokens": 300, "ignore_eos": True, "stream": True}
+        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as answer:
+            lines = answer.iter_lines()
+            assert next(lines).startswith("data: {")
+            process.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]", "an open answer is ended, not cut"
+        assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
+        assert process.wait(30) == 0
+    entries = [json.loads(line) for line in said if line.startswith("{")]
+    assert {(e["path"], e["status"]) for e in entries} >= {("/health", 200), ("/v1/completions", 200)}
+
+
+def test_a_port_in_use_is_said_at_once() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "tramontane", "serve", "-m", "demo", "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert f"port {port} is in use" in done.stderr
+    assert "--port 0" in done.stderr
+
+
+def test_an_open_bind_without_a_key_is_refused() -> None:
+    command = [sys.executable, "-m", "tramontane", "serve", "-m", "demo", "--host", "0.0.0.0", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "--insecure" in done.stderr

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one application: every ASGI frontend of the catalogs behind one gate.
+
+``make_app(host)`` is public: mount the result in any ASGI application, or give it to any ASGI server.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from attrs import define
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tramontane.host import Host
+from tramontane.records import FrontendSpec, resolve
+from tramontane_frontend_http.answers import refuse
+from tramontane_frontend_http.gate import Gate
+from tramontane_frontend_http.log import AccessLog
+from tramontane_frontend_http.operations import routes
+from tramontane_frontend_http.settings import ServerSettings
+
+_log = logging.getLogger(__name__)
+
+
+@define(eq=False)
+class Application:
+    """The ASGI application, and what its owner may ask of it."""
+
+    outermost: ASGIApp
+    gate: Gate
+    mounted: tuple[str, ...]
+    """Names of the frontends that are mounted."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.outermost(scope, receive, send)
+
+    def drain(self) -> None:
+        """Take no further requests; those that are open go on."""
+        self.gate.draining = True
+
+    @property
+    def open_requests(self) -> int:
+        """Requests that are being answered."""
+        return self.gate.open_requests
+
+
+def make_app(host: Host, settings: ServerSettings | None = None) -> Application:
+    """All web frontends of the host's plugins as one application.
+
+    Args:
+        host: The models to serve.
+        settings: Whom to let in and how much to take on; by default a loopback server's.
+    """
+    chosen = settings or ServerSettings()
+    specs = [spec for spec in host.plugins.catalogs.frontends if spec.app is not None and spec.mount is not None]
+    # The longest path first: ``/v1/messages`` is another frontend's than the rest of ``/v1``.
+    specs.sort(key=lambda spec: (-len((spec.mount or "").rstrip("/")), spec.name))
+    mounts = [Mount((spec.mount or "").rstrip("/"), _frontend(spec, host), name=spec.name) for spec in specs]
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+
+    inner: ASGIApp = Starlette(routes=[*routes(host, metrics=chosen.metrics), *mounts], lifespan=lifespan)
+    if chosen.cors_origins:
+        inner = CORSMiddleware(
+            inner, allow_origins=list(chosen.cors_origins), allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"], expose_headers=["x-request-id"],
+        )  # fmt: skip
+    gate = Gate(_Guarded(inner), chosen)
+    return Application(AccessLog(gate, chosen.access_log), gate, tuple(spec.name for spec in specs))
+
+
+def _frontend(spec: FrontendSpec, host: Host) -> ASGIApp:
+    made: ASGIApp = resolve(spec.app or "", spec)(host)
+    return made
+
+
+@define(eq=False)
+class _Guarded:
+    """Whatever a frontend failed to catch becomes a 500 that tells nothing of the inside; the log has the rest."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: dict[str, object]) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)  # type: ignore[arg-type]
+        except Exception:
+            if started or scope["type"] != "http":
+                raise
+            _log.exception("a request failed")
+            await refuse(scope, receive, send, 500, "internal_error", "the server failed; its log says why")

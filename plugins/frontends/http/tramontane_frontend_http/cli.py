@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``tramontane serve``."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tramontane.cli.config_file import config_option
+from tramontane.cli.loading import chosen_model, model_settings, progress_bar
+from tramontane.cli.options import HABITS, ModelOptions, log_option, model_options, shared
+from tramontane.cli.output import say
+from tramontane.cli.state import State, verbosity_options
+from tramontane.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tramontane_frontend_http.settings import ServerSettings
+
+KEY_VARIABLE = "TRAMONTANE_API_KEY"
+"""One key, or several separated by commas. A flag would show in the list of processes."""
+
+
+@click.command(epilog=HABITS)
+@click.argument("reference", metavar="[MODEL]", required=False)
+@shared("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@shared("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free port.")
+@shared("--served-name", metavar="NAME", help="What requests call the model; by default its reference.")
+@shared("--api-key-file", type=click.Path(path_type=Path), metavar="FILE", help="API keys, one per line.")
+@click.option("--insecure", is_flag=True, help="Listen beyond this machine without a key.")
+@shared("--allow-host", multiple=True, metavar="NAME", help="A name in the Host header to serve.")
+@shared("--cors-origin", multiple=True, metavar="ORIGIN", help="A web page that may call; * for all.")
+@shared("--max-body", type=click.IntRange(1), default=50 * 2**20, show_default=True, help="Bytes of a request's body.")
+@shared("--max-concurrent", type=click.IntRange(1), default=512, show_default=True, help="Requests open at a time.")
+@shared("--rate-limit", type=click.IntRange(1), metavar="N", help="Requests per minute and key.")
+@shared("--drain-seconds", type=click.FloatRange(0), default=30.0, show_default=True, help="To end open answers.")
+@shared("--tls-certificate", type=click.Path(path_type=Path), metavar="FILE", help="Serve HTTPS with this certificate.")
+@shared("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="The certificate's key.")
+@click.option("--access-log/--no-access-log", default=True, help="One line per request on standard error.")
+@click.option("--metrics/--no-metrics", default=True, help="Offer /metrics to Prometheus.")
+@config_option
+@model_options
+@log_option
+@verbosity_options
+@click.pass_obj
+def command(state: State, reference: str | None, model_options: ModelOptions, **given: Any) -> None:
+    """Serve a model over HTTP.
+
+    MODEL is a folder, a file, a hub id, or demo (the default).
+    """
+    from tramontane.host import Host
+    from tramontane_frontend_http.server import serve
+
+    settings = _settings(given)
+    name = chosen_model(state, reference, model_options)
+    if settings.access_log:
+        _log_accesses()
+    with progress_bar(state) as progress:
+        host = Host(state.plugins, progress)
+        host.add(given["served_name"] or name, name, **model_settings(model_options))
+        serve(
+            host, settings, lambda url, app: say(f"Serving {name} at {url} ({', '.join(app.mounted)}). Ctrl-C stops.")
+        )
+
+
+def _settings(given: dict[str, Any]) -> ServerSettings:
+    from tramontane_frontend_http.settings import ServerSettings
+
+    return ServerSettings(
+        host=given["host"], port=given["port"], api_keys=_keys(given["api_key_file"]), insecure=given["insecure"],
+        allowed_hosts=tuple(name.lower() for name in given["allow_host"]), cors_origins=tuple(given["cors_origin"]),
+        max_body_bytes=given["max_body"], max_concurrent=given["max_concurrent"],
+        requests_per_minute=given["rate_limit"], drain_seconds=given["drain_seconds"],
+        tls_certificate=given["tls_certificate"], tls_key=given["tls_key"], access_log=given["access_log"],
+        metrics=given["metrics"],
+    )  # fmt: skip
+
+
+def _keys(file: Path | None) -> tuple[str, ...]:
+    found = [key.strip() for key in os.environ.get(KEY_VARIABLE, "").split(",") if key.strip()]
+    if file is not None:
+        try:
+            found += [line.strip() for line in file.read_text().splitlines() if line.strip()]
+        except OSError as error:
+            raise ConfigError(f"cannot read the API keys in {file}: {error.strerror}") from None
+        if not found:
+            raise ConfigError(f"{file} holds no API key", hint="write one per line")
+    return tuple(found)
+
+
+def _log_accesses() -> None:
+    """The access log goes to standard error as it is: each line is an object already."""
+    logger = logging.getLogger("tramontane.access")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who gets in: Host and Origin checks against DNS rebinding, API keys, rate and concurrency limits, body size.
+
+One ASGI middleware in front of every frontend, so that no route can forget a check. No path is matched but the few that
+are open, so no spelling of a path (``//v1/models``) is a way around it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections import OrderedDict
+from urllib.parse import urlsplit
+
+from attrs import define, field
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tramontane_frontend_http.answers import refuse
+from tramontane_frontend_http.settings import ServerSettings
+
+OPEN_PATHS = frozenset({"/health"})
+"""Paths that need no key: load balancers ask them."""
+MAX_CLIENTS = 10_000
+"""Clients whose rate is remembered."""
+
+
+@define(eq=False)
+class _Bucket:
+    """A token bucket: one request refills every ``60 / per_minute`` seconds."""
+
+    level: float
+    at: float
+
+
+@define(eq=False)
+class Gate:
+    """Middleware: checks a request, then hands it on."""
+
+    app: ASGIApp
+    settings: ServerSettings
+    open_requests: int = field(default=0, init=False)
+    draining: bool = field(default=False, init=False)
+    _buckets: OrderedDict[str, _Bucket] = field(factory=OrderedDict, init=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return  # no frontend speaks WebSocket
+        headers = Headers(scope=scope)
+        fault = self._fault(scope, headers)
+        if fault is not None:
+            status, code, message, extra = fault
+            await refuse(scope, receive, send, status, code, message, extra)
+            return
+        self.open_requests += 1
+        try:
+            await self._pass(scope, receive, send)
+        finally:
+            self.open_requests -= 1
+
+    def _fault(self, scope: Scope, headers: Headers) -> tuple[int, str, str, dict[str, str]] | None:
+        settings, path = self.settings, scope["path"]
+        if not self._host_is_served(headers.get("host", "")):
+            return 403, "host_not_allowed", "this server does not answer to that host name", {}
+        origin = headers.get("origin")
+        if origin is not None and not self._origin_may(origin, headers.get("host", "")):
+            return 403, "origin_not_allowed", "this web page may not call the server", {}
+        if scope["method"] == "OPTIONS" and origin is not None:
+            return None  # a browser's preflight carries no key; it reaches nothing but CORS
+        if settings.api_keys and path not in OPEN_PATHS and not self._has_key(headers):
+            return 401, "invalid_api_key", "a valid API key is needed", {"WWW-Authenticate": "Bearer"}
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) > settings.max_body_bytes:
+            return 413, "body_too_large", f"the body is larger than {settings.max_body_bytes} bytes", {}
+        if path in OPEN_PATHS:
+            return None
+        if self.draining:
+            return 503, "shutting_down", "the server is shutting down", {"Retry-After": "5"}
+        if self.open_requests >= settings.max_concurrent:
+            return 429, "too_many_requests", "too many requests are open; try again shortly", {"Retry-After": "1"}
+        wait = self._wait(self._client(scope, headers))
+        if wait > 0:
+            return 429, "rate_limit_exceeded", "too many requests per minute", {"Retry-After": str(int(wait) + 1)}
+        return None
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request on. If its body grows too large it is answered here, and its frontend sees a client that left."""
+        seen, started, refused, limit = 0, False, False, self.settings.max_body_bytes
+
+        async def measured() -> Message:
+            nonlocal seen, refused
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen <= limit:
+                return message
+            if not started:
+                refused = True
+                await refuse(scope, receive, send, 413, "body_too_large", f"the body is larger than {limit} bytes")
+            return {"type": "http.disconnect"}
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            if not refused:
+                started = True
+                await send(message)
+
+        try:
+            await self.app(scope, measured, watched)
+        except Exception:
+            if not refused:
+                raise
+
+    def _host_is_served(self, header: str) -> bool:
+        served = self.settings.served_hosts
+        return served is None or _name_of(header) in served
+
+    def _origin_may(self, origin: str, host: str) -> bool:
+        allowed = self.settings.cors_origins
+        return "*" in allowed or origin in allowed or urlsplit(origin).netloc == host
+
+    def _has_key(self, headers: Headers) -> bool:
+        given = headers.get("authorization", "")
+        key = given[7:] if given[:7].lower() == "bearer " else headers.get("x-api-key", "")
+        # Every key is compared, in constant time, so that the answer's time tells nothing about any of them.
+        found = [hmac.compare_digest(key.strip().encode(), known.encode()) for known in self.settings.api_keys]
+        return any(found)
+
+    def _client(self, scope: Scope, headers: Headers) -> str:
+        if self.settings.api_keys:
+            return headers.get("authorization") or headers.get("x-api-key") or ""
+        client = scope.get("client")
+        return client[0] if client else ""
+
+    def _wait(self, client: str) -> float:
+        """Seconds until the client may come again; 0 lets it in and counts it."""
+        rate = self.settings.requests_per_minute
+        if rate is None:
+            return 0.0
+        now = time.monotonic()
+        bucket = self._buckets.pop(client, None) or _Bucket(float(rate), now)
+        bucket.level = min(float(rate), bucket.level + (now - bucket.at) * rate / 60)
+        bucket.at = now
+        self._buckets[client] = bucket
+        if len(self._buckets) > MAX_CLIENTS:
+            self._buckets.popitem(last=False)
+        if bucket.level < 1:
+            return (1 - bucket.level) * 60 / rate
+        bucket.level -= 1
+        return 0.0
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header, without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
