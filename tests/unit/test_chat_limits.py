@@ -150,7 +150,7 @@ def test_nothing_leaves_the_sandbox(name: str, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("name", list(BOMBS))
 def test_nothing_runs_long_or_grows_large(name: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    template = ChatTemplate(BOMBS[name], limits=RenderLimits(seconds=SECONDS / 4))
+    template = ChatTemplate(BOMBS[name], limits=RenderLimits(seconds=SECONDS / 10))
     start = time.monotonic()
     with pytest.raises((TemplateFailedError, TemplateLimitError)):
         template.render(MESSAGES)

@@ -79,7 +79,11 @@ def made(name: str) -> Tokenizer:
     return MAKERS[name]()
 
 
-every_tokenizer = pytest.mark.parametrize("name", list(MAKERS))
+#: These take a second or two to build.
+LARGE = ("qwen2", "llama3")
+every_tokenizer = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.full) if name in LARGE else name for name in MAKERS]
+)
 quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 texts = st.text(
     st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from(" \n\tabcé你🙂👩‍👧:<|>_")), max_size=60
@@ -124,7 +128,7 @@ def test_texts_come_back_and_decoding_equals_the_library(name: str, text: str) -
         assert tokenizer.decode(ids, skip_special_tokens=skip) == tokenizer.backend.decode(kept, False)
     body = tokenizer.encode(text, add_special=False)
     pieces = streamed(Detokenizer(tokenizer), body)
-    if name in ("gpt2", "qwen2", "llama3"):
+    if name in ("gpt2", *LARGE):
         assert "".join(pieces) == text
         assert all("\ufffd" not in piece for piece in pieces) or "\ufffd" in text
 
