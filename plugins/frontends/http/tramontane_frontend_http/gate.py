@@ -87,7 +87,7 @@ class Gate:
         return None
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand a request on. If its body grows too large it is answered here, and its frontend sees a client that left."""
+        """Hand a request on. If its body grows too large it is refused here; its frontend sees a client that left."""
         seen, started, refused, limit = 0, False, False, self.settings.max_body_bytes
 
         async def measured() -> Message:
