@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from attrs import frozen
 from torch import Tensor
 
-from tramontane.schemes.ggml.codec import most_extreme, reciprocal
+from tramontane.schemes.ggml.codec import most_extreme
 
 TINY = 1e-15
 """Groups whose values are all smaller are taken for zero."""
@@ -29,6 +30,25 @@ class Fit:
     codes: Tensor
     scale: Tensor
     low: Tensor
+
+
+def quotient(above: float | Tensor, below: Tensor) -> Tensor:
+    """A true quotient, 0 where ``below`` is. Torch makes a number over a tensor a product with the reciprocal, whose
+    last bit decides ties."""
+    numerator = above if isinstance(above, Tensor) else torch.full_like(below, above)
+    return torch.where(below == 0, torch.zeros_like(below), numerator / below)
+
+
+def steps(first: float, step: float, count: int) -> tuple[float, ...]:
+    """``first``, ``first + step`` ... computed in float32, as ggml does."""
+    return tuple(float(np.float32(first) + np.float32(step) * np.float32(number)) for number in range(count))
+
+
+def _more(top: int, step: float) -> float:
+    return float(np.float32(step) + np.float32(top))
+
+
+TENTHS = tuple(float(np.float32(0.1) * np.float32(number)) for number in range(-9, 10) if number)
 
 
 def rounded(values: Tensor, least: int, most: int) -> Tensor:
@@ -49,16 +69,15 @@ def fit_signed(values: Tensor, top: int, weights: Tensor) -> Fit:
     """
     extreme = most_extreme(values)
     kept = extreme.abs() >= TINY
-    inverse = torch.where(kept, -1 / extreme, torch.zeros_like(extreme))
-    codes = rounded(values * inverse * top, -top, top - 1)
+    codes = rounded(values * quotient(-top, extreme), -top, top - 1)
     cross, square = _sums(weights, values, codes)
-    scale = cross * reciprocal(square)
+    scale = quotient(cross, square)
     best = scale * cross
-    for tenths in (*range(-9, 0), *range(1, 10)):
-        tried = rounded(values * (inverse * (top + 0.1 * tenths)), -top, top - 1)
+    for tenths in TENTHS:
+        tried = rounded(values * quotient(-_more(top, tenths), extreme), -top, top - 1)
         cross, square = _sums(weights, values, tried)
         better = (square > 0) & (cross * cross > best * square)
-        found = cross * reciprocal(square)
+        found = quotient(cross, square)
         codes, scale = torch.where(better, tried, codes), torch.where(better, found, scale)
         best = torch.where(better, found * cross, best)
     nothing = torch.zeros_like(scale)
@@ -69,8 +88,7 @@ def refine_signed(values: Tensor, top: int) -> Fit:
     """As :func:`fit_signed`, weighted by the squared values: from one rounding, codes are changed one at a time."""
     extreme = most_extreme(values)
     kept = extreme.abs() >= TINY
-    inverse = torch.where(kept, -top / extreme, torch.zeros_like(extreme))
-    codes = rounded(values * inverse, -top, top - 1)
+    codes = rounded(values * quotient(-top, extreme), -top, top - 1)
     weights = values * values
     cross, square = _sums(weights, values, codes)
     for _ in range(5):
@@ -79,7 +97,7 @@ def refine_signed(values: Tensor, top: int) -> Fit:
         if torch.equal(before, codes):
             break
     nothing = torch.zeros_like(cross)
-    scale = torch.where(kept, cross * reciprocal(square), nothing)
+    scale = torch.where(kept, quotient(cross, square), nothing)
     return Fit(torch.where(kept, codes, torch.full_like(codes, -top)), scale, nothing)
 
 
@@ -112,11 +130,12 @@ def fit_offset(values: Tensor, top: int, weights: Tensor, ladder: Sequence[float
     high, low = values.amax(-1, keepdim=True), values.amin(-1, keepdim=True).clamp(max=0)
     flat = high <= low
     weight, mean = weights.sum(-1, keepdim=True), (weights * values).sum(-1, keepdim=True)
-    scale = torch.where(flat, torch.zeros_like(high), (high - low) / top)
-    codes = rounded((values - low) * reciprocal(scale), 0, top)
+    inverse = quotient(top, high - low)
+    scale = quotient(1, inverse)
+    codes = rounded((values - low) * inverse, 0, top)
     least = _error(values, weights, codes, scale, low, absolute)
-    for steps in ladder:
-        tried = rounded((values - low) * ((steps + top) / (high - low)), 0, top)
+    for step in ladder:
+        tried = rounded((values - low) * quotient(_more(top, step), high - low), 0, top)
         cross, square = _sums(weights, values, tried)
         total = (weights * tried).sum(-1, keepdim=True)
         determinant = weight * square - total * total
@@ -125,7 +144,7 @@ def fit_offset(values: Tensor, top: int, weights: Tensor, ladder: Sequence[float
             (square * mean - total * cross) / determinant,
         )
         above = new_low > 0
-        new_scale = torch.where(above, cross * reciprocal(square), new_scale)
+        new_scale = torch.where(above, quotient(cross, square), new_scale)
         new_low = torch.where(above, torch.zeros_like(new_low), new_low)
         error = _error(values, weights, tried, new_scale, new_low, absolute)
         better = (determinant > 0) & (error < least) & ~flat
@@ -144,16 +163,12 @@ def fit_positive(values: Tensor, top: int, weights: Tensor) -> Fit:
     """Codes from 0 to ``top`` for values that are not below zero (the scales of a block): ``x = scale * code``."""
     high = values.amax(-1, keepdim=True)
     kept = high >= TINY
-    per_step = torch.where(kept, 1 / high, torch.zeros_like(high))
-    inverse = per_step * top
-    least = None
-    for tenths in (0, *range(-4, 0), *range(1, 5)):
-        tried = per_step * (top + 0.1 * tenths)
-        difference = values - rounded(values * tried, 0, top) * reciprocal(tried)
-        error = (weights * difference * difference).sum(-1, keepdim=True)
-        better = torch.ones_like(kept) if least is None else error < least
-        inverse = torch.where(better, tried, inverse)
-        least = error if least is None else torch.where(better, error, least)
+    inverse = quotient(top, high)
+    least = _rounding_error(values, weights, inverse, top)
+    for tenths in TENTHS[5:13]:
+        tried = quotient(_more(top, tenths), high)
+        error = _rounding_error(values, weights, tried, top)
+        inverse, least = torch.where(error < least, tried, inverse), torch.minimum(error, least)
     codes = rounded(values * inverse, 0, top)
     cross, square = _sums(weights, values, codes)
     for _ in range(5):
@@ -162,4 +177,9 @@ def fit_positive(values: Tensor, top: int, weights: Tensor) -> Fit:
         if torch.equal(before, codes):
             break
     nothing = torch.zeros_like(cross)
-    return Fit(codes, torch.where(kept, cross * reciprocal(square), nothing), nothing)
+    return Fit(codes, torch.where(kept, quotient(cross, square), nothing), nothing)
+
+
+def _rounding_error(values: Tensor, weights: Tensor, inverse: Tensor, top: int) -> Tensor:
+    difference = values - quotient(1, inverse) * rounded(values * inverse, 0, top)
+    return (weights * difference * difference).sum(-1, keepdim=True)

@@ -16,25 +16,23 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from tramontane.schemes.ggml.codec import as_bytes, join_nibbles, most_extreme, reciprocal
+from tramontane.schemes.ggml.codec import as_bytes, join_nibbles, most_extreme
 from tramontane_quant_gguf.quantizers.fits import (
     TINY,
     Fit,
     fit_offset,
     fit_positive,
     fit_signed,
+    quotient,
     refine_signed,
     rounded,
+    steps,
 )
 
 BLOCK = 256
 
 
-def _ladder(start: float, step: float, last: int) -> tuple[float, ...]:
-    return tuple(start + step * number for number in range(last + 1))
-
-
-FINE = _ladder(-0.9, 0.05, 36)
+FINE = steps(-0.9, 0.05, 37)
 """Tries where importances are known."""
 
 
@@ -77,9 +75,9 @@ class _Offset:
     """With importances: how much the mean square of the block counts."""
 
 
-Q2 = _Offset(16, 3, 15, _ladder(-0.5, 0.1, 15), True, 1.0)
-Q4 = _Offset(8, 15, 63, _ladder(-1.0, 0.1, 20), False, 2.0)
-Q5 = _Offset(8, 31, 63, _ladder(-0.5, 0.1, 15), False, 2.0)
+Q2 = _Offset(16, 3, 15, steps(-0.5, 0.1, 16), True, 1.0)
+Q4 = _Offset(8, 15, 63, steps(-1.0, 0.1, 21), False, 2.0)
+Q5 = _Offset(8, 31, 63, steps(-0.5, 0.1, 16), False, 2.0)
 
 
 @frozen
@@ -117,7 +115,7 @@ def _fit_offset(values: Tensor, kind: _Offset, importance: Tensor | None) -> _St
 def _whole(values: Tensor, top: int) -> tuple[Tensor, Tensor]:
     """Values [B, S] that are not below zero, as whole numbers whose largest is ``top``, and the factor [B, 1]."""
     high = values.amax(-1, keepdim=True).clamp(min=0)
-    return rounded(values * (top * reciprocal(high)), 0, top), high / top
+    return rounded(values * quotient(top, high), 0, top), high / top
 
 
 def _as_stored(factor: Tensor) -> Tensor:
@@ -165,8 +163,8 @@ def quantize_q3_k(values: Tensor, importance: Tensor | None = None) -> Tensor:
     if importance is None:
         codes, scale, _ = _grouped(refine_signed(grouped, 4), values.shape[0])
         extreme = most_extreme(scale)
-        inverse = -32 * reciprocal(extreme)
-        scales, factor = rounded(scale * inverse, -32, 31), reciprocal(inverse)
+        inverse = quotient(-32, extreme)
+        scales, factor = rounded(scale * inverse, -32, 31), quotient(1, inverse)
     else:
         weights = _sensitive(values, importance, 2.0).reshape(grouped.shape)
         codes, scale, _ = _grouped(fit_signed(grouped, 4, weights), values.shape[0])
@@ -188,8 +186,8 @@ def quantize_q6_k(values: Tensor, importance: Tensor | None = None) -> Tensor:
     codes, scale, _ = _grouped(fit_signed(grouped, 32, weights), values.shape[0])
     extreme = most_extreme(scale)
     kept = extreme.abs() >= TINY
-    inverse = torch.where(kept, -128 * reciprocal(extreme), torch.zeros_like(extreme))
-    scales, factor = rounded(scale * inverse, -128, 127), reciprocal(inverse)
+    inverse = quotient(-128, extreme)
+    scales, factor = rounded(scale * inverse, -128, 127), quotient(1, inverse)
     codes = _recoded(values, codes, _as_stored(factor) * scales, 32)
     six = (codes + 32).to(torch.uint8).reshape(-1, BLOCK)
     low = join_nibbles((six & 15).reshape(-1, 2, 128)).flatten(1)
