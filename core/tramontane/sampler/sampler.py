@@ -45,7 +45,7 @@ class Sampler:
     ) -> None:
         self.vocab_size = vocab_size
         self.device = torch.device(device)
-        self._breaker_ids = breaker_ids
+        self.breaker_ids = breaker_ids
         self._states: dict[Hashable, SequenceState] = {}
         self._history = History.empty(self.device)
         self._plan: Plan | None = None
@@ -157,12 +157,12 @@ class Sampler:
     def _breakers(self, params: SamplingParams, given: Collection[int] | None) -> frozenset[int]:
         if params.dry_multiplier == 0.0 or not params.dry_sequence_breakers:
             return frozenset()
-        if given is None and self._breaker_ids is None:
+        if given is None and self.breaker_ids is None:
             raise RequestError(
                 "DRY's sequence breakers need a tokenizer, and this model has none",
                 hint="set dry_sequence_breakers to an empty list",
             )
-        ids = self._breaker_ids(params.dry_sequence_breakers) if given is None and self._breaker_ids else given or ()
+        ids = self.breaker_ids(params.dry_sequence_breakers) if given is None and self.breaker_ids else given or ()
         return frozenset(token for token in ids if 0 <= token < self.vocab_size)
 
     def _planned(self, keys: Sequence[Hashable]) -> Plan:
