@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -57,7 +58,7 @@ class Terminal:
         if not capable(stdin, stdout, environ):
             notes = stdout if stdin.isatty() and stdout.isatty() else sys.stderr
             return cls(
-                reader=PlainReader(stdin, stdout),
+                reader=PlainReader(stdin, notes),
                 make_writer=lambda markdown: PlainWriter(stdout),
                 note=lambda text: print(text, file=notes, flush=True),
             )
@@ -109,8 +110,12 @@ class Terminal:
 def interruptible() -> Iterator[Callable[[CompletionStream], None]]:
     """While inside, Ctrl-C cancels the stream given to the yielded function; it raises nothing.
 
-    An exception could surface anywhere, in the middle of drawing too; a cancelled stream just ends.
+    An exception could surface anywhere, in the middle of drawing too; a cancelled stream just ends. Only the main
+    thread may handle signals, so in any other this changes nothing.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda stream: None
+        return
     current: list[CompletionStream] = []
     asked = False
 

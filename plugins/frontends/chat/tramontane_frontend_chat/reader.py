@@ -52,11 +52,11 @@ class Reader(Protocol):
 
 
 class PlainReader:
-    """Lines from a stream; asks only where a person sees the question."""
+    """Lines from a stream; asks, on another, only where a person types."""
 
-    def __init__(self, stdin: TextIO, stdout: TextIO) -> None:
+    def __init__(self, stdin: TextIO, questions: TextIO) -> None:
         self._stdin = stdin
-        self._stdout = stdout
+        self._questions = questions
         self._asks = stdin.isatty()
 
     def read(self) -> str:
@@ -75,8 +75,8 @@ class PlainReader:
 
     def _line(self, question: str) -> str:
         if self._asks:
-            self._stdout.write(question)
-            self._stdout.flush()
+            self._questions.write(question)
+            self._questions.flush()
         line = self._stdin.readline()
         if not line:
             raise EOFError
