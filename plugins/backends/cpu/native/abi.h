@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+// The plain C interface of the library: every structure that crosses it and every function it exports.
+//
+// tramontane_backend_cpu/abi.py mirrors the structures; a test compares sizes. Raise TM_ABI with every change to either.
+// All pointers that a node holds must stay valid for as long as the node is used; the library copies nothing.
+#pragma once
+#include <stdint.h>
+
+#define TM_ABI 1
+#define TM_MAX_VALUES 6
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum tm_dtype { TM_F32 = 0, TM_BF16 = 1, TM_F16 = 2, TM_I64 = 3 };
+
+// Where a value lies. The last three are fields of the step.
+enum tm_place { TM_POINTER = 0, TM_ARENA = 1, TM_IDS = 2, TM_POSITIONS = 3, TM_OUT_ROWS = 4 };
+
+enum tm_kernel {
+    TM_EMBED = 0, TM_LINEAR = 1, TM_TAKE_ROWS = 2, TM_RMS_NORM = 3, TM_ADD_RMS_NORM = 4, TM_LAYER_NORM = 5,
+    TM_ROPE_ANGLES = 6, TM_ROTATE = 7, TM_ROTATE_WRITE = 8, TM_CACHE_WRITE = 9, TM_ATTEND = 10, TM_ACTIVATE = 11,
+    TM_GATED_ACTIVATE = 12, TM_ADD = 13, TM_MULTIPLY = 14, TM_SCALE = 15, TM_SOFTCAP = 16, TM_KERNELS = 17
+};
+
+enum tm_activation {
+    TM_NONE = 0, TM_SILU = 1, TM_GELU = 2, TM_GELU_TANH = 3, TM_RELU = 4, TM_RELU2 = 5, TM_SIGMOID = 6
+};
+
+// A layout is how a matrix lies in memory: see kernels/layouts/layout.h.
+enum tm_layout { TM_ROW_MAJOR = 0, TM_PANELS = 1, TM_LAYOUTS = 2 };
+
+enum tm_status { TM_OK = 0, TM_BAD_INDEX = 1, TM_NO_MEMORY = 2 };
+
+// Rows of equal width, `stride` bytes apart. The number of rows is known when the step is:
+// per_token * T + per_output * L + constant. Fields of the step take pointer, rows and stride from it.
+typedef struct tm_value {
+    void* pointer;  // TM_POINTER: the first element
+    int64_t offset; // bytes from the start of the arena
+    int64_t stride; // bytes
+    int64_t width;  // elements
+    int64_t per_token, per_output, constant;
+    int32_t dtype, place;
+} tm_value;
+
+// One kernel applied to values, inputs first. `params` is the kernel's own structure below.
+typedef struct tm_node {
+    const void* params;
+    int32_t kernel;
+    int32_t count;
+    tm_value values[TM_MAX_VALUES];
+} tm_node;
+
+typedef struct tm_group {
+    const int32_t* table; // [rows, table_stride]: block ids
+    int64_t table_stride; // elements
+    const int64_t* slots; // [tokens]
+} tm_group;
+
+// One step's batch: tramontane.batch.Ctx, by address.
+typedef struct tm_step {
+    int64_t tokens, rows, outputs;
+    int64_t streams;         // position streams
+    int64_t position_stride; // bytes between streams
+    const int64_t* ids;
+    const int64_t* positions;
+    const int64_t* out_rows;
+    const int32_t* q_start;
+    const int32_t* kv_len;
+    const tm_group* groups;
+    void* arena;
+} tm_step;
+
+// A matrix [outputs, inputs] in some layout. What `extra` and `sizes` hold is the layout's business.
+typedef struct tm_matrix {
+    const void* data;
+    const void* extra[3];
+    int64_t outputs, inputs;
+    int64_t sizes[3];
+    int32_t layout, dtype;
+} tm_matrix;
+
+// Keys or values: where the entry of (block, token in block, head) starts. Strides in bytes.
+typedef struct tm_plane {
+    void* data;
+    int64_t block_stride, token_stride, head_stride;
+} tm_plane;
+
+typedef struct tm_cache {
+    tm_plane keys, values;
+    int64_t block_tokens;
+    int32_t dtype, group;
+} tm_cache;
+
+typedef struct tm_embed { // ids -> rows; scale 1 is none
+    tm_matrix matrix;
+    float scale;
+} tm_embed;
+
+typedef struct tm_linear { // x -> y; parts lie side by side in y. With a gate the halves are combined: act(a) * b
+    const tm_matrix* parts;
+    const void* bias; // [outputs] or NULL
+    int32_t count, bias_dtype, gate;
+} tm_linear;
+
+typedef struct tm_norm { // over `width` elements at a time, so that rows may hold several heads
+    const void* weight;  // or NULL
+    const void* bias;    // layer norm: or NULL
+    int64_t width;
+    float eps;
+    int32_t weight_dtype, late_cast;
+} tm_norm;
+
+typedef struct tm_rope_angles {
+    const float* table; // [positions, 2 * pairs]
+    int64_t pairs;
+    const int64_t* sections; // pairs taken from each position stream, or NULL
+    int64_t streams;
+} tm_rope_angles;
+
+typedef struct tm_rotate {
+    int64_t heads, kv_heads, head_dim;
+    int32_t interleaved;
+} tm_rotate;
+
+typedef struct tm_rotate_write { // norms may have no weight pointer: then there is no norm
+    tm_rotate rotate;
+    tm_norm q_norm, k_norm;
+    tm_cache cache;
+    int64_t value_dim;
+} tm_rotate_write;
+
+typedef struct tm_cache_write {
+    tm_cache cache;
+    int64_t kv_heads, key_dim, value_dim;
+} tm_cache_write;
+
+typedef struct tm_attend {
+    tm_cache cache;
+    const float* sinks; // [heads] or NULL
+    int64_t heads, kv_heads, head_dim, value_dim;
+    int64_t window; // 0: all
+    float scale;
+    float softcap; // 0: none
+} tm_attend;
+
+typedef struct tm_pointwise {
+    int32_t activation;
+    float value; // factor, or cap
+} tm_pointwise;
+
+typedef struct tm_pool tm_pool;
+typedef struct tm_program tm_program;
+
+#define TM_API __attribute__((visibility("default")))
+
+TM_API int32_t tm_abi(void);
+TM_API int64_t tm_sizeof(const char* structure); // 0 if unknown
+TM_API const char* tm_isa(void); // in use
+// Uses this instruction set from now on, NULL or "" for the best. 0 if it is unknown or cannot run here.
+TM_API int32_t tm_choose_isa(const char* wanted);
+TM_API int32_t tm_can_run(const char* isa);
+
+TM_API tm_pool* tm_pool_new(int32_t threads);
+TM_API void tm_pool_free(tm_pool* pool);
+
+// Copies the nodes, not what they point to.
+TM_API tm_program* tm_program_new(const tm_node* nodes, int64_t count);
+TM_API void tm_program_free(tm_program* program);
+TM_API int32_t tm_program_run(tm_program* program, tm_pool* pool, const tm_step* step);
+TM_API int32_t tm_node_run(const tm_node* node, tm_pool* pool, const tm_step* step);
+
+// Bytes that a layout takes for a matrix; fill `outputs`, `inputs`, `layout`, `dtype` first.
+TM_API int64_t tm_matrix_bytes(const tm_matrix* matrix);
+// Rows [outputs, inputs] of `dtype`, `stride` bytes apart, to the matrix's memory, and back.
+TM_API void tm_matrix_pack(tm_pool* pool, const tm_matrix* matrix, const void* rows, int64_t stride, int32_t dtype);
+TM_API int32_t tm_matrix_rows(
+    tm_pool* pool, const tm_matrix* matrix, const int64_t* ids, int64_t count, void* rows, int64_t stride, int32_t dtype);
+
+TM_API void tm_huge_pages(void* start, int64_t bytes); // asks for them where the range holds whole ones
+TM_API double tm_read(tm_pool* pool, const void* data, int64_t bytes); // reads it all: the bandwidth to divide by
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The structures and numbers of ``native/abi.h``, as ctypes see them. Nothing else: no library is loaded here."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from enum import IntEnum
+from typing import Any, ClassVar
+
+import torch
+
+ABI = 1
+MAX_VALUES = 6
+MOST_PARTS = 8
+"""Parts of one product (``MOST_PARTS`` of ``kernels/linear.cpp``)."""
+MOST_DIM = 1024
+"""Features of one head (``MOST_DIM`` of ``kernels/rotary.cpp``)."""
+
+DTYPES: dict[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int64: 3}
+"""``tm_dtype``."""
+ACTIVATION_TYPES = (torch.float32, torch.bfloat16)
+"""Types that kernels compute in; weights and caches may also be float16."""
+
+
+class Place(IntEnum):
+    """``tm_place``."""
+
+    POINTER = 0
+    ARENA = 1
+    IDS = 2
+    POSITIONS = 3
+    OUT_ROWS = 4
+
+
+class Layout(IntEnum):
+    """``tm_layout``."""
+
+    ROW_MAJOR = 0
+    PANELS = 1
+
+
+class Status(IntEnum):
+    """``tm_status``."""
+
+    OK = 0
+    BAD_INDEX = 1
+    NO_MEMORY = 2
+
+
+KERNELS = (
+    "embed", "linear", "take_rows", "rms_norm", "add_rms_norm", "layer_norm", "rope_angles", "rotate", "rotate_write",
+    "cache_write", "attend", "activate", "gated_activate", "add", "multiply", "scale", "softcap",
+)  # fmt: skip
+"""``tm_kernel``: names of ops in the order of their numbers. ``linear`` also runs ``linear_gated``."""
+
+ACTIVATIONS = {
+    "silu": 1, "swish": 1, "gelu": 2, "gelu_tanh": 3, "gelu_pytorch_tanh": 3, "gelu_new": 3, "gelu_fast": 3, "relu": 4,
+    "relu2": 5, "sigmoid": 6,
+}  # fmt: skip
+"""``tm_activation``, by the names of :data:`tramontane.ops.ACTIVATIONS`."""
+
+
+class Struct(Structure):
+    """Base of the mirrored structures; ``names`` is what C calls it."""
+
+    names: ClassVar[str]
+
+
+class Value(Struct):
+    """``tm_value``."""
+
+    names = "tm_value"
+    _fields_: ClassVar[Any] = [
+        ("pointer", c_void_p), ("offset", c_int64), ("stride", c_int64), ("width", c_int64), ("per_token", c_int64),
+        ("per_output", c_int64), ("constant", c_int64), ("dtype", c_int32), ("place", c_int32),
+    ]  # fmt: skip
+
+
+class Node(Struct):
+    """``tm_node``."""
+
+    names = "tm_node"
+    _fields_: ClassVar[Any] = [
+        ("params", c_void_p), ("kernel", c_int32), ("count", c_int32), ("values", Value * MAX_VALUES),
+    ]  # fmt: skip
+
+
+class Group(Struct):
+    """``tm_group``."""
+
+    names = "tm_group"
+    _fields_: ClassVar[Any] = [("table", c_void_p), ("table_stride", c_int64), ("slots", c_void_p)]
+
+
+class Step(Struct):
+    """``tm_step``."""
+
+    names = "tm_step"
+    _fields_: ClassVar[Any] = [
+        ("tokens", c_int64), ("rows", c_int64), ("outputs", c_int64), ("streams", c_int64),
+        ("position_stride", c_int64), ("ids", c_void_p), ("positions", c_void_p), ("out_rows", c_void_p),
+        ("q_start", c_void_p), ("kv_len", c_void_p), ("groups", POINTER(Group)), ("arena", c_void_p),
+    ]  # fmt: skip
+
+
+class Matrix(Struct):
+    """``tm_matrix``."""
+
+    names = "tm_matrix"
+    _fields_: ClassVar[Any] = [
+        ("data", c_void_p), ("extra", c_void_p * 3), ("outputs", c_int64), ("inputs", c_int64), ("sizes", c_int64 * 3),
+        ("layout", c_int32), ("dtype", c_int32),
+    ]  # fmt: skip
+
+
+class Plane(Struct):
+    """``tm_plane``."""
+
+    names = "tm_plane"
+    _fields_: ClassVar[Any] = [
+        ("data", c_void_p), ("block_stride", c_int64), ("token_stride", c_int64), ("head_stride", c_int64),
+    ]  # fmt: skip
+
+
+class Cache(Struct):
+    """``tm_cache``."""
+
+    names = "tm_cache"
+    _fields_: ClassVar[Any] = [
+        ("keys", Plane), ("values", Plane), ("block_tokens", c_int64), ("dtype", c_int32), ("group", c_int32),
+    ]  # fmt: skip
+
+
+class Embed(Struct):
+    """``tm_embed``."""
+
+    names = "tm_embed"
+    _fields_: ClassVar[Any] = [("matrix", Matrix), ("scale", c_float)]
+
+
+class Linear(Struct):
+    """``tm_linear``."""
+
+    names = "tm_linear"
+    _fields_: ClassVar[Any] = [
+        ("parts", POINTER(Matrix)), ("bias", c_void_p), ("count", c_int32), ("bias_dtype", c_int32), ("gate", c_int32),
+    ]  # fmt: skip
+
+
+class Norm(Struct):
+    """``tm_norm``."""
+
+    names = "tm_norm"
+    _fields_: ClassVar[Any] = [
+        ("weight", c_void_p), ("bias", c_void_p), ("width", c_int64), ("eps", c_float), ("weight_dtype", c_int32),
+        ("late_cast", c_int32),
+    ]  # fmt: skip
+
+
+class RopeAngles(Struct):
+    """``tm_rope_angles``."""
+
+    names = "tm_rope_angles"
+    _fields_: ClassVar[Any] = [
+        ("table", c_void_p), ("pairs", c_int64), ("sections", POINTER(c_int64)), ("streams", c_int64),
+    ]  # fmt: skip
+
+
+class Rotate(Struct):
+    """``tm_rotate``."""
+
+    names = "tm_rotate"
+    _fields_: ClassVar[Any] = [
+        ("heads", c_int64), ("kv_heads", c_int64), ("head_dim", c_int64), ("interleaved", c_int32),
+    ]  # fmt: skip
+
+
+class RotateWrite(Struct):
+    """``tm_rotate_write``."""
+
+    names = "tm_rotate_write"
+    _fields_: ClassVar[Any] = [
+        ("rotate", Rotate), ("q_norm", Norm), ("k_norm", Norm), ("cache", Cache), ("value_dim", c_int64),
+    ]  # fmt: skip
+
+
+class CacheWrite(Struct):
+    """``tm_cache_write``."""
+
+    names = "tm_cache_write"
+    _fields_: ClassVar[Any] = [
+        ("cache", Cache), ("kv_heads", c_int64), ("key_dim", c_int64), ("value_dim", c_int64),
+    ]  # fmt: skip
+
+
+class Attend(Struct):
+    """``tm_attend``."""
+
+    names = "tm_attend"
+    _fields_: ClassVar[Any] = [
+        ("cache", Cache), ("sinks", c_void_p), ("heads", c_int64), ("kv_heads", c_int64), ("head_dim", c_int64),
+        ("value_dim", c_int64), ("window", c_int64), ("scale", c_float), ("softcap", c_float),
+    ]  # fmt: skip
+
+
+class Pointwise(Struct):
+    """``tm_pointwise``."""
+
+    names = "tm_pointwise"
+    _fields_: ClassVar[Any] = [("activation", c_int32), ("value", c_float)]
+
+
+STRUCTS: tuple[type[Struct], ...] = (
+    Value, Node, Group, Step, Matrix, Plane, Cache, Embed, Linear, Norm, RopeAngles, Rotate, RotateWrite, CacheWrite,
+    Attend, Pointwise,
+)  # fmt: skip
+
+
+def prototypes(library: ctypes.CDLL) -> None:
+    """Declare the exported functions' arguments and results."""
+    signatures: dict[str, tuple[Any, ...]] = {
+        "tm_abi": (c_int32,),
+        "tm_sizeof": (c_int64, ctypes.c_char_p),
+        "tm_isa": (ctypes.c_char_p,),
+        "tm_choose_isa": (c_int32, ctypes.c_char_p),
+        "tm_can_run": (c_int32, ctypes.c_char_p),
+        "tm_pool_new": (c_void_p, c_int32),
+        "tm_pool_free": (None, c_void_p),
+        "tm_program_new": (c_void_p, POINTER(Node), c_int64),
+        "tm_program_free": (None, c_void_p),
+        "tm_program_run": (c_int32, c_void_p, c_void_p, POINTER(Step)),
+        "tm_node_run": (c_int32, POINTER(Node), c_void_p, POINTER(Step)),
+        "tm_matrix_bytes": (c_int64, POINTER(Matrix)),
+        "tm_matrix_pack": (None, c_void_p, POINTER(Matrix), c_void_p, c_int64, c_int32),
+        "tm_matrix_rows": (c_int32, c_void_p, POINTER(Matrix), c_void_p, c_int64, c_void_p, c_int64, c_int32),
+        "tm_huge_pages": (None, c_void_p, c_int64),
+        "tm_read": (ctypes.c_double, c_void_p, c_void_p, c_int64),
+    }
+    for name, (result, *arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments

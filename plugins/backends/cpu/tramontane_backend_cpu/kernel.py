@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A native kernel bound to one op: callable by itself, and lowered into a program as the same node."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import define, field
+from torch import Tensor
+
+from tramontane.backends.torch.backend import KERNELS as TORCH_KERNELS
+from tramontane.batch import Ctx
+from tramontane.ops import Kernel, Op, reference_kernel
+from tramontane_backend_cpu import abi
+from tramontane_backend_cpu.library import Pool, library
+from tramontane_backend_cpu.operands import Operand, of_tensor
+from tramontane_backend_cpu.steps import Steps
+
+_log = logging.getLogger(__name__)
+_said: set[str] = set()
+
+Fit = Callable[[Sequence[Operand]], str | None]
+"""Inputs and outputs -> why the kernel cannot take them, or ``None``. Fills in those parameters that only operands tell
+(how many heads there are, say); they are the same in every call of one bound op."""
+
+
+@define(eq=False)
+class Engine:
+    """What all native kernels of a backend share."""
+
+    pool: Pool
+    steps: Steps = field(factory=Steps)
+
+
+@define(eq=False)
+class NativeKernel:
+    """Implements :data:`tramontane.ops.Kernel`."""
+
+    op: Op
+    weights: Sequence[Any]
+    engine: Engine
+    name: str
+    """Of :data:`abi.KERNELS`."""
+    params: abi.Struct | None
+    fit: Fit
+    keep: Sequence[Any] = ()
+    """What ``params`` points into."""
+    _number: int = field(init=False)
+    _fallback: Kernel | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._number = abi.KERNELS.index(self.name)
+
+    def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        """Run by itself."""
+        node = self.node([of_tensor(tensor) for tensor in (*inputs, *outputs)])
+        if isinstance(node, str):
+            self._fall_back(node)(ctx, inputs, outputs)
+            return
+        step = self.engine.steps.of(ctx)
+        raise_for(library().tm_node_run(ctypes.byref(node), self.engine.pool.handle, ctypes.byref(step)), self.op.name)
+
+    def node(self, operands: Sequence[Operand | None]) -> abi.Node | str:
+        """The native node over these inputs and outputs, or why there is none."""
+        found = [operand for operand in operands if operand is not None]
+        if len(found) < len(operands):
+            return "an input is no sequence of rows, or of another type"
+        reason = self.fit(found)
+        if reason is not None:
+            return reason
+        params = None if self.params is None else ctypes.addressof(self.params)
+        node = abi.Node(params, self._number, len(found))
+        for index, operand in enumerate(found):
+            node.values[index] = operand.value()
+        return node
+
+    def _fall_back(self, reason: str) -> Kernel:
+        """The stock kernel, or the reference: what the native one cannot take still runs."""
+        if self._fallback is None:
+            if self.op.name not in _said:
+                _said.add(self.op.name)
+                _log.warning("%s: stock torch runs what the native kernel cannot take: %s", self.op.name, reason)
+            stock = TORCH_KERNELS.get(self.op.name)
+            made = "none" if stock is None else stock(self.op, self.weights)
+            self._fallback = reference_kernel(self.op, self.weights) if isinstance(made, str) else made
+        return self._fallback
+
+
+def raise_for(status: int, where: str) -> None:
+    """Turn a status of the native side into an exception.
+
+    Raises:
+        IndexError: A token id or row number lies outside its table.
+        MemoryError: There was no memory to work in.
+    """
+    if status == abi.Status.OK:
+        return
+    if status == abi.Status.NO_MEMORY:
+        raise MemoryError(f"no memory to work in ({where})")
+    raise IndexError(f"a token id or a row number lies outside its table ({where})")

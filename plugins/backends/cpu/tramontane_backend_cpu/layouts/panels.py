@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Floating-point weights in panels of 16 outputs (``native/kernels/layouts/panels.cpp``)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from attrs import define, field
+from torch import Tensor
+
+from tramontane.errors import PlanError
+from tramontane.schemes import Dense, Scheme
+from tramontane_backend_cpu import abi
+from tramontane_backend_cpu.library import default_pool, empty_bytes, library
+
+_WEIGHTS = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@define(eq=False)
+class PanelPart:
+    """Implements :class:`~tramontane_backend_cpu.layouts.stored.StoredPart` for :class:`~tramontane.schemes.Dense`."""
+
+    matrix: abi.Matrix
+    dtype: torch.dtype
+    memory: Tensor = field(repr=False)
+    layout: str = "panels"
+
+    @classmethod
+    def choose(cls, scheme: Scheme, outputs: int, inputs: int, dtype: torch.dtype) -> Self | None:
+        """Dense weights under float32 or bfloat16 activations."""
+        if not isinstance(scheme, Dense) or scheme.dtype not in _WEIGHTS or dtype not in abi.ACTIVATION_TYPES:
+            return None
+        return cls.empty(scheme.dtype, outputs, inputs)
+
+    @classmethod
+    def empty(cls, dtype: torch.dtype, outputs: int, inputs: int) -> Self:
+        """Uninitialized storage [outputs, inputs]."""
+        matrix = abi.Matrix(outputs=outputs, inputs=inputs, layout=abi.Layout.PANELS, dtype=abi.DTYPES[dtype])
+        memory = empty_bytes(library().tm_matrix_bytes(ctypes.byref(matrix)))
+        matrix.data = memory.data_ptr()
+        return cls(matrix, dtype, memory)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, the padding of the last panel included."""
+        return self.memory.numel()
+
+    def fill(self, fields: Mapping[str, Tensor]) -> None:
+        """Take ``weight`` [O, I], of any floating type."""
+        weight = fields["weight"]
+        if tuple(weight.shape) != (self.matrix.outputs, self.matrix.inputs):
+            wanted = [self.matrix.outputs, self.matrix.inputs]
+            raise PlanError(f"a weight of shape {list(weight.shape)} does not fit {wanted}")
+        if weight.dtype not in _WEIGHTS or weight.stride(1) != 1:
+            weight = weight.to(self.dtype).contiguous()
+        library().tm_matrix_pack(
+            default_pool().handle, ctypes.byref(self.matrix), weight.data_ptr(), weight.stride(0) * weight.itemsize,
+            abi.DTYPES[weight.dtype],
+        )  # fmt: skip
+
+    def unpack(self) -> Mapping[str, Tensor]:
+        """``weight`` [O, I]."""
+        return {"weight": self.rows(torch.arange(self.matrix.outputs), self.dtype)}
+
+    def rows(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """Chosen rows: int64 [n] -> [n, I]."""
+        ids = ids.to(torch.int64).contiguous()
+        found = torch.empty(*ids.shape, self.matrix.inputs, dtype=dtype)
+        status = library().tm_matrix_rows(
+            default_pool().handle, ctypes.byref(self.matrix), ids.data_ptr(), ids.numel(), found.data_ptr(),
+            self.matrix.inputs * dtype.itemsize, abi.DTYPES[dtype],
+        )  # fmt: skip
+        if status != abi.Status.OK:
+            raise IndexError(f"a row is outside [0, {self.matrix.outputs})")
+        return found

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A matrix stored part by part, each in a native layout of its own. It computes nothing; kernels read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ctypes import Array
+from typing import Protocol
+
+import torch
+from attrs import define, field
+from torch import Tensor
+
+from tramontane.errors import PlanError
+from tramontane_backend_cpu import abi
+
+
+class StoredPart(Protocol):
+    """One part of a matrix in a native layout: [O, I]."""
+
+    layout: str
+    matrix: abi.Matrix
+    """What the native side sees. Its memory is allocated from the start and lives as long as the part."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held."""
+        ...
+
+    def fill(self, fields: Mapping[str, Tensor]) -> None:
+        """Take the canonical fields (see :mod:`tramontane.schemes`)."""
+        ...
+
+    def unpack(self) -> Mapping[str, Tensor]:
+        """The exact canonical fields."""
+        ...
+
+    def rows(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """Chosen rows as floating point: int64 [n] -> [n, I]."""
+        ...
+
+
+@define(eq=False)
+class NativeStored:
+    """Implements :class:`tramontane.weights.Stored`."""
+
+    path: str
+    dtype: torch.dtype
+    """Type of the activations, and of what is dequantized."""
+    parts: Sequence[StoredPart]
+    layout: str = field(init=False)
+    """The parts' layouts, each once."""
+    matrices: Array[abi.Matrix] = field(init=False, repr=False)
+    """The parts side by side, for ``tm_linear``."""
+
+    def __attrs_post_init__(self) -> None:
+        self.layout = "+".join(dict.fromkeys(part.layout for part in self.parts))
+        self.matrices = (abi.Matrix * len(self.parts))(*(part.matrix for part in self.parts))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(part.nbytes for part in self.parts)
+
+    def fill(self, part: int, fields: Mapping[str, Tensor]) -> None:
+        """Take the canonical fields of one part."""
+        self.parts[part].fill(fields)
+
+    def unpack(self, part: int) -> Mapping[str, Tensor]:
+        """The exact canonical fields of one part."""
+        return self.parts[part].unpack()
+
+    def dequantize(self) -> Tensor:
+        """All parts as one floating-point tensor [O, I]."""
+        pieces = [part.rows(torch.arange(part.matrix.outputs), self.dtype) for part in self.parts]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Chosen rows: int64 [n] -> [n, I]."""
+        if len(self.parts) != 1:
+            raise PlanError(f"{self.path} has {len(self.parts)} parts; rows are looked up in matrices of one")
+        return self.parts[0].rows(ids, self.dtype)
+
+    def expert(self, index: int) -> Tensor:
+        """Not a stack of matrices."""
+        raise PlanError(f"{self.path} is one matrix, it has no expert {index}")
