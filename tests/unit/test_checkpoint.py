@@ -451,24 +451,6 @@ def test_code_that_a_config_names_is_not_imported(tmp_path: Path) -> None:
 # --- accompanying files ----------------------------------------------------------------------------------------------
 
 
-def test_chat_templates_by_precedence(tmp_path: Path) -> None:
-    write(tmp_path, {"w": torch.ones(1)})
-
-    def templates() -> dict[str, str]:
-        return dict(open_checkpoint(tmp_path).chat_templates)
-
-    assert templates() == {}
-    named = [{"name": "default", "template": "list"}, {"name": "tool_use", "template": "tools"}, {"name": 3}]
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
-    assert templates() == {"default": "list", "tool_use": "tools"}
-    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "json"}))
-    assert templates()["default"] == "json"
-    (tmp_path / "chat_template.jinja").write_text("jinja")
-    (tmp_path / "additional_chat_templates").mkdir()
-    (tmp_path / "additional_chat_templates" / "rag.jinja").write_text("rag")
-    assert templates() == {"default": "jinja", "tool_use": "tools", "rag": "rag"}
-
-
 def test_accompanying_files_are_read_lazily_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, {"w": torch.ones(1)})
     (tmp_path / "tokenizer.json").write_text("{")

@@ -46,3 +46,13 @@ def test_for_people(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_what_is_not_there(seal_plugins: SealPlugins, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["inspect", str(tmp_path / "nothing")]) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_the_memory_plan_comes_from_headers_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tramontane_loader_demo", reason="inspects the demo model")
+    assert run(["inspect", "demo", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["learned_numbers"] == facts["parameters"]
+    assert facts["bytes_weights"] == facts["parameters"] * (2 if facts["runs_as"] == "bfloat16" else 4)
+    assert facts["bytes_cache_per_token"] > 0
+    assert facts["cache"] == [f"full: {facts['cache'][0].split()[1]} layers in blocks of 32 tokens"]

@@ -72,11 +72,6 @@ class Checkpoint:
         """Content of ``generation_config.json``; empty if there is none."""
         return _frozen_map(self.files.json("generation_config.json") or {})
 
-    @cached_property
-    def chat_templates(self) -> Mapping[str, str]:
-        """See :meth:`Files.chat_templates`."""
-        return self.files.chat_templates()
-
     @property
     def nbytes(self) -> int:
         """Stored bytes of all tensors; aliases count once."""

@@ -101,32 +101,6 @@ class Files:
             raise CheckpointError(f"{self._where(name)} does not hold a JSON object")
         return content
 
-    def chat_templates(self) -> dict[str, str]:
-        """Jinja chat templates by name (``default`` is the usual one); empty for a base model.
-
-        ``chat_template.jinja`` and ``additional_chat_templates/NAME.jinja`` win over ``chat_template.json``, which wins
-        over ``tokenizer_config.json`` (a text, or a list of named ones).
-        """
-        found: dict[str, str] = {}
-        for name in ("tokenizer_config.json", "chat_template.json"):
-            stored = (self.json(name) or {}).get("chat_template")
-            if isinstance(stored, str):
-                found["default"] = stored
-            for item in stored if isinstance(stored, list) else ():
-                if (
-                    isinstance(item, dict)
-                    and isinstance(item.get("name"), str)
-                    and isinstance(item.get("template"), str)
-                ):
-                    found[item["name"]] = item["template"]
-        for name in self.entries:
-            folder, _, file = name.rpartition("/")
-            if folder == "additional_chat_templates":
-                found[file.removesuffix(".jinja")] = self.text(name) or ""
-        if "chat_template.jinja" in self:
-            found["default"] = self.text("chat_template.jinja") or ""
-        return found
-
     def _where(self, name: str) -> str:
         path = self.path(name)
         return str(path) if path else name

@@ -7,12 +7,13 @@ from collections import Counter
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from tramontane.cli.options import shared
 from tramontane.cli.output import print_json, print_table
 from tramontane.cli.state import State, verbosity_options
-from tramontane.errors import ConflictError, UnknownNameError
+from tramontane.errors import ConflictError, TramontaneError, UnknownNameError
 
 if TYPE_CHECKING:
     from tramontane.checkpoint import Checkpoint, TensorRef
@@ -68,8 +69,27 @@ def describe(checkpoint: Checkpoint, plugins: Plugins) -> dict[str, Any]:
         "bytes": checkpoint.nbytes,
         "types": dict(sorted(types.items(), key=lambda item: (-item[1], item[0]))),
         "files": sorted(checkpoint.files.entries),
-        "chat_templates": sorted(checkpoint.chat_templates),
+        "chat_templates": _templates(checkpoint),
+        **_memory(checkpoint, plugins),
     }
+
+
+def _templates(checkpoint: Checkpoint) -> list[str]:
+    from tramontane.chat import find_template
+
+    source = find_template(checkpoint.files)
+    return [] if source is None else sorted(source.templates)
+
+
+def _memory(checkpoint: Checkpoint, plugins: Plugins) -> dict[str, Any]:
+    """What the model would take here; or, in one line, why that cannot be said."""
+    from tramontane.load import survey
+
+    try:
+        found = survey(checkpoint, plugins)
+    except TramontaneError as error:
+        return {"plan": error.message}
+    return attrs.asdict(found)
 
 
 def _runs(class_name: str, plugins: Plugins) -> str:
@@ -94,11 +114,11 @@ def _type(ref: TensorRef) -> str:
 
 
 def _for_people(name: str, value: Any) -> str:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(value) or "none"
     if isinstance(value, dict):
         return ", ".join(f"{count} {kind}" for kind, count in value.items()) or "none"
-    if name == "bytes":
+    if name == "bytes" or name.startswith("bytes_"):
         from tramontane.memory import format_bytes
 
         return format_bytes(value)

@@ -18,7 +18,7 @@ def check_request(request: EngineRequest, vocab_size: int, max_len: int) -> None
         max_len: Most tokens of a sequence, by the model and by the cache.
 
     Raises:
-        RequestError: The prompt is empty or holds ids outside the vocabulary.
+        RequestError: The prompt is empty, or it or a logit bias holds ids outside the vocabulary.
         PromptTooLongError: The prompt is longer than the model or the cache can hold.
     """
     ids = request.prompt_token_ids
@@ -34,6 +34,9 @@ def check_request(request: EngineRequest, vocab_size: int, max_len: int) -> None
     if min(ids) < 0 or max(ids) >= vocab_size:
         wrong = next(token for token in ids if not 0 <= token < vocab_size)
         raise RequestError(f"token id {wrong} is not in the vocabulary of {vocab_size} tokens")
+    beyond = [token for token, _ in request.sampling.logit_bias if token >= vocab_size]
+    if beyond:
+        raise RequestError(f"logit_bias names token {beyond[0]}, but the vocabulary has {vocab_size} tokens")
 
 
 def make_sequences(request: EngineRequest, serial: int, cache: CacheManager, max_len: int) -> list[Sequence]:

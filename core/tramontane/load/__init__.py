@@ -5,15 +5,18 @@ from tramontane.load.design import Design, design, plan_weights
 from tramontane.load.find import choose_backend, find_architecture, open_reference
 from tramontane.load.model import LoadedModel, load_model
 from tramontane.load.options import LoadOptions
+from tramontane.load.survey import Survey, survey
 
 __all__ = [
     "Design",
     "LoadOptions",
     "LoadedModel",
+    "Survey",
     "choose_backend",
     "design",
     "find_architecture",
     "load_model",
     "open_reference",
     "plan_weights",
+    "survey",
 ]

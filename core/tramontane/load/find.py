@@ -32,9 +32,7 @@ def open_reference(ref: str, options: LoadOptions, plugins: Plugins, progress: P
     raise CheckpointError(f"no loader recognizes {path}", hint=hint)
 
 
-def _local(
-    ref: str, options: LoadOptions, plugins: Plugins, endings: Sequence[str], progress: Progress | None
-) -> Path:
+def _local(ref: str, options: LoadOptions, plugins: Plugins, endings: Sequence[str], progress: Progress | None) -> Path:
     """Where the files are: as a plugin says, or on disk, or fetched from the hub."""
     asked = {"revision": options.revision, "offline": options.offline, "quant": options.quant}
     found = plugins.decisions.resolve_model(ref, asked)

@@ -135,7 +135,9 @@ def _build(
         states=states,
     )
     note = _capture(runner, made, backend, kernels, options)
-    tokenizer, template = text_side(checkpoint, options)
+    tokenizer, template = text_side(checkpoint, options, plugins)
+    if tokenizer is not None:
+        runner.sampler.breaker_ids = tokenizer.breaker_ids
     return LoadedModel(
         name=ref,
         architecture=made.architecture,

@@ -3,34 +3,61 @@
 
 from __future__ import annotations
 
+import logging
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tramontane.checkpoint import Checkpoint, Files
 from tramontane.errors import CheckpointError
 from tramontane.load.options import LoadOptions
+from tramontane.plugins import Plugins
+from tramontane.records import resolve
 
 if TYPE_CHECKING:
     from tramontane.chat import ChatTemplate
     from tramontane.tokenizer import Tokenizer
 
+_log = logging.getLogger(__name__)
 
-def text_side(checkpoint: Checkpoint, options: LoadOptions) -> tuple[Tokenizer | None, ChatTemplate | None]:
+
+def text_side(
+    checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins
+) -> tuple[Tokenizer | None, ChatTemplate | None]:
     """Tokenizer and template. Without a tokenizer a model runs on token ids; without a template it completes text.
 
     Raises:
         CheckpointError: The given tokenizer does not exist, or a file of either cannot be read.
     """
     from tramontane.chat import ChatTemplate, find_template
-    from tramontane.tokenizer import Tokenizer
 
     files = checkpoint.files if options.tokenizer is None else _given(Path(options.tokenizer))
-    if "tokenizer.json" not in files and options.tokenizer is None:
-        return None, None
     source = find_template(files, options.chat_template)
     written = None if source is None else "\n".join(source.templates.values())
-    tokenizer = Tokenizer.from_files(files, template=written)
+    tokenizer = _tokenizer(files, written, checkpoint, options, plugins)
+    if tokenizer is None:
+        return None, None
     return tokenizer, ChatTemplate.from_files(files, tokenizer, override=options.chat_template)
+
+
+def _tokenizer(
+    files: Files, template: str | None, checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins
+) -> Tokenizer | None:
+    """By ``tokenizer.json``, else by the plugin that knows one of the files, else none, which is said."""
+    from tramontane.tokenizer import Tokenizer
+
+    if "tokenizer.json" not in files:
+        for spec in sorted(plugins.catalogs.tokenizers, key=lambda spec: (-spec.priority, spec.name)):
+            if any(fnmatch(name, pattern) for name in files.entries for pattern in spec.files):
+                found: Tokenizer = resolve(spec.open, spec)(checkpoint.path)
+                return found
+    try:
+        return Tokenizer.from_files(files, template=template)
+    except CheckpointError as error:
+        if "tokenizer.json" in files or options.tokenizer is not None:
+            raise
+        _log.warning("prompts must be token ids: %s", error.message)
+        return None
 
 
 def _given(path: Path) -> Files:
