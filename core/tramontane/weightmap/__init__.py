@@ -10,6 +10,7 @@ from __future__ import annotations
 from tramontane.weightmap.experts import stacked_experts
 from tramontane.weightmap.fused import fused_experts, fused_parts
 from tramontane.weightmap.maps import WeightMap, choose, tensor_name
+from tramontane.weightmap.pairs import pairs_side_by_side
 from tramontane.weightmap.reads import Read
 from tramontane.weightmap.rules import Convert, Join, Permute, Rename, Rule, Spell, Split, Stack, Transpose, Unstack
 from tramontane.weightmap.sources import Leaf, Source
@@ -35,6 +36,7 @@ __all__ = [
     "choose",
     "fused_experts",
     "fused_parts",
+    "pairs_side_by_side",
     "plus",
     "stacked_experts",
     "tensor_name",

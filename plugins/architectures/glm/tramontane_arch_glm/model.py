@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GLM-4 (GLM team, 2024): half of each head turned in neighbouring pairs, biased queries, keys and values; since 0414 also
-norms of what each sub-layer adds.
+"""GLM-4 (GLM team, 2024): half of each head turned in neighbouring pairs, biased queries, keys and values; since
+0414 also norms of what each sub-layer adds.
 
 Legend: T tokens, D hidden size.
 """
@@ -30,7 +30,7 @@ class GlmConfig:
     num_hidden_layers: int
     num_attention_heads: int
     num_key_value_heads: int
-    head_dim: int
+    head_dim: int | None = None
     rms_norm_eps: float = 1.5625e-7
     hidden_act: str = "silu"
     max_position_embeddings: int = 131072
@@ -41,7 +41,8 @@ class GlmConfig:
     @property
     def heads(self) -> nn.Heads:
         """Query heads, key/value heads and their width."""
-        return nn.Heads(self.num_attention_heads, self.num_key_value_heads, self.head_dim)
+        dim = self.head_dim or self.hidden_size // self.num_attention_heads
+        return nn.Heads(self.num_attention_heads, self.num_key_value_heads, dim)
 
 
 class Block(nn.Module):

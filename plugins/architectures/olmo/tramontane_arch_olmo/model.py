@@ -12,7 +12,7 @@ from torch import Tensor
 from tramontane import nn, ops
 from tramontane.batch import Ctx
 from tramontane.build import Builder
-from tramontane.config import RopeConfig, rope_field
+from tramontane.config import RopeConfig, only, rope_field
 
 
 @frozen(kw_only=True)
@@ -30,6 +30,7 @@ class Olmo2Config:
     hidden_act: str = "silu"
     max_position_embeddings: int = 2048
     attention_bias: bool = False
+    sliding_window: int | None = only(None)
     tie_word_embeddings: bool = False
     rope: RopeConfig = rope_field()
 

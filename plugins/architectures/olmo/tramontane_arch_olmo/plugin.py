@@ -17,5 +17,6 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             config="tramontane_arch_olmo.model:Olmo2Config",
             model="tramontane_arch_olmo.model:Model",
             samples="tramontane_arch_olmo.samples:samples",
+            dialects={"gguf": "tramontane_arch_olmo.dialects:GGUF"},
         ),
     ]

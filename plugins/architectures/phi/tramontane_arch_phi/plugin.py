@@ -17,6 +17,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             config="tramontane_arch_phi.model:PhiConfig",
             model="tramontane_arch_phi.model:Model",
             samples="tramontane_arch_phi.samples:phi",
+            dialects={"gguf:phi2": "tramontane_arch_phi.dialects:GGUF_PHI2"},
         ),
         ArchitectureSpec(
             name="phi3",
@@ -25,6 +26,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             model="tramontane_arch_phi.phi3:Model",
             weight_map="tramontane_arch_phi.phi3:weight_map",
             samples="tramontane_arch_phi.samples:phi3",
+            dialects={"gguf": "tramontane_arch_phi.dialects:GGUF_PHI3"},
         ),
         ArchitectureSpec(
             name="phimoe",
@@ -33,5 +35,6 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             model="tramontane_arch_phi.phimoe:Model",
             weight_map="tramontane_arch_phi.phimoe:weight_map",
             samples="tramontane_arch_phi.samples:phimoe",
+            dialects={"gguf": "tramontane_arch_phi.dialects:GGUF_PHIMOE"},
         ),
     ]
