@@ -69,19 +69,19 @@ class AttendLatent(Op):
         return (((q_THN.shape[0], self.heads * self.value_dim), q_THN.dtype),)
 
     def reference(self, ctx: Ctx | None, weights: Sequence[Any], *inputs: Tensor) -> tuple[Tensor, ...]:
-        q_THN, q_THP = inputs
         cache, ctx = weights[0], batch_of(ctx)
         up_HNR, values_HVR = (one.float() for one in self.split(weights[1].dequantize()))
-        q_THR = torch.einsum("thn,hnr->thr", q_THN.float(), up_HNR)
 
-        def one(row: int, position: int, q_HC: Tensor) -> Tensor:
+        def one(row: int, position: int, q_HD: Tensor) -> Tensor:
             (latent_S1C,) = cache.read(ctx.groups[cache.group].table_RB[row], 0, position + 1)
             latent_SC = latent_S1C[:, 0].float()
+            q_HN, q_HP = q_HD.float().split((self.nope_dim, self.rope_dim), dim=-1)
+            q_HC = torch.cat((torch.einsum("hn,hnr->hr", q_HN, up_HNR), q_HP), dim=-1)
             weights_HS = (q_HC @ latent_SC.T * self.scale).softmax(-1)
             c_HR = weights_HS @ latent_SC[:, : self.rank]
             return torch.einsum("hr,hvr->hv", c_HR, values_HVR).reshape(-1)
 
-        return (per_token(ctx, torch.cat((q_THR, q_THP.float()), dim=-1), one, *self.outputs(weights, *inputs)),)
+        return (per_token(ctx, torch.cat(inputs, dim=-1), one, *self.outputs(weights, *inputs)),)
 
     def split(self, weight_OR: Tensor) -> tuple[Tensor, Tensor]:
         """Views of the matrix: U [H, N, R] and V [H, V, R]."""

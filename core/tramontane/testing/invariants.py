@@ -188,6 +188,19 @@ def like_reference(subject: Subject) -> None:
     assert_close(subject.plain.logits(prompt), slow.logits(prompt), subject.tolerance, "against the reference backend")
 
 
+def bit_for_bit(subject: Subject) -> None:
+    """On the reference backend in its invariant mode a token's result depends on its row alone, to the last bit."""
+    exact = {"backend": "reference-invariant", "prefix_cache": False}
+    prompts = [subject.prompt(tokens, seed=tokens) for tokens in (21, 6)]
+    engine, chunks = subject.load(**exact), subject.load(**exact, max_batched_tokens=5, max_num_seqs=2)
+    together = zip(prompts, engine.continuations(prompts, 4), chunks.continuations(prompts, 4), strict=True)
+    for prompt, whole, chunked in together:
+        (alone,) = engine.continuations([prompt], 4)
+        for other, what in ((whole, "in a batch"), (chunked, "in chunks")):
+            if other.token_ids != alone.token_ids or not np.array_equal(other.logprobs_SV, alone.logprobs_SV):
+                raise AssertionError(f"a prompt of {len(prompt)} tokens gives other bits {what} than alone")
+
+
 def forgetting(subject: Subject) -> None:
     """A sequence never holds more blocks than its layers need: those that have left every window are given back."""
     engine = subject.load(block_tokens=BLOCK, prefix_cache=False)
@@ -212,6 +225,7 @@ INVARIANTS: Mapping[str, Callable[[Subject], None]] = {
         preempted,
         overlapped,
         like_reference,
+        bit_for_bit,
         forgetting,
     )
 }
