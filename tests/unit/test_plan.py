@@ -154,6 +154,15 @@ def test_unknown_backend_and_device(tmp_path: Path) -> None:
         Harness.load(made, backend="abacus")
     with pytest.raises(PlanError, match="no backend for device 'xla'"):
         Harness.load(made, device="xla")
+    with pytest.raises(PlanError, match="there is no device 'tpu7'"):
+        Harness.load(made, device="tpu7")
+    with pytest.raises(PlanError, match="there is no device 'cuda:63' here"):
+        Harness.load(made, device="cuda:63")
+
+
+def test_a_model_set_shorter_than_the_recorded_batches_is_captured(tmp_path: Path) -> None:
+    harness = Harness.load(write(tmp_path), max_model_len=4, capture=True)
+    assert len(harness.greedy([[1, 2]], 2)[0]) == 2
 
 
 def test_the_stored_type_is_used_where_the_backend_likes_it(tmp_path: Path) -> None:

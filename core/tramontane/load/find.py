@@ -66,7 +66,8 @@ def find_architecture(checkpoint: Checkpoint, options: LoadOptions, plugins: Plu
 def choose_backend(options: LoadOptions, plugins: Plugins) -> Backend:
     """The named backend, or the highest that works on the asked device."""
     catalog = plugins.catalogs.backends
-    kind = None if options.device == "auto" else torch.device(options.device).type
+    device = _device(options.device)
+    kind = None if device is None else device.type
     if options.backend != "auto":
         specs = [catalog.get(options.backend)]
     else:
@@ -76,10 +77,29 @@ def choose_backend(options: LoadOptions, plugins: Plugins) -> Backend:
         cls = resolve(spec.backend, spec)
         reason = cls.probe()
         if reason is None:
-            return cls() if kind is None else cls(torch.device(options.device))  # type: ignore[no-any-return]
+            made: Backend = cls() if device is None else cls(device)
+            return made
         refused.append(f"{spec.name}: {reason}")
     known = ", ".join(sorted({device for spec in catalog for device in spec.devices}))
     raise PlanError(
         f"no backend for device {options.device!r} ({'; '.join(refused) or 'none installed'})",
         hint=f"devices with a backend: {known}",
     )
+
+
+def _device(name: str) -> torch.device | None:
+    """The device of that name, ``None`` for ``auto``.
+
+    Raises:
+        PlanError: There is no such device, or not on this machine.
+    """
+    if name == "auto":
+        return None
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise PlanError(f"there is no device {name!r}", hint="such as cpu, cuda, cuda:1 or mps") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise PlanError(f"there is no device {name!r} here", hint=f"CUDA devices that torch sees: {found}")
+    return device

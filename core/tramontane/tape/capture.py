@@ -39,6 +39,7 @@ def record(body: Body, runtime: Runtime, block_tokens: Sequence[int], *, states:
     tapes = []
     for extent, rows in zip(_EXTENTS, _ROWS, strict=True):
         ctx = synthetic_batch(extent, rows, block_tokens, runtime.device, states=states)
+        ctx.positions_KT.zero_()  # tables may be shorter than these batches
         with Recorder(runtime, ctx) as recorder:
             result = body(ctx)
         tapes.append(recorder.finish(result))
