@@ -85,7 +85,7 @@ def candidates(dialect: str) -> tuple[str, ...]:
 
 
 def dialect_of(architecture: ArchitectureSpec, dialect: str) -> Dialect:
-    """An architecture's words for a checkpoint's dialect: under its key, or that of another key that says the same name.
+    """An architecture's words for a checkpoint's dialect: under its key, or under another that says the same name.
 
     Raises:
         CheckpointError: The architecture does not know the dialect.
@@ -102,3 +102,9 @@ def dialect_of(architecture: ArchitectureSpec, dialect: str) -> Dialect:
         f"architecture {architecture.name!r}{architecture.origin} does not know the dialect {dialect}",
         hint=f"dialects it knows: {known}",
     )
+
+
+def dialects_of(architecture: ArchitectureSpec, form: str) -> list[Dialect]:
+    """An architecture's words for a format, whatever its names in that format; for writing."""
+    keys = (key for key in architecture.dialects if key.partition(":")[0] == form)
+    return [architecture.load("dialects", key) for key in keys]

@@ -34,7 +34,8 @@ class WriterSpec(Record):
     kind: ClassVar[str] = "writer"
 
     write: str = lazy()
-    """``write(checkpoint, path, options) -> None``."""
+    """``write(export, path, options) -> None``: a :class:`~tramontane.export.Export`, where to, and
+    :class:`~tramontane.export.WriteOptions`."""
     extensions: tuple[str, ...] = texts(default=())
     """File name endings it writes, with the dot; the first is the default."""
 
@@ -54,8 +55,9 @@ class ArchitectureSpec(Record):
     modality: str = "text"
     """``text``, ``vision``, ``audio``, ``speech``, ``image`` ..."""
     dialects: Mapping[str, str] = lazy_mapping()
-    """Lazy name maps for checkpoints with foreign tensor names. A key is ``format`` or ``format:name``, the name that
-    format gives this architecture; a bare format means this record's own name."""
+    """Lazy :class:`~tramontane.dialects.Dialect` for checkpoints with foreign names. A key is ``format`` or
+    ``format:name``, the name that format gives this architecture; a bare format means this record's own name. What
+    follows a ``+`` is asked for first where a checkpoint has it: ``format:name+experts``."""
     weight_map: str | None = optional_lazy()
     """Lazy ``WeightMap`` where tensor names in a Hugging Face checkpoint differ from the module paths, or a function
     that makes one from the content of ``config.json``."""
@@ -73,19 +75,29 @@ class ArchitectureSpec(Record):
 
 @frozen(kw_only=True)
 class QuantFormatSpec(Record):
-    """A stored quantization format, or a way to quantize in place, or both."""
+    """A stored quantization format."""
 
     kind: ClassVar[str] = "quantization format"
 
     format: str = lazy()
     """Lazy ``QuantFormat``: ``detect(checkpoint)``, then per tensor its scheme and canonical form."""
-    isq: tuple[str, ...] = texts(default=())
-    """Types that ``--quant`` may name for quantizing in place, such as ``q4k``."""
+
+
+@frozen(kw_only=True)
+class QuantizerSpec(Record):
+    """A type that weights can be quantized to while a model loads; ``--quant`` names it, in any case."""
+
+    kind: ClassVar[str] = "quantization type"
+
+    make: str = lazy()
+    """``make(name) -> Quantizer`` of :mod:`tramontane.quantization`; gets the record's name."""
+    aliases: tuple[str, ...] = texts(default=())
+    """Further names, in lower case."""
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The name and the types it quantizes to."""
-        return tuple(dict.fromkeys((self.name, *self.isq)))
+        """The name and the aliases."""
+        return tuple(dict.fromkeys((self.name, *self.aliases)))
 
 
 @frozen(kw_only=True)
