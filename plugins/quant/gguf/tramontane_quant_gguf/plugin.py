@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tramontane import hookimpl
-from tramontane.records import LoaderSpec, QuantFormatSpec
+from tramontane.records import LoaderSpec, QuantFormatSpec, WriterSpec
 
 
 @hookimpl
@@ -24,3 +24,9 @@ def tramontane_loaders() -> list[LoaderSpec]:
 def tramontane_quant_formats() -> list[QuantFormatSpec]:
     """Matrices stored in GGML blocks."""
     return [QuantFormatSpec(name="gguf", format="tramontane_quant_gguf.format:Format")]
+
+
+@hookimpl
+def tramontane_writers() -> list[WriterSpec]:
+    """GGUF files."""
+    return [WriterSpec(name="gguf", write="tramontane_quant_gguf.writing.model:write_gguf", extensions=(".gguf",))]

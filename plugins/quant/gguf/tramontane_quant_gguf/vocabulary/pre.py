@@ -20,7 +20,8 @@ _THREES = r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))"
 """Digits in groups of three, counted from the end of the number."""
 _ASCII = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"
 _HAN_KANA = "[一-龥\u3040-ゟ゠-ヿ]+"
-_GPT2 = rf"{_ENGLISH}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+"
+GPT2 = rf"{_ENGLISH}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+"
+"""What GPT-2 cuts by, and the library's byte level where nothing else is said."""
 _STOPS = " ?[^(\\s|.,!?…。，、।۔،)]+"
 _ALPHABETS = (
     "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝ\u1f5f-\u1f7dᾀ-ᾴᾶ-ᾼ\u1fbeῂ-ῄῆ-ῌ"
@@ -72,8 +73,8 @@ class Pre:
 
 _LLAMA3 = Pre((_words(r"\p{N}{1,3}"),))
 _QWEN2 = Pre((_words(r"\p{N}"),))
-_PLAIN = Pre((_GPT2,))
-_DIGITS = Pre((r"\p{N}", _GPT2))
+_PLAIN = Pre((GPT2,))
+_DIGITS = Pre((r"\p{N}", GPT2))
 _GPT4O = Pre((_cased(r"\p{N}{1,3}", ending=_ENDING),))
 _DEEPSEEK3 = Pre((r"\p{N}{1,3}", _HAN_KANA, _deepseek(r"[\r\n]*|\s*[\r\n]+")))
 _MARKED = Pre((r"[^\n]+|[\n]+",), byte_level=False, adds_bos=True)
@@ -109,8 +110,8 @@ def _table() -> Iterator[tuple[Pre, str]]:
     yield Pre((_words(r"\p{N}", start=""),)), "ufakzeka"
     yield _PLAIN, _GPT2_NAMES
     yield _DIGITS, _DIGITS_NAMES
-    yield Pre((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9][0-9][0-9]")), "falcon"
-    yield Pre((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]")), "default"
+    yield Pre((r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]")), "falcon"
+    yield Pre((r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]")), "default"
     yield _DEEPSEEK3, "deepseek-v3 hunyuan-dense joyai-llm hy_v4"
     yield Pre((r"\p{N}{1,3}", _HAN_KANA, _deepseek(r"|[\r\n]"), r"\p{N}")), "spark2_5"
     yield Pre((_THREES, _ASIAN, _deepseek(r"[\r\n]*|\s*[\r\n]+"))), "afmoe"
@@ -151,7 +152,7 @@ def _table() -> Iterator[tuple[Pre, str]]:
                 "([\t\n]|    |  )",
                 r"\p{N}",
                 r"[\p{P}!-/:-@\[-`{-~]",
-                _GPT2,
+                GPT2,
             ),
             adds_bos=True,
         ),

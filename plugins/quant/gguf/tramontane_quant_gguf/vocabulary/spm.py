@@ -36,7 +36,7 @@ def describe_bpe(vocabulary: Vocabulary) -> dict[str, Any]:
         "byte_fallback": True,
         "ignore_merges": False,
         "vocab": {text: token for token, text in enumerate(vocabulary.tokens)},
-        "merges": _merges(vocabulary),
+        "merges": merges_of(vocabulary),
     }
     return described(
         vocabulary,
@@ -70,7 +70,7 @@ def _ends(vocabulary: Vocabulary, *, bos: bool, eos: bool) -> tuple[int | None, 
     )
 
 
-def _merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
+def merges_of(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     """Every way to make a token from two others, best token first; of one token, by the parts' ids."""
     scores = vocabulary.scores
     joined = [token for token in vocabulary.ids_of(Kind.NORMAL, Kind.UNUSED) if len(vocabulary.tokens[token]) > 1]

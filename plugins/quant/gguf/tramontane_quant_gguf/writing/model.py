@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A loaded model as a GGUF file: names and settings by the architecture's dialect, tensors one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tramontane.dialects import Dialect, dialects_of
+from tramontane.errors import CheckpointError
+from tramontane.export import Export, Outgoing, WriteOptions
+from tramontane.schemes import BlockCodec, Ggml
+from tramontane_quant_gguf.quantizers import CODECS, quantize
+from tramontane_quant_gguf.writing.container import OutTensor, write_file
+from tramontane_quant_gguf.writing.settings import write_rope, write_settings
+from tramontane_quant_gguf.writing.types import choose, wanted_type
+from tramontane_quant_gguf.writing.vocabulary import write_vocabulary
+
+FORM = "gguf"
+FILE_TYPES: Mapping[str, int] = MappingProxyType(
+    {
+        "f32": 0,
+        "f16": 1,
+        "q4_0": 2,
+        "q4_1": 3,
+        "q8_0": 7,
+        "q5_0": 8,
+        "q5_1": 9,
+        "bf16": 32,
+        "q2_k": 10,
+        "q3_k": 12,
+        "q4_k": 15,
+        "q5_k": 17,
+        "q6_k": 18,
+        "tq1_0": 36,
+        "tq2_0": 37,
+        "mxfp4": 38,
+    }
+)
+"""llama.cpp's numbers for files most of whose matrices have a type; for people."""
+QUANTIZATION_VERSION = 2
+
+
+def write_gguf(export: Export, path: Path, options: WriteOptions) -> None:
+    """Write a model to one file.
+
+    Raises:
+        CheckpointError: The architecture has no words for GGUF, or the file cannot be written.
+        PlanError: Matrices cannot be written in the wanted type.
+    """
+    dialect = _dialect(export)
+    wanted = None if options.quant is None else wanted_type(options.quant)
+    outgoing = [(tensor, choose(tensor, wanted)) for tensor in export.outgoing(dialect.weight_map(export.config))]
+    settings, factors = _settings(export, dialect)
+    kinds = [codec.name for tensor, codec in outgoing if tensor.is_matrix]
+    tensors = [OutTensor(name, CODECS["f32"], tuple(value.shape), partial(_as_is, value)) for name, value in factors]
+    tensors += [
+        OutTensor(tensor.name, codec, tensor.shape or (1,), partial(_blocks, tensor, codec))
+        for tensor, codec in outgoing
+    ]
+    write_file(path, {**_general(export, dialect, max(set(kinds), key=kinds.count)), **settings}, tensors)
+
+
+def _dialect(export: Export) -> Dialect:
+    found = dialects_of(export.architecture, FORM)
+    if not found:
+        raise CheckpointError(
+            f"architecture {export.architecture.name!r}{export.architecture.origin} has no words for GGUF",
+            hint="its record needs a dialect for it",
+        )
+    return found[0]
+
+
+def _general(export: Export, dialect: Dialect, kind: str) -> dict[str, Any]:
+    stated = {key: value for key, value in export.metadata.items() if key in ("general.name", "general.license")}
+    found = {"general.architecture": dialect.name, "general.type": "model", **stated}
+    if kind in FILE_TYPES:
+        found["general.file_type"] = FILE_TYPES[kind]
+    return {**found, "general.quantization_version": QUANTIZATION_VERSION}
+
+
+def _settings(export: Export, dialect: Dialect) -> tuple[dict[str, Any], list[tuple[str, Tensor]]]:
+    """Everything about the model and its vocabulary, and the tensors that belong to settings."""
+    settings = write_settings(export.config, dialect.name)
+    rope, factors = write_rope(export.config, dialect.name, settings[f"{dialect.name}.attention.key_length"])
+    own = {key: value for key, value in export.metadata.items() if key.startswith("tokenizer.")}
+    if export.dialect.startswith(f"{FORM}:") and own:
+        vocabulary = own  # as it was read
+    else:
+        vocabulary = write_vocabulary(export.files, settings.get(f"{dialect.name}.vocab_size", 0))
+    return {**settings, **rope, **dialect.described(export.config), **vocabulary}, list(factors.items())
+
+
+def _as_is(values: Tensor) -> Tensor:
+    return values.to(torch.float32)
+
+
+def _blocks(tensor: Outgoing, codec: BlockCodec) -> Tensor:
+    """The bytes of a tensor in a type; those it is kept in, where it is that type."""
+    scheme = tensor.scheme
+    if isinstance(scheme, Ggml) and scheme.type == codec:
+        return tensor.packed()["weight"]
+    values = tensor.dense()
+    return quantize(values.reshape(1) if values.dim() == 0 else values, codec.name)
