@@ -14,6 +14,7 @@ from torch import Tensor
 from tramontane.backends.torch.backend import KERNELS as TORCH_KERNELS
 from tramontane.batch import Ctx
 from tramontane.ops import Kernel, Op, reference_kernel
+from tramontane.weights import CacheSlot
 from tramontane_backend_cpu import abi
 from tramontane_backend_cpu.library import Pool, library
 from tramontane_backend_cpu.operands import Operand, of_tensor
@@ -36,6 +37,19 @@ class Engine:
 
 
 @define(eq=False)
+class _Last:
+    """The node of the last call: the next is mostly over tensors of the same shapes."""
+
+    shapes: list[Any]
+    planes: object
+    node: abi.Node
+    values: list[abi.Value]
+    """The node's, to set their addresses."""
+    reference: Any
+    """To the node, as an argument."""
+
+
+@define(eq=False)
 class NativeKernel:
     """Implements :data:`tramontane.ops.Kernel`."""
 
@@ -50,18 +64,34 @@ class NativeKernel:
     """What ``params`` points into."""
     _number: int = field(init=False)
     _fallback: Kernel | None = field(default=None, init=False)
+    _last: _Last | None = field(default=None, init=False)
+    _run: Callable[..., int] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._number = abi.KERNELS.index(self.name)
+        self._run = library().tm_node_run
 
     def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         """Run by itself."""
-        node = self.node([of_tensor(tensor) for tensor in (*inputs, *outputs)])
-        if isinstance(node, str):
-            self._fall_back(node)(ctx, inputs, outputs)
-            return
+        tensors = (*inputs, *outputs)
+        shapes = [(tensor.shape, tensor.stride(), tensor.dtype) for tensor in tensors]
+        last = self._last
+        if last is None or last.shapes != shapes or last.planes is not self._planes():
+            node = self.node([of_tensor(tensor) for tensor in tensors])
+            if isinstance(node, str):
+                self._fall_back(node)(ctx, inputs, outputs)
+                return
+            values = [node.values[index] for index in range(len(tensors))]
+            last = self._last = _Last(shapes, self._planes(), node, values, ctypes.byref(node))
+        for value, tensor in zip(last.values, tensors, strict=True):
+            value.pointer = tensor.data_ptr()
         step = self.engine.steps.of(ctx)
-        raise_for(library().tm_node_run(ctypes.byref(node), self.engine.pool.handle, ctypes.byref(step)), self.op.name)
+        raise_for(self._run(last.reference, self.engine.pool.handle, ctypes.byref(step)), self.op.name)
+
+    def _planes(self) -> object:
+        """What the cache consists of now; it may be allocated anew."""
+        first = self.weights[0] if self.weights else None
+        return first.planes if isinstance(first, CacheSlot) else None
 
     def node(self, operands: Sequence[Operand | None]) -> abi.Node | str:
         """The native node over these inputs and outputs, or why there is none."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import define, field
 from torch import Tensor
@@ -24,7 +24,7 @@ from tramontane_backend_cpu.interpret import Interpreter, carve
 from tramontane_backend_cpu.kernel import Engine, NativeKernel, raise_for
 from tramontane_backend_cpu.library import empty_bytes, library
 from tramontane_backend_cpu.places import Places
-from tramontane_backend_cpu.steps import step_of
+from tramontane_backend_cpu.steps import Steps
 
 _log = logging.getLogger(__name__)
 
@@ -52,10 +52,14 @@ class NativeProgram:
     _interpreter: Interpreter = field(init=False, repr=False)
     _whole: Stretch | None = field(init=False)
     _arena: Tensor | None = field(default=None, init=False, repr=False)
+    _address: int = field(default=0, init=False)
+    _steps: Steps = field(factory=Steps, init=False)
+    _run: Callable[..., int] = field(init=False)
     _results: dict[tuple[int, int], tuple[Tensor, ...]] = field(factory=dict, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._interpreter = Interpreter(self.tape, self.plan)
+        self._run = library().tm_program_run
         one = self.pieces[0] if len(self.pieces) == 1 else None
         placed = all(value in self.plan.offsets for value in self.tape.results)
         self._whole = one if isinstance(one, Stretch) and placed else None
@@ -69,8 +73,9 @@ class NativeProgram:
         """Run one step. The results are views of the arena: use them before the next run."""
         if self._arena is None:
             self._arena = empty_bytes(max(1, self.plan.nbytes))
-        step = step_of(ctx)
-        step.arena = self._arena.data_ptr()
+            self._address = self._arena.data_ptr()
+        step = self._steps.of(ctx)
+        step.arena = self._address
         if self._whole is not None:
             self._call(self._whole, step)
             return self._finished(self._arena, step.tokens, step.outputs)
@@ -83,8 +88,7 @@ class NativeProgram:
         return tuple(env.tensor(value) for value in self.tape.results)
 
     def _call(self, stretch: Stretch, step: abi.Step) -> None:
-        status = library().tm_program_run(stretch.handle, self.engine.pool.handle, ctypes.byref(step))
-        raise_for(status, "captured step")
+        raise_for(self._run(stretch.handle, self.engine.pool.handle, ctypes.byref(step)), "captured step")
 
     def _finished(self, arena: Tensor, tokens: int, outputs: int) -> tuple[Tensor, ...]:
         """The results as tensors. Decoding repeats one size, so they are kept."""
