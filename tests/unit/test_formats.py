@@ -30,7 +30,7 @@ SCHEME = Affine(bits=8, group=32, scale_dtype=torch.float32)
 def folded(tensors: Mapping[str, Tensor], shape: tuple[int, ...]) -> Fields:
     """Rows of the upper half lie beside those of the lower half."""
     codes = tensors["codes"].unflatten(-1, (2, -1)).transpose(-2, -3).flatten(-3, -2)
-    return {"weight": codes.contiguous(), "scale": tensors["scale"]}
+    return {"weight": codes.contiguous(), "scale": tensors["scale"] * tensors["sign"][..., None, None]}
 
 
 @frozen
@@ -47,8 +47,11 @@ class Folded:
         fields = {
             "codes": TensorDecl("codes", sliceable=False),
             "scale": TensorDecl("scale", {"out": Axis(0), "in": Axis(1, block=32)}),
+            "sign": TensorDecl("sign"),
         }
-        return FormatPart(SCHEME, fields, folded, known=("version",))
+        # The number of an expert decides its sign; it is cut with the experts.
+        signs = torch.tensor([(-1.0) ** expert for expert in range(shape[0])] if len(shape) == 3 else 1.0)
+        return FormatPart(SCHEME, fields, folded, made={"sign": signs}, known=("version",))
 
 
 class Format:
@@ -89,7 +92,7 @@ def test_experts_stored_one_by_one() -> None:
     whole = made.weight("experts.proj", shape)
     for expert in range(3):
         alone = Stored(Format(), {"folded": True}, tensors).weight(f"experts.{expert}.proj", (8, 64))
-        assert torch.equal(whole[expert], alone)
+        assert torch.equal(whole[expert], alone * (-1) ** expert)
     assert check_slice(made, "experts.proj", shape, "out", ((2, 6),))
     assert check_slice(made, "experts.proj", shape, "expert", ((1, 3),))
 

@@ -68,6 +68,8 @@ class FormatPart:
         fields: Field name in the checkpoint -> where the logical axes of [O, I] lie in it.
         canonical: Turns the tensors that were read, by field, into the canonical fields of the scheme. The shape is the
             logical one of what was read. For stacked experts every tensor has a leading axis, and so must every result.
+        made: Fields that the format made while planning, which are cut like those that are read: a number per expert,
+            say, from descriptions of different lengths. For stacked experts they have the leading axis already.
         known: Further fields of the module that need no reading: they were read while planning, or say nothing that
             is used. Left-over tensors are an error, so that nothing is ignored by accident.
     """
@@ -75,6 +77,7 @@ class FormatPart:
     scheme: Scheme
     fields: Mapping[str, TensorDecl]
     canonical: Canonical = field(repr=False)
+    made: Mapping[str, Tensor] = field(factory=dict, repr=False)
     known: tuple[str, ...] = ()
 
 

@@ -14,11 +14,11 @@ from attrs import define, evolve, field, frozen
 from torch import Tensor
 
 from tramontane.build.formats import Canonical, FormatPart, StoredFormat, StoredTensor
-from tramontane.checkpoint import Checkpoint
+from tramontane.checkpoint import Checkpoint, MemoryTensor, TensorRef
 from tramontane.errors import CheckpointError
 from tramontane.schemes import Fields, Scheme
 from tramontane.tensors import AXES, Axis, AxisRanges, TensorDecl
-from tramontane.weightmap import Read, Source, WeightMap
+from tramontane.weightmap import Leaf, Read, Source, WeightMap
 
 MAX_DESCRIPTION_BYTES = 2**20
 """Largest field that a format may read while a model is planned."""
@@ -132,18 +132,25 @@ class Sources:
         cut = _cuts_the_uncuttable(form, ranges)
         have = shape if cut else wanted
         for name, decl in form.fields.items():
-            source = self._source(path, name)
-            if source is None:
-                raise CheckpointError(f"{path} is stored in a format that needs the field {name!r}, which is missing")
             stacked = decl if len(shape) == 2 else decl.with_leading("expert", shape[0])
-            reads[name] = source.plan(stacked, {} if cut else ranges, self.checkpoint.tensors)
+            source, tensors = self._origin(path, name, form)
+            reads[name] = source.plan(stacked, {} if cut else ranges, tensors)
             misfits += _misfit(source.names()[0], reads[name].shape, stacked, have)
             names += source.names()
-            self._use(path, name)
         for name in form.known:
             self._use(path, name)
         whole = Whole(shape, form.scheme, ranges) if cut else None
         return PartSource(names[0], wanted, scheme, form.canonical, reads, tuple(misfits), whole)
+
+    def _origin(self, path: str, name: str, form: FormatPart) -> tuple[Source, Mapping[str, TensorRef]]:
+        """Where a field of a module comes from: the checkpoint, or the format itself."""
+        if name in form.made:
+            return Leaf(name), {name: MemoryTensor.of(name, form.made[name])}
+        source = self._source(path, name)
+        if source is None:
+            raise CheckpointError(f"{path} is stored in a format that needs the field {name!r}, which is missing")
+        self._use(path, name)
+        return source, self.checkpoint.tensors
 
     def tensor(self, path: str, field: str, axes: int, ranges: AxisRanges) -> TensorSource | None:
         """The plain tensor of ``axes`` dimensions stored for a field of a module; ``None`` if there is none."""
