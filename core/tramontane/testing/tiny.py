@@ -17,7 +17,7 @@ from tramontane.build import Blueprint, Builder
 from tramontane.cache.spec import plan_layout
 from tramontane.config import RopeConfig
 from tramontane.ops import Runtime, TakeRows
-from tramontane.schemes import Dense
+from tramontane.schemes import Dense, Scheme
 from tramontane.tape.capture import synthetic_batch
 from tramontane.tape.symbols import Extent
 
@@ -61,9 +61,14 @@ class Tiny:
 
 
 def make_tiny(
-    backend: Backend, between: Between | None = None, *, window: int | None = None, dtype: torch.dtype = torch.float32
+    backend: Backend,
+    between: Between | None = None,
+    *,
+    window: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    scheme_of: Callable[[str], Scheme] | None = None,
 ) -> Tiny:
-    """Two layers, 64 wide, 50 words; the same weights every time."""
+    """Two layers, 64 wide, 50 words; the same weights every time. ``scheme_of`` says how a part is stored, by path."""
     blueprint = Blueprint(Runtime(backend.device), dtype, dtype, max_positions=256)
     b = Builder(blueprint)
     embedding = b.embedding("embed", 50, 64)
@@ -72,11 +77,12 @@ def make_tiny(
     take = b.op(TakeRows())
     generator = torch.Generator().manual_seed(3)
     for matrix in blueprint.matrices.values():
-        matrix.schemes = tuple(Dense(dtype) for _ in matrix.parts)
+        chosen = scheme_of or (lambda path: Dense(dtype))
+        matrix.schemes = tuple(chosen(part.path) for part in matrix.parts)
         matrix.stored = backend.store(matrix, dtype)
         for index, part in enumerate(matrix.parts):
             weight = torch.randn(part.out_features, matrix.in_features, generator=generator) * 0.15
-            matrix.stored.fill(index, {"weight": weight.to(dtype)})
+            matrix.stored.fill(index, matrix.schemes[index].quantize(weight))
     for param in blueprint.params.values():
         param.value = (1 + 0.1 * torch.randn(param.shape, generator=generator)).to(dtype)
     for constant in blueprint.constants.values():
