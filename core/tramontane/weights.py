@@ -170,13 +170,15 @@ class Constant:
 class CacheSlot:
     """One layer's place in the paged cache. The backend sets ``planes`` once memory is budgeted.
 
-    A plane is [blocks, block tokens, ...]: keys and values [.., G, D], or one latent [.., D].
+    A plane is [blocks, block tokens, ...]: keys and values [.., G, D], or one latent [.., D]. A recurrent layer has
+    ``states`` instead, [slots, ...] each; the loader sets them.
     """
 
     path: str
     spec: CacheSpec
     group: int = 0
     planes: tuple[Tensor, ...] = field(default=(), repr=False)
+    states: tuple[Tensor, ...] = field(default=(), repr=False)
 
     @property
     def block_tokens(self) -> int:

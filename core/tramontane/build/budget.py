@@ -25,15 +25,17 @@ class MemoryPlan:
     arena: int
     logits: int
     cache: int
+    states: int = 0
+    """Of recurrent layers: running sequences and snapshots."""
     blocks: int
     free: int
 
     def describe(self) -> str:
         """One line for people."""
-        parts = ("weights", "arena", "logits", "cache")
-        return (
-            ", ".join(f"{name} {megabytes(getattr(self, name))}" for name in parts) + f" of {megabytes(self.free)} free"
-        )
+        parts = ("weights", "arena", "logits", "cache", "states")
+        sizes = ((name, getattr(self, name)) for name in parts)
+        said = ", ".join(f"{name} {megabytes(size)}" for name, size in sizes if size or name != "states")
+        return f"{said} of {megabytes(self.free)} free"
 
 
 def megabytes(count: int) -> str:

@@ -20,7 +20,6 @@ from tramontane.build import Blueprint, Builder
 from tramontane.build.budget import MemoryPlan, budget_blocks, megabytes
 from tramontane.build.fill import fill_weights
 from tramontane.build.plan import ModelPlan
-from tramontane.cache.spec import CacheLayout
 from tramontane.checkpoint import Checkpoint
 from tramontane.engine import EngineConfig
 from tramontane.errors import CaptureRefused
@@ -114,7 +113,7 @@ def _build(
     max_rows, max_tokens = options.engine.max_num_seqs, options.engine.max_batched_tokens
     blocks, memory = _budget(made, backend, options, plan)
     backend.make_cache(made.layout, list(blueprint.caches.values()), blocks)
-    states = _states(made.layout, options, backend)
+    states = _states(made, options, backend)
     buffers = BatchBuffers(
         made.layout,
         max_tokens=max_tokens,
@@ -179,9 +178,10 @@ def _budget(made: Design, backend: Backend, options: LoadOptions, plan: ModelPla
     vocab, width = _vocab(made.config), made.blueprint.dtype.itemsize
     logits = engine.max_num_seqs * vocab * (4 + width)
     arena = engine.max_batched_tokens * _widest(plan) * width
+    states = _state_slots(options) * made.layout.state_bytes
     blocks = budget_blocks(
         made.layout,
-        free=max(0, free - logits - arena),
+        free=max(0, free - logits - arena - states),
         max_model_len=made.max_model_len,
         max_num_seqs=engine.max_num_seqs,
         asked_bytes=options.kv_memory,
@@ -192,6 +192,7 @@ def _budget(made: Design, backend: Backend, options: LoadOptions, plan: ModelPla
         arena=arena,
         logits=logits,
         cache=blocks * made.layout.block_bytes,
+        states=states,
         blocks=blocks,
         free=free,
     )
@@ -212,11 +213,19 @@ def _widest(plan: ModelPlan) -> int:
     return 4 * max((w.shape[-2] for w in plan.weights if "rows" not in w.uses and not w.is_head), default=1)
 
 
-def _states(layout: CacheLayout, options: LoadOptions, backend: Backend) -> StateStore | None:
-    if not layout.state_layers:
+def _states(made: Design, options: LoadOptions, backend: Backend) -> StateStore | None:
+    """Allocate the states of recurrent layers and show each layer its own."""
+    if not made.layout.state_layers:
         return None
-    slots = 1 + options.engine.max_num_seqs + options.engine.state_snapshots
-    return StateStore.allocate(layout, slots, backend.device)
+    store = StateStore.allocate(made.layout, _state_slots(options), backend.device)
+    for slot in made.blueprint.caches.values():
+        slot.states = store.tensors.get(slot.path, ())
+    return store
+
+
+def _state_slots(options: LoadOptions) -> int:
+    """Padding, one for each running sequence, and the snapshots."""
+    return 1 + options.engine.max_num_seqs + options.engine.state_snapshots
 
 
 def _capture(runner: ModelRunner, made: Design, backend: Backend, kernels: Any, options: LoadOptions) -> str:

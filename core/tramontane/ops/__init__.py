@@ -20,6 +20,7 @@ from tramontane.ops.pointwise import (
     Scale,
     Softcap,
 )
+from tramontane.ops.recurrent import CausalConv, GatedDelta
 from tramontane.ops.rotary import RopeAngles, Rotate
 
 __all__ = [
@@ -32,12 +33,14 @@ __all__ = [
     "AttendLatent",
     "BoundOp",
     "CacheWrite",
+    "CausalConv",
     "Choice",
     "ClampedSwiglu",
     "Embed",
     "Experts",
     "Gate",
     "GatedActivate",
+    "GatedDelta",
     "Kernel",
     "KernelMaker",
     "LatentWrite",

@@ -30,7 +30,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """Activation functions by the names that checkpoints use."""
 
 
-def _known(instance: Op, attribute: Any, value: str) -> None:
+def known_activation(instance: Op, attribute: Any, value: str) -> None:
+    """Validator of fields that name an activation."""
     if value not in ACTIVATIONS:
         raise PlanError(f"unknown activation {value!r}", hint=f"known: {', '.join(sorted(ACTIVATIONS))}")
 
@@ -48,7 +49,7 @@ class _Same(Op):
 class Activate(_Same):
     """``act(x)``."""
 
-    act: str = field(validator=_known)
+    act: str = field(validator=known_activation)
 
     def reference(self, ctx: Ctx | None, weights: Sequence[Any], *inputs: Tensor) -> tuple[Tensor, ...]:
         return (ACTIVATIONS[self.act](inputs[0]),)
@@ -68,7 +69,7 @@ class Gate(Op):
 class GatedActivate(Gate):
     """``act(gate) * up``."""
 
-    act: str = field(validator=_known)
+    act: str = field(validator=known_activation)
 
     def reference(self, ctx: Ctx | None, weights: Sequence[Any], *inputs: Tensor) -> tuple[Tensor, ...]:
         gate, up = inputs[0].chunk(2, dim=-1)

@@ -73,7 +73,7 @@ def draw(blueprint: Blueprint, generator: torch.Generator) -> Drawn:
             # Norm weights lie around what makes them one, everything else around zero.
             middle = 1.0 - param.offset if source.field == "weight" and len(source.shape) == 1 else 0.0
             values = middle + 0.2 * torch.randn(source.shape, generator=generator)
-            axes = ("expert", "out") if len(source.shape) == 2 else ("out",)[: len(source.shape)]
+            axes = ("out",)[: len(source.shape)] if len(source.shape) < 2 else AXES[: len(source.shape)]
             drawn.enter(tensor_name(source.path, source.field), values, axes)
     return drawn
 

@@ -16,6 +16,7 @@ from tramontane.backends.torch.latent import attend_latent, latent_write
 from tramontane.backends.torch.linear import embed, linear, take_rows
 from tramontane.backends.torch.norm import add_rms_norm, layer_norm, rms_norm
 from tramontane.backends.torch.pointwise import add, gated_activate, multiply, rope_angles, rotate, scale, softcap
+from tramontane.backends.torch.recurrent import causal_conv, gated_delta
 from tramontane.memory import available_memory
 from tramontane.ops import KernelMaker, Op, reference_kernel
 
@@ -25,9 +26,11 @@ KERNELS: Mapping[str, KernelMaker] = {
     "attend": attend,
     "attend_latent": attend_latent,
     "cache_write": cache_write,
+    "causal_conv": causal_conv,
     "embed": embed,
     "experts": experts,
     "gated_activate": gated_activate,
+    "gated_delta": gated_delta,
     "latent_write": latent_write,
     "layer_norm": layer_norm,
     "linear": linear,
