@@ -15,6 +15,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
         _architecture("qwen3", "Qwen3ForCausalLM", "model:Qwen3Config", "model:Model"),
         _architecture("qwen2moe", "Qwen2MoeForCausalLM", "moe:Qwen2MoeConfig", "moe:MoeModel", "moe:weight_map"),
         _architecture("qwen3moe", "Qwen3MoeForCausalLM", "moe:Qwen3MoeConfig", "moe:MoeModel", "moe:weight_map"),
+        _architecture("qwen3next", "Qwen3NextForCausalLM", "next:Qwen3NextConfig", "next:Model", "next:weight_map"),
     ]
 
 

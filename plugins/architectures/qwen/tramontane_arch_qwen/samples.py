@@ -11,6 +11,14 @@ from tramontane.testing.samples import sample
 Samples = Mapping[str, dict[str, Any]]
 MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
 MOE = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+DELTA = {
+    "shared_expert_intermediate_size": 56,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 12,
+    "linear_conv_kernel_dim": 4,
+}
 
 
 def qwen2() -> Samples:
@@ -95,5 +103,30 @@ def qwen3moe() -> Samples:
             num_attention_heads=6,
             num_key_value_heads=2,
             head_dim=24,
+        ),
+    }
+
+
+def qwen3next() -> Samples:
+    """Name -> content of ``config.json``."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        return sample("Qwen3NextForCausalLM", "qwen3_next", **{**MOE, **DELTA, "norm_topk_prob": True, **changes})
+
+    return {
+        "every_third_attends": make(full_attention_interval=3),
+        "stated_types_dense_layers_tied": make(
+            layer_types=["full_attention", "linear_attention", "linear_attention"],
+            mlp_only_layers=[1],
+            attention_bias=True,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            head_dim=24,
+            linear_num_key_heads=3,
+            linear_num_value_heads=3,
+            linear_key_head_dim=20,
+            linear_conv_kernel_dim=3,
+            partial_rotary_factor=0.5,
+            tie_word_embeddings=True,
         ),
     }
