@@ -134,8 +134,8 @@ class SpikeBackend(TorchBackend):
     name: str = "spike"
 
     def candidates(self, op: Op) -> Sequence[tuple[str, KernelMaker]]:
-        if op.name == "linear_gated":
-            return ()  # nothing here is better than the sequence, so the rule leaves it
+        if op.name in ("linear_gated", "rotate_write"):
+            return ()  # nothing here is better than the sequences, so the rules leave them
         own = {"linear": linear, "rms_norm": norm, "add_rms_norm": norm}.get(op.name)
         return ((f"triton.{op.name}", own), *super().candidates(op)) if own else super().candidates(op)
 
