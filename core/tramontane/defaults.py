@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tramontane.hooks import hookimpl
-from tramontane.records import BackendSpec, CommandSpec, HealthCheck, LoaderSpec
+from tramontane.records import BackendSpec, CommandSpec, HealthCheck, LoaderSpec, QuantizerSpec
 
 
 @hookimpl
@@ -18,6 +18,13 @@ def tramontane_loaders() -> Iterable[LoaderSpec]:
         detect="tramontane.checkpoint:recognizes",
         extensions=(".safetensors",),
     )
+
+
+@hookimpl
+def tramontane_quantizers() -> Iterable[QuantizerSpec]:
+    """The types that are the core's schemes packed by their own rules."""
+    for name in ("afq2", "afq3", "afq4", "afq6", "afq8", "hqq4", "hqq8", "fp8", "nf4", "fp4", "int8", "mxfp4"):
+        yield QuantizerSpec(name=name, make="tramontane.quantization.plain:make")
 
 
 @hookimpl

@@ -71,11 +71,21 @@ def tramontane_architectures() -> Iterable[r.ArchitectureSpec]:
 
 @hookspec
 def tramontane_quant_formats() -> Iterable[r.QuantFormatSpec]:
-    """Quantization formats: how to read stored ones, and which types to quantize to in place.
+    """Quantization formats: how to read stored ones.
 
     >>> @hookimpl
     ... def tramontane_quant_formats():
-    ...     return QuantFormatSpec(name="nibble", format="my_plugin.nibble:Format", isq=("nibble4", "nibble8"))
+    ...     return QuantFormatSpec(name="nibble", format="my_plugin.nibble:Format")
+    """
+
+
+@hookspec
+def tramontane_quantizers() -> Iterable[r.QuantizerSpec]:
+    """Types that weights can be quantized to while a model loads.
+
+    >>> @hookimpl
+    ... def tramontane_quantizers():
+    ...     return QuantizerSpec(name="nibble4", make="my_plugin.nibble:make", aliases=("nibble",))
     """
 
 

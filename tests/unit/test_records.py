@@ -21,7 +21,7 @@ from tramontane.records import (
     CommandSpec,
     FrontendSpec,
     LoaderSpec,
-    QuantFormatSpec,
+    QuantizerSpec,
     Record,
     resolve,
 )
@@ -37,8 +37,8 @@ def test_an_architecture_is_found_by_name_class_and_dialect() -> None:
     assert spec.keys == ("foo", "FooForCausalLM", "FooModel", "gguf:foo", "gguf:foo2", "mlx:foo")
 
 
-def test_a_quantization_format_is_found_by_its_types() -> None:
-    assert QuantFormatSpec(name="gguf", format="a:B", isq=("q4k", "gguf")).keys == ("gguf", "q4k")
+def test_a_quantization_type_is_found_by_its_aliases() -> None:
+    assert QuantizerSpec(name="q4k", make="a:b", aliases=("q4_k", "q4k")).keys == ("q4k", "q4_k")
 
 
 def test_records_are_frozen_and_hashable() -> None:

@@ -45,6 +45,8 @@ class ModelSettings(TypedDict, total=False):
     """``auto``, ``float32``, ``bfloat16`` or ``float16``."""
     quant: str | None
     """Stored format to pick, or type to quantize to."""
+    organization: str | None
+    """Which matrices are quantized: ``default`` all, ``moqe`` those of experts."""
     adapters: Mapping[str, str] | None
     """Name -> path of the adapters that requests may choose."""
     topology: str | None
@@ -86,7 +88,7 @@ Plugin = ModuleType | str | os.PathLike[str]
 """A late plugin: an imported module, or the path of a Python file."""
 
 _ENGINE = ("max_num_seqs", "max_batched_tokens", "block_tokens", "num_blocks", "prefix_cache", "overlap")
-_NOT_YET = ("adapters", "topology", "device_map")
+_NOT_YET = ("adapters", "device_map")
 
 
 def load_options(settings: Mapping[str, Any]) -> LoadOptions:

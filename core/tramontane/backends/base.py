@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from attrs import define, field
+from attrs import define, field, frozen
 from torch import Tensor
 
 from tramontane.batch import Ctx
@@ -37,6 +37,27 @@ class Runnable(Protocol):
         ...
 
 
+@frozen
+class IsqType:
+    """The type that a plain number of bits means on a backend, and what it costs."""
+
+    name: str
+    """As ``--quant`` would name it."""
+    bits_per_weight: float
+    """Stored bits per weight, scales included: the memory, and where memory limits speed, the time of a token."""
+
+
+K_TYPES: Mapping[int, IsqType] = {
+    2: IsqType("q2k", 2.625),
+    3: IsqType("q3k", 3.4375),
+    4: IsqType("q4k", 4.5),
+    5: IsqType("q5k", 5.5),
+    6: IsqType("q6k", 6.5625),
+    8: IsqType("q8_0", 8.5),
+}
+"""The most exact types per bit; what backends answer that have no types of their own."""
+
+
 class Backend(Protocol):
     """What runs a model on one kind of device."""
 
@@ -44,6 +65,8 @@ class Backend(Protocol):
     device: torch.device
     rules: tuple[Rule, ...]
     """Rewrite rules to apply to a tape before lowering, in order."""
+    isq_types: Mapping[int, IsqType]
+    """The cheapest good type for each number of bits that ``--quant`` may ask for."""
 
     @classmethod
     def probe(cls) -> str | None:
@@ -195,6 +218,7 @@ class HostBackend:
 
     device: torch.device = field(factory=lambda: torch.device("cpu"))
     rules: tuple[Rule, ...] = CORE_RULES
+    isq_types: Mapping[int, IsqType] = field(default=K_TYPES, repr=False)
 
     @classmethod
     def probe(cls) -> str | None:

@@ -47,7 +47,7 @@ def bring(part: PartPlan) -> Fields:
     if isinstance(stored, Dense) and isinstance(part.scheme, Dense):
         return fields  # storages convert while they copy, so no second copy is made here
     weight = fields["weight"] if isinstance(stored, Dense) else stored.dequantize(fields, part.shape)
-    return part.scheme.quantize(weight)
+    return part.scheme.quantize(weight) if part.pack is None else part.pack(weight)
 
 
 def _read_param(planned: ParamPlan, offset: float) -> Tensor:

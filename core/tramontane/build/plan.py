@@ -8,17 +8,18 @@ wrong shape.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 
 import torch
 from attrs import field, frozen
+from torch import Tensor
 
 from tramontane.build.blueprint import Blueprint
 from tramontane.build.sources import PartSource, Sources, TensorSource
 from tramontane.checkpoint import Checkpoint
 from tramontane.errors import CheckpointError
-from tramontane.schemes import Dense, Scheme
+from tramontane.schemes import Dense, Fields, Scheme
 from tramontane.weights import Matrix, Param, Source
 
 MAX_NAMED = 40
@@ -34,6 +35,8 @@ class PartPlan:
     source: PartSource = field(repr=False)
     scheme: Scheme
     """How it is kept. Differs from ``source.scheme`` where it is quantized, or converted, while loading."""
+    pack: Callable[[Tensor], Fields] | None = field(default=None, eq=False, repr=False)
+    """How a floating-point weight becomes that; ``None`` is the scheme's plain rule."""
 
     @property
     def nbytes(self) -> int:

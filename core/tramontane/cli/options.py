@@ -82,6 +82,7 @@ class ModelOptions:
     model: str | None = None
     revision: str | None = None
     quant: str | None = None
+    organization: str | None = None
     device: str | None = None
     device_map: str | None = None
     dtype: str | None = None
@@ -130,6 +131,7 @@ _MODEL = (
     shared("-m", "--model", metavar="MODEL", help="A folder, a file, a hub id, or demo."),
     shared("--revision", metavar="REV", help="Branch, tag or commit on the hub."),
     shared("--quant", metavar="TYPE", help="Stored format to pick, or type to quantize to; a number means bits."),
+    shared("--organization", metavar="NAME", help="What is quantized: default (all matrices) or moqe (experts)."),
     shared("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps ..."),
     shared("--device-map", metavar="MAP", help="How layers are spread over devices."),
     shared("--dtype", metavar="TYPE", help="auto, float32, bfloat16 or float16."),

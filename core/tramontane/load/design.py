@@ -21,8 +21,10 @@ from tramontane.dialects import HUGGING_FACE, dialect_of
 from tramontane.errors import ConfigError
 from tramontane.load.find import find_architecture
 from tramontane.load.options import LoadOptions
+from tramontane.load.quantize import quantization_request
 from tramontane.ops import Runtime
 from tramontane.plugins import Plugins
+from tramontane.quantization import quantize_plan
 from tramontane.records import ArchitectureSpec, resolve
 from tramontane.runner import Model
 from tramontane.weightmap import WeightMap, choose
@@ -57,8 +59,10 @@ def design(checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins, backe
     return Design(architecture, config, model, blueprint, length, layout)
 
 
-def plan_weights(made: Design, checkpoint: Checkpoint, plugins: Plugins) -> ModelPlan:
-    """Find every weight of the design in the checkpoint, then let plugins change the plan.
+def plan_weights(
+    made: Design, checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins, backend: Backend
+) -> ModelPlan:
+    """Find every weight of the design in the checkpoint, quantize what is asked for, then let plugins change the plan.
 
     Raises:
         CheckpointError: Tensors are missing, unexpected or mis-shaped; all are named.
@@ -67,6 +71,9 @@ def plan_weights(made: Design, checkpoint: Checkpoint, plugins: Plugins) -> Mode
     names, formats = _weight_map(made, checkpoint), _formats(checkpoint, plugins)
     sources = Sources.of(checkpoint, names, formats, blueprint.tied)
     plan = make_plan(made.architecture.name, blueprint, sources, checkpoint)
+    request = quantization_request(options, plugins, backend, [bound.name for bound in formats])
+    if request is not None:
+        plan = quantize_plan(plan, request)
     return plugins.decisions.transform_plan(plan)[0]
 
 

@@ -105,7 +105,7 @@ def _build(
     made = design(checkpoint, options, plugins, backend)
     blueprint, model = made.blueprint, made.model
     take = Builder(blueprint).op(TakeRows())
-    plan = plan_weights(made, checkpoint, plugins)
+    plan = plan_weights(made, checkpoint, options, plugins, backend)
     fill_weights(plan, blueprint, backend, progress)
     kernels = _candidates(backend, plugins)
     for bound in blueprint.ops:

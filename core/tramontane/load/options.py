@@ -23,6 +23,11 @@ class LoadOptions:
     backend: str = "auto"
     dtype: str = "auto"
     quant: str | None = None
+    """Type to quantize to, or stored format to insist on."""
+    organization: str = "default"
+    """Which matrices are quantized: ``default`` all, ``moqe`` those of experts."""
+    topology: str | None = None
+    """File with type and device per layer."""
     kv_dtype: str = "auto"
     kv_memory: int | None = None
     """Bytes for the cache."""

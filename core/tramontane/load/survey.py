@@ -39,7 +39,7 @@ def survey(checkpoint: Checkpoint, plugins: Plugins, options: LoadOptions | None
     chosen = options or LoadOptions()
     backend = choose_backend(chosen, plugins)
     made = design(checkpoint, chosen, plugins, backend)
-    plan = plan_weights(made, checkpoint, plugins)
+    plan = plan_weights(made, checkpoint, chosen, plugins, backend)
     own = [place.spec for place in made.layout.layers.values() if place.spec.share_with is None]
     return Survey(
         backend=backend.name,

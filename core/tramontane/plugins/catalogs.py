@@ -27,6 +27,7 @@ KINDS: Mapping[str, type[r.Record]] = {
     "writers": r.WriterSpec,
     "architectures": r.ArchitectureSpec,
     "quant_formats": r.QuantFormatSpec,
+    "quantizers": r.QuantizerSpec,
     "backends": r.BackendSpec,
     "kernels": r.KernelSpec,
     "adapters": r.AdapterSpec,
@@ -189,6 +190,7 @@ class Catalogs:
     writers: Catalog[r.WriterSpec]
     architectures: Catalog[r.ArchitectureSpec]
     quant_formats: Catalog[r.QuantFormatSpec]
+    quantizers: Catalog[r.QuantizerSpec]
     backends: Catalog[r.BackendSpec]
     kernels: Catalog[r.KernelSpec]
     adapters: Catalog[r.AdapterSpec]

@@ -21,6 +21,7 @@ from tramontane.records.models import (
     LoaderSpec,
     ProcessorSpec,
     QuantFormatSpec,
+    QuantizerSpec,
     TokenizerSpec,
     WriterSpec,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "ProcessorSpec",
     "ProposerSpec",
     "QuantFormatSpec",
+    "QuantizerSpec",
     "Record",
     "RequestSummary",
     "TokenizerSpec",

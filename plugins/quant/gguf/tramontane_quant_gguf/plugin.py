@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tramontane import hookimpl
-from tramontane.records import LoaderSpec, QuantFormatSpec, WriterSpec
+from tramontane.records import LoaderSpec, QuantFormatSpec, QuantizerSpec, WriterSpec
 
 
 @hookimpl
@@ -30,3 +32,13 @@ def tramontane_quant_formats() -> list[QuantFormatSpec]:
 def tramontane_writers() -> list[WriterSpec]:
     """GGUF files."""
     return [WriterSpec(name="gguf", write="tramontane_quant_gguf.writing.model:write_gguf", extensions=(".gguf",))]
+
+
+@hookimpl
+def tramontane_quantizers() -> Iterator[QuantizerSpec]:
+    """Types of GGML that models can be quantized to; the names of mixtures in files stand for their main type."""
+    for bits in range(2, 7):
+        aliases = (f"q{bits}_k", *(f"q{bits}_k_{size}" for size in "sml"))
+        yield QuantizerSpec(name=f"q{bits}k", make="tramontane_quant_gguf.in_place:make", aliases=aliases)
+    for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0"):
+        yield QuantizerSpec(name=name, make="tramontane_quant_gguf.in_place:make", aliases=(name.replace("_", ""),))

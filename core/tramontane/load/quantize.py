@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what the options say about quantization to a request that a plan can be changed by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import cache
+from pathlib import Path
+
+from tramontane.backends.base import Backend
+from tramontane.errors import ConfigError, PlanError
+from tramontane.load.options import LoadOptions
+from tramontane.plugins import Plugins
+from tramontane.quantization import Importances, Organization, Quantizer, Request, read_topology
+from tramontane.records import resolve
+
+
+def quantization_request(
+    options: LoadOptions,
+    plugins: Plugins,
+    backend: Backend,
+    stored: Collection[str],
+    importances: Importances | None = None,
+) -> Request | None:
+    """What to quantize to; ``None`` where nothing is asked for.
+
+    Args:
+        options: ``quant``, ``organization`` and ``topology`` count.
+        plugins: Where types are looked up.
+        backend: Answers which type a plain number means.
+        stored: Names of the formats that the checkpoint is stored in.
+        importances: See :class:`~tramontane.quantization.Request`.
+
+    Raises:
+        UnknownNameError: There is no type of that name.
+        PlanError: The name is that of a stored format, and the checkpoint is not stored so.
+        ConfigError: The topology or the organization is wrong.
+    """
+    if options.quant is None and options.topology is None:
+        return None
+
+    @cache
+    def find(name: str) -> Quantizer:
+        return find_quantizer(name, plugins, backend)
+
+    topology = None if options.topology is None else read_topology(Path(options.topology))
+    default = None if options.quant is None else _default(options.quant, plugins, stored, find)
+    try:
+        organization = Organization(options.organization.lower())
+    except ValueError:
+        known = ", ".join(one.value for one in Organization)
+        raise ConfigError(f"there is no organization {options.organization!r}", hint=f"known: {known}") from None
+    return Request(
+        default=default,
+        find=find,
+        organization=organization,
+        topology=topology,
+        importances=importances or {},
+        device=backend.device,
+    )
+
+
+def find_quantizer(name: str, plugins: Plugins, backend: Backend) -> Quantizer:
+    """A type by name in any case, or the one that the backend means by a plain number.
+
+    Raises:
+        PlanError: The backend knows no type of that many bits.
+        UnknownNameError: There is no type of that name.
+    """
+    wanted = name.strip().lower()
+    if wanted.isdecimal():
+        level = backend.isq_types.get(int(wanted))
+        if level is None:
+            known = ", ".join(map(str, sorted(backend.isq_types)))
+            raise PlanError(f"backend {backend.name} has no type of {wanted} bits", hint=f"it has: {known}")
+        wanted = level.name
+    spec = plugins.catalogs.quantizers.get(wanted)
+    made: Quantizer = resolve(spec.make, spec)(spec.name)
+    return made
+
+
+def _default(
+    name: str, plugins: Plugins, stored: Collection[str], find: Callable[[str], Quantizer]
+) -> Quantizer | None:
+    """The asked type; ``None`` where the name is that of the format in which the checkpoint is stored already."""
+    wanted = name.strip().lower()
+    if wanted in stored:
+        return None
+    if wanted not in plugins.catalogs.quantizers and wanted in plugins.catalogs.quant_formats:
+        raise PlanError(
+            f"the checkpoint is not stored in the format {wanted!r}, and loading cannot quantize to it",
+            hint=f"types for that: {', '.join(plugins.catalogs.quantizers.names())}",
+        )
+    return find(name)
