@@ -59,10 +59,21 @@ def ours() -> list[str]:
     return [n for n, owner in owners if owner and (owner.distribution or "").startswith("tramontane-arch-")]
 
 
-def parameters(*, seeds: tuple[int, ...], others: bool = True) -> list[Any]:
+def others() -> list[Any]:
+    """Backends for the processor beside the stock ones; one that cannot run here is skipped with its reason."""
+    found = []
+    for spec in installed().catalogs.backends:
+        if "cpu" in spec.devices and spec.name != BACKEND and not spec.name.startswith("reference"):
+            reason = spec.load("backend").probe()
+            marks = [] if reason is None else [pytest.mark.skip(reason=reason)]
+            found.append(pytest.param(spec.name, marks=marks))
+    return found
+
+
+def parameters(*, seeds: tuple[int, ...], rest: bool = True) -> list[Any]:
     """All cases; those that are not a class's first are for the long run."""
     cases = [Case(name, sample, seed) for name in ours() for sample in samples(name) for seed in seeds]
-    chosen = [case for case in cases if others or case.first]
+    chosen = [case for case in cases if rest or case.first]
     return [pytest.param(c, id=str(c), marks=[] if c.first else [pytest.mark.full]) for c in chosen]
 
 
@@ -93,7 +104,21 @@ def test_invariance(subject: Subject, check: str) -> None:
     INVARIANTS[check](subject)
 
 
-@pytest.mark.parametrize("case", parameters(seeds=SEEDS[:1], others=False), indirect=True, scope="module")
+@pytest.mark.parametrize("backend", others())
+@pytest.mark.parametrize("case", parameters(seeds=SEEDS[:1]), indirect=True, scope="module")
+def test_parity_on_other_backends(subject: Subject, oracle: Oracle, backend: str) -> None:
+    assert_parity(Subject(subject.path, {"backend": backend}), oracle)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("check", INVARIANTS)
+@pytest.mark.parametrize("backend", others())
+@pytest.mark.parametrize("case", parameters(seeds=SEEDS[:1], rest=False), indirect=True, scope="module")
+def test_invariance_on_other_backends(subject: Subject, backend: str, check: str) -> None:
+    INVARIANTS[check](Subject(subject.path, {"backend": backend}))
+
+
+@pytest.mark.parametrize("case", parameters(seeds=SEEDS[:1], rest=False), indirect=True, scope="module")
 def test_half_precision(case: Case, tmp_path: Path) -> None:
     oracle = Oracle.make(case.config, case.seed)
     assert_half_precision(Subject(oracle.rounded(tmp_path), {"backend": BACKEND}), oracle)
