@@ -171,7 +171,8 @@ def write_twins(
             continue
         fields, weights[name] = made
         packed.append(module)
-        stored |= {f"{module}.{one}": tensor.contiguous() for one, tensor in fields.items()}
+        own = torch.contiguous_format  # files hold no tensor twice
+        stored |= {f"{module}.{one}": tensor.clone(memory_format=own) for one, tensor in fields.items()}
     save_file({name: weight.float().contiguous() for name, weight in weights.items()}, plain / "model.safetensors")
     quantized = directory / "quantized"
     quantized.mkdir()
