@@ -176,7 +176,7 @@ def main() -> None:
     """Parse the command line and train, check or sample."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, nargs="?")
-    parser.add_argument("--steps", type=int, default=1800, help="optimizer steps of 8192 tokens")
+    parser.add_argument("--steps", type=int, default=2200, help="optimizer steps of 8192 tokens")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=500)
     parser.add_argument("--check", action="store_true", help="compare with transformers and stop")

@@ -118,6 +118,36 @@ def bind_toy(t: Tale, things: tuple[str, ...] = words.TOYS) -> None:
 def open_story(t: Tale, about: str = "", trait: str = "") -> None:
     """Introduce the hero. `about` is a sentence the plot needs known ("{h} loved a red kite")."""
     t.bind(trait=trait or t.pick(words.TRAITS), home=t.bound["h"].forms["home"])
+    t.bind(weather=t.pick(words.WEATHER), daytime=t.pick(words.DAYTIMES))
+    t.today = t.chance(0.15)
+    if t.today:
+        _begin_with_the_day(t)
+    else:
+        _begin_with_the_hero(t)
+    if about:
+        t.say(about)
+    elif t.chance(0.4):
+        t.bind(hobby=t.pick(words.HOBBIES))
+        t.say(
+            "{h.he} [liked|loved] to {hobby}.", "{h} [liked|loved] to {hobby}.", "Most of all, {h.he} liked to {hobby}."
+        )
+
+
+def _begin_with_the_day(t: Tale) -> None:
+    t.say(
+        "One day, a {h.noun} named {h} [woke up early|was playing outside|went for a walk].",
+        "One day, {a trait} {h.kind} named {h} wanted to have an adventure.",
+        "One {daytime}, a {h.noun} named {h} [opened the door and stepped outside|looked up at the sky].",
+        "One {weather} {daytime}, a {h.noun} named {h} [went out to play|was in a good mood].",
+        "One {weather} {daytime}, {h} the {h.kind} woke up early. [{h.he} was [very|] {trait}.|]",
+        "It was a {weather} {daytime}. {h} the {h.kind} [was in a good mood|wanted to go out].",
+        "It was a {weather} day. A {h.noun} named {h} [was playing outside|looked out of the window].",
+        "On a {weather} {daytime}, a {h.noun} named {h} was wide awake.",
+        "The sun was shining. {h} the {h.kind} [was very happy|wanted to play].",
+    )
+
+
+def _begin_with_the_hero(t: Tale) -> None:
     t.say(
         "Once upon a time, there was {a trait} {h.kind} named {h}.",
         "Once upon a time, there was a {h.noun} named {h}. [{h} was [very|always] {trait}.|]",
@@ -134,26 +164,25 @@ def open_story(t: Tale, about: str = "", trait: str = "") -> None:
         "This is the story of {h}, {a trait} {h.kind} who lived {home}.",
         "A {h.noun} named {h} lived {home}. [{h.he} was {trait} and full of ideas.|]",
         "In a land far away, there was {a trait} {h.kind} named {h}.",
+        "There once was a {h.noun} named {h}, who was [very|] {trait}.",
+        "A long time ago, {home}, there was a {h.noun} named {h}.",
+        "{h} the {h.kind} lived {home}. [{h.he} was [very|] {trait}.|]",
+        "The {h.noun} who lived {home} was called {h}.",
     )
-    if about:
-        t.say(about)
-    elif t.chance(0.4):
-        t.bind(hobby=t.pick(words.HOBBIES))
-        t.say(
-            "{h.he} [liked|loved] to {hobby}.", "{h} [liked|loved] to {hobby}.", "Most of all, {h.he} liked to {hobby}."
-        )
 
 
 def one_day(t: Tale, *happenings: str) -> None:
     """The day of the story begins. `happenings` start with a small letter and follow "One day, "."""
-    t.bind(weather=t.pick(words.WEATHER), daytime=t.pick(words.DAYTIMES))
-    starts = (
-        "One day, ",
-        "One {weather} {daytime}, ",
-        "One {daytime}, ",
-        "On a {weather} {daytime}, ",
-        "Then one day, ",
-    )
+    if t.today:
+        starts: tuple[str, ...] = ("", "That {daytime}, ", "A little later, ", "After a while, ")
+    else:
+        starts = (
+            "One day, ",
+            "One {weather} {daytime}, ",
+            "One {daytime}, ",
+            "On a {weather} {daytime}, ",
+            "Then one day, ",
+        )
     t.say(*(start + t.pick(happenings) for start in starts))
 
 

@@ -101,6 +101,8 @@ class Tale:
     rng: random.Random
     bound: dict[str, Named] = field(factory=dict)
     paragraphs: list[list[str]] = field(factory=lambda: [[]])
+    today: bool = False
+    """The tale begins on the day of its events, so nobody says "one day" again."""
 
     def pick(self, items: Sequence[Item]) -> Item:
         """One of `items`, all equally likely."""
