@@ -11,6 +11,7 @@ from attrs import define
 from torch import Tensor
 
 from tramontane.backends.base import CanonicalStored, DenseStored
+from tramontane.backends.torch import experts as torch_experts
 from tramontane.backends.torch.experts import experts as experts_kernel
 from tramontane.backends.torch.experts import router as router_kernel
 from tramontane.errors import PlanError
@@ -150,6 +151,13 @@ def test_grouped_experts_follow_the_definition(gate: Any, bias: bool) -> None:
     given = [inputs(), *chosen]
     (wanted,) = op.reference(None, weights, *given)
     torch.testing.assert_close(run(op, weights, given), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_many_tokens_are_taken_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_experts, "MAX_PAIRS", 7)
+    op, weights = Experts(D, GatedActivate("silu")), [matrix(X, 2 * F, D, parts=2), matrix(X, D, F)]
+    given = [inputs(), *Router(top_k=3).reference(None, [matrix(X, D)], inputs())]
+    torch.testing.assert_close(run(op, weights, given), op.reference(None, weights, *given)[0], atol=1e-5, rtol=1e-5)
 
 
 def test_one_expert_of_weight_one_is_a_plain_layer() -> None:

@@ -22,6 +22,9 @@ from tramontane.batch import Ctx
 from tramontane.ops import Experts, GatedActivate, Kernel, Op, Router
 from tramontane.weights import Matrix
 
+MAX_PAIRS = 8192
+"""Pairs of token and expert at a time: bounds the memory between the products."""
+
 
 def router(op: Op, weights: Sequence[Any]) -> Kernel | str:
     """Logits in float32, then the op's own choice."""
@@ -60,7 +63,12 @@ class _GroupedMlp:
     down_shift_XD: Tensor | None
 
     def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        x_TD, weights_TK, ids_TK = inputs
+        step = max(1, MAX_PAIRS // inputs[2].shape[1])
+        for start in range(0, inputs[0].shape[0], step):
+            part = slice(start, start + step)
+            self._tokens(*(one[part] for one in inputs), outputs[0][part])
+
+    def _tokens(self, x_TD: Tensor, weights_TK: Tensor, ids_TK: Tensor, out_TD: Tensor) -> None:
         tokens, top_k = ids_TK.shape
         order_N = ids_TK.flatten().argsort(stable=True)
         counts = torch.bincount(ids_TK.flatten(), minlength=self.gate_up.experts or 0).tolist()
@@ -70,7 +78,7 @@ class _GroupedMlp:
         y_TKD = torch.empty_like(y_ND)
         y_TKD[order_N] = y_ND
         made_TKD = y_TKD.view(tokens, top_k, self.op.features).float()
-        outputs[0].copy_(torch.bmm(weights_TK.unsqueeze(1), made_TKD)[:, 0])
+        out_TD.copy_(torch.bmm(weights_TK.unsqueeze(1), made_TKD)[:, 0])
 
     def _gated(self, both_NF: Tensor) -> Tensor:
         if not isinstance(self.op.gate, GatedActivate):
