@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A loaded model on its way to a file: its tensors by name, exact and lazy, whatever the backend made of them.
-
-Owns what every writer needs: reading weights back from their storage, one at a time, and undoing a weight map, so that
-a format's names, fusions and stacks come out. It knows no format; those are :class:`~tramontane.records.WriterSpec`'s.
-"""
+"""What writers get: a model's tensors, lazy and in the schemes they are kept in, and the file's made of them."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import torch
 from attrs import define, field, frozen
 from torch import Tensor
@@ -24,6 +21,7 @@ from tramontane.weightmap import Source, WeightMap, sources, tensor_name
 from tramontane.weights import Matrix, Param, Stored
 
 if TYPE_CHECKING:
+    from tramontane.build import Blueprint
     from tramontane.load import LoadedModel
     from tramontane.plugins import Plugins
 
@@ -34,9 +32,11 @@ class WriteOptions:
 
     Attributes:
         quant: Type to write matrices in, by the format's names; ``None`` keeps what the model has.
+        changed: Write even a model that the format cannot describe: what it has no words for is lost, with a warning.
     """
 
     quant: str | None = None
+    changed: bool = False
 
 
 @define(kw_only=True, eq=False)
@@ -156,7 +156,12 @@ class Export:
 
     architecture: ArchitectureSpec
     config: Mapping[str, Any]
-    """In Hugging Face's spelling."""
+    """In Hugging Face's spelling; what the files did not state has the value that the architecture takes then."""
+    parsed: Any = field(repr=False)
+    """The architecture's own reading of it."""
+    blueprint: Blueprint = field(repr=False)
+    plugins: Plugins = field(repr=False)
+    """Who would read what is written."""
     tensors: Mapping[str, ModelTensor] = field(repr=False)
     """By the model's own names."""
     files: Files = field(repr=False)
@@ -173,7 +178,7 @@ class Export:
             yield Outgoing(name, source, {leaf: self.tensors[leaf] for leaf in source.names()})
 
 
-def export(loaded: LoadedModel) -> Export:
+def export(loaded: LoadedModel, plugins: Plugins) -> Export:
     """A loaded model, ready to be written. Nothing is read until a tensor is asked for."""
     tensors = {}
     for matrix in loaded.blueprint.matrices.values():
@@ -182,7 +187,10 @@ def export(loaded: LoadedModel) -> Export:
         tensors.update({one.name: one for one in _plain(param)})
     return Export(
         architecture=loaded.architecture,
-        config=loaded.checkpoint.config,
+        config=_complete(loaded),
+        parsed=loaded.config,
+        blueprint=loaded.blueprint,
+        plugins=plugins,
         tensors=tensors,
         files=loaded.checkpoint.files,
         metadata=loaded.checkpoint.metadata,
@@ -198,7 +206,15 @@ def write_model(loaded: LoadedModel, path: Path, plugins: Plugins, *, form: str,
         CheckpointError: The format has no words for this model, or the file cannot be written.
     """
     spec: WriterSpec = plugins.catalogs.writers.get(form)
-    resolve(spec.write, spec)(export(loaded), path, options)
+    resolve(spec.write, spec)(export(loaded, plugins), path, options)
+
+
+def _complete(loaded: LoadedModel) -> dict[str, Any]:
+    """The configuration, with the defaults of the architecture's own reading of it."""
+    plain = (int, float, str, bool)
+    read = {a.name: getattr(loaded.config, a.name) for a in attrs.fields(type(loaded.config))}
+    defaults = {key: value for key, value in read.items() if isinstance(value, plain)}
+    return {**defaults, **{key: value for key, value in loaded.checkpoint.config.items() if value is not None}}
 
 
 def _parts(matrix: Matrix) -> Iterator[ModelTensor]:
