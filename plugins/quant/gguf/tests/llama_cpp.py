@@ -89,12 +89,12 @@ def quantize(values: NDArray[np.float32], number: int, nbytes: int, importance: 
 
 
 def logits(path: Path, ids: Sequence[int]) -> NDArray[np.float32]:
-    """Logits of every token of a text, float32 [tokens, vocabulary], with the cache in float32."""
+    """Logits of every token of a text, float32 [tokens, vocabulary], computed in float32 throughout."""
     _, llama = libraries()
     model = llama.llama_model_load_from_file(str(path).encode(), llama.llama_model_default_params())
     assert model, f"llama.cpp cannot load {path}"
     parameters = llama.llama_context_default_params()
-    _set_float32_cache(parameters)
+    _exact(parameters)
     context = llama.llama_init_from_model(ctypes.c_void_p(model), parameters)
     assert context, "llama.cpp makes no context"
     vocabulary = llama.llama_vocab_n_tokens(ctypes.c_void_p(llama.llama_model_get_vocab(ctypes.c_void_p(model))))
@@ -121,11 +121,16 @@ def tokenize(path: Path, text: str) -> list[int]:
     return list(found[:count])
 
 
-def _set_float32_cache(parameters: _Parameters) -> None:
-    """Find the two neighbouring 1s (float16) that are the types of keys and values, and make them 0 (float32)."""
+def _exact(parameters: _Parameters) -> None:
+    """Keys and values in float32, and attention without the fused kernel, which computes in float16.
+
+    The types are two neighbouring 1s (float16), to be 0; the kernel is the last of four -1s, choices of the library.
+    """
     words = list(struct.unpack_from("<64i", bytes(parameters.raw)))
-    (place,) = [at for at in range(16, 40) if words[at : at + 2] == [1, 1]]
-    words[place : place + 2] = [0, 0]
+    (types,) = [at for at in range(16, 40) if words[at : at + 2] == [1, 1]]
+    (choices,) = [at for at in range(40) if words[at : at + 4] == [-1] * 4]
+    words[types : types + 2] = [0, 0]
+    words[choices + 3] = 0
     ctypes.memmove(parameters.raw, struct.pack("<64i", *words), 256)
 
 

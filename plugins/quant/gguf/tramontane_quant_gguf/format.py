@@ -11,16 +11,17 @@ from torch import Tensor
 from tramontane.build.formats import FormatPart, Lookup
 from tramontane.checkpoint import Checkpoint
 from tramontane.errors import CheckpointError
-from tramontane.schemes import Fields, Ggml
+from tramontane.schemes import Dense, Fields, Ggml
 from tramontane.tensors import Axis, TensorDecl
 from tramontane_quant_gguf.codecs import CODECS
 
 Shape = tuple[int, ...]
+DIALECT = "gguf:"
 
 
 @frozen
 class BlockFormat:
-    """Matrices in GGML blocks, each of a type of its own."""
+    """Matrices in GGML blocks, each of a type of its own; matrices of one row may be stored as vectors."""
 
     name: str = "gguf"
 
@@ -31,8 +32,13 @@ class BlockFormat:
             CheckpointError: The stored rows are not as long as the model's.
         """
         stored = lookup.stored("weight")
-        codec = CODECS.get(stored.encoding) if stored is not None else None
-        if stored is None or codec is None:
+        if stored is None:
+            return None
+        if not stored.encoding and len(stored.shape) == 1 and shape == (1, *stored.shape):
+            row = TensorDecl("weight", {"out": Axis(0), "in": Axis(1)}, view=(1, -1))
+            return FormatPart(Dense(stored.dtype), {"weight": row}, _same)
+        codec = CODECS.get(stored.encoding)
+        if codec is None:
             return None
         if stored.shape[-1] // codec.nbytes * codec.block != shape[-1]:
             raise CheckpointError(
@@ -52,4 +58,5 @@ class Format:
 
     def detect(self, checkpoint: Checkpoint) -> BlockFormat | None:
         """See :meth:`tramontane.build.formats.QuantFormat.detect`."""
-        return BlockFormat() if any(ref.encoding in CODECS for ref in checkpoint.tensors.values()) else None
+        here = checkpoint.dialect.startswith(DIALECT)
+        return BlockFormat() if here or any(ref.encoding in CODECS for ref in checkpoint.tensors.values()) else None

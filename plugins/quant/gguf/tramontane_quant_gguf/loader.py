@@ -7,10 +7,10 @@ architecture's dialect says the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tramontane.checkpoint import Checkpoint, OpenOptions
+from tramontane.checkpoint import Checkpoint, OpenOptions, TensorRef
 from tramontane.errors import CheckpointError
 from tramontane_quant_gguf.reading import Metadata, ggjt, parse
 from tramontane_quant_gguf.reading.mapping import first_bytes, mapped
@@ -52,9 +52,23 @@ def open_gguf(path: Path | str, options: OpenOptions | None = None) -> Checkpoin
 
 
 def _checkpoint(path: Path, form: str, opened: Sequence[Opened]) -> Checkpoint:
-    metadata = opened[0].header.metadata
-    name = _architecture(metadata)
     tensors, files = references(opened)
+    return described(path, form, opened[0].header.metadata, tensors, tuple(file.close for file in files))
+
+
+def described(
+    path: Path,
+    form: str,
+    metadata: Metadata,
+    tensors: Mapping[str, TensorRef],
+    on_close: tuple[Callable[[], None], ...] = (),
+) -> Checkpoint:
+    """What metadata and tensors together say, whether they were read or are about to be written.
+
+    Raises:
+        CheckpointError: A setting is missing or of the wrong kind.
+    """
+    name = _architecture(metadata)
     experts = metadata.whole(f"{name}.expert_count")
     return Checkpoint(
         path=path,
@@ -63,7 +77,7 @@ def _checkpoint(path: Path, form: str, opened: Sequence[Opened]) -> Checkpoint:
         dialect=f"{form}:{name}+experts" if experts else f"{form}:{name}",
         metadata=metadata.values,
         files=files_of(metadata),
-        on_close=tuple(file.close for file in files),
+        on_close=on_close,
     )
 
 

@@ -25,7 +25,7 @@ from tramontane_quant_gguf.reading.header import (
     checked,
     type_of,
 )
-from tramontane_quant_gguf.reading.values import Buffer, Metadata, Strings
+from tramontane_quant_gguf.reading.values import Buffer, Metadata, Strings, shortest
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -177,8 +177,7 @@ def _scalar(cursor: _Cursor, kind: int, what: str) -> Any:
     if packer is None:
         cursor.refuse(f"{what} has the unknown type {kind}")
     value = cursor.unpack(packer, what)
-    # The shortest decimal that is the same float32: 1e-5 again, and not 9.999999747378752e-06.
-    return float(str(np.float32(value))) if kind == FLOAT else value
+    return shortest(value) if kind == FLOAT else value
 
 
 def _array(cursor: _Cursor, what: str) -> Any:

@@ -44,6 +44,11 @@ class Strings:
         return f"<{self.count} texts>"
 
 
+def shortest(value: float) -> float:
+    """The shortest decimal that is the same float32: 1e-5 again, and not 9.999999747378752e-06."""
+    return float(str(np.float32(value)))
+
+
 Texts = Strings | tuple[str, ...]
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from tramontane.errors import CheckpointError
 from tramontane.schemes import BlockCodec
 from tramontane_quant_gguf.reading.parse import ARRAY, BOOL, DEFAULT_ALIGNMENT, FLOAT, MAGIC, SCALARS, TEXT
-from tramontane_quant_gguf.reading.values import Strings
+from tramontane_quant_gguf.reading.values import Strings, shortest
 
 VERSION = 3
 _KINDS = {np.dtype(name): number for number, name in SCALARS.items()}
@@ -125,6 +125,13 @@ def _pair(key: str, value: Any) -> bytes:
 
 def _texts(values: Iterable[str]) -> bytes:
     return b"".join(map(_text, values))
+
+
+def as_read(value: Any) -> Any:
+    """What a reader makes of a metadata value."""
+    if isinstance(value, float) and not isinstance(value, np.generic):
+        return shortest(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _narrow(value: int) -> np.generic:

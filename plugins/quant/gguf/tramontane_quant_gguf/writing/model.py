@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -12,12 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tramontane.checkpoint import MemoryTensor
+from tramontane.config import RopeConfig
 from tramontane.dialects import Dialect, dialects_of
 from tramontane.errors import CheckpointError
-from tramontane.export import Export, Outgoing, WriteOptions
+from tramontane.export import Export, Outgoing, WriteOptions, check_same_model
 from tramontane.schemes import BlockCodec, Ggml
+from tramontane_quant_gguf.loader import ARCHITECTURE, described
 from tramontane_quant_gguf.quantizers import CODECS, quantize
-from tramontane_quant_gguf.writing.container import OutTensor, write_file
+from tramontane_quant_gguf.reading import Metadata
+from tramontane_quant_gguf.writing.container import OutTensor, as_read, write_file
 from tramontane_quant_gguf.writing.settings import write_rope, write_settings
 from tramontane_quant_gguf.writing.types import choose, wanted_type
 from tramontane_quant_gguf.writing.vocabulary import write_vocabulary
@@ -58,13 +62,32 @@ def write_gguf(export: Export, path: Path, options: WriteOptions) -> None:
     wanted = None if options.quant is None else wanted_type(options.quant)
     outgoing = [(tensor, choose(tensor, wanted)) for tensor in export.outgoing(dialect.weight_map(export.config))]
     settings, factors = _settings(export, dialect)
+    _check(export, path, settings, factors, [tensor for tensor, _ in outgoing], options)
     kinds = [codec.name for tensor, codec in outgoing if tensor.is_matrix]
-    tensors = [OutTensor(name, CODECS["f32"], tuple(value.shape), partial(_as_is, value)) for name, value in factors]
+    tensors = [
+        OutTensor(name, CODECS["f32"], tuple(value.shape), partial(_as_is, value)) for name, value in factors.items()
+    ]
     tensors += [
         OutTensor(tensor.name, codec, tensor.shape or (1,), partial(_blocks, tensor, codec))
         for tensor, codec in outgoing
     ]
     write_file(path, {**_general(export, dialect, max(set(kinds), key=kinds.count)), **settings}, tensors)
+
+
+def _check(
+    export: Export,
+    path: Path,
+    settings: Mapping[str, Any],
+    factors: Mapping[str, Tensor],
+    outgoing: Sequence[Outgoing],
+    options: WriteOptions,
+) -> None:
+    """Read what will be written, names and shapes only, and compare the models."""
+    refs = {name: MemoryTensor.of(name, values) for name, values in factors.items()}
+    for tensor in outgoing:
+        refs[tensor.name] = MemoryTensor.of(tensor.name, torch.empty(tensor.shape, device="meta"))
+    metadata = Metadata({key: as_read(value) for key, value in settings.items()}, str(path))
+    check_same_model(export, described(path, FORM, metadata, refs), form="GGUF", changed=options.changed)
 
 
 def _dialect(export: Export) -> Dialect:
@@ -79,22 +102,25 @@ def _dialect(export: Export) -> Dialect:
 
 def _general(export: Export, dialect: Dialect, kind: str) -> dict[str, Any]:
     stated = {key: value for key, value in export.metadata.items() if key in ("general.name", "general.license")}
-    found = {"general.architecture": dialect.name, "general.type": "model", **stated}
+    found = {ARCHITECTURE: dialect.name, "general.type": "model", **stated}
     if kind in FILE_TYPES:
         found["general.file_type"] = FILE_TYPES[kind]
     return {**found, "general.quantization_version": QUANTIZATION_VERSION}
 
 
-def _settings(export: Export, dialect: Dialect) -> tuple[dict[str, Any], list[tuple[str, Tensor]]]:
+def _settings(export: Export, dialect: Dialect) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Everything about the model and its vocabulary, and the tensors that belong to settings."""
-    settings = write_settings(export.config, dialect.name)
-    rope, factors = write_rope(export.config, dialect.name, settings[f"{dialect.name}.attention.key_length"])
+    settings = {ARCHITECTURE: dialect.name, **write_settings(export.config, dialect.name)}
+    rope = getattr(export.parsed, "rope", None)
+    stretch: tuple[dict[str, Any], dict[str, Tensor]] = ({}, {})
+    if isinstance(rope, RopeConfig):
+        stretch = write_rope(rope, dialect.name, settings[f"{dialect.name}.attention.key_length"])
     own = {key: value for key, value in export.metadata.items() if key.startswith("tokenizer.")}
     if export.dialect.startswith(f"{FORM}:") and own:
         vocabulary = own  # as it was read
     else:
         vocabulary = write_vocabulary(export.files, settings.get(f"{dialect.name}.vocab_size", 0))
-    return {**settings, **rope, **dialect.described(export.config), **vocabulary}, list(factors.items())
+    return {**settings, **stretch[0], **dialect.described(export.config), **vocabulary}, stretch[1]
 
 
 def _as_is(values: Tensor) -> Tensor:

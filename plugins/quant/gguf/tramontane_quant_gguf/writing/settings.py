@@ -12,7 +12,7 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
-from tramontane.config import RopeConfig, read_rope, text_config
+from tramontane.config import RopeConfig, text_config
 from tramontane.nn.rope import frequencies, rotary_dim
 from tramontane_quant_gguf.settings import COUNTS, FACTORS, LONG, REALS, SHORT, WINDOW
 
@@ -38,10 +38,8 @@ def write_settings(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     return found
 
 
-def write_rope(config: Mapping[str, Any], name: str, head_dim: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def write_rope(rope: RopeConfig, name: str, head_dim: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Settings of the rotary embedding, and stored factors by tensor name."""
-    text = text_config(config)
-    rope = read_rope(text)
     dim = rotary_dim(rope, head_dim)
     found: dict[str, Any] = {f"{name}.rope.freq_base": rope.theta, f"{name}.rope.dimension_count": dim}
     at, trained = f"{name}.rope.scaling", rope.original_max_position_embeddings
