@@ -8,7 +8,7 @@ from typing import Any
 
 from tramontane.checkpoint import Checkpoint
 from tramontane.dialects import Dialect
-from tramontane.weightmap import Permute, Rename, Rule, WeightMap
+from tramontane.weightmap import Rename, WeightMap, pairs_side_by_side
 
 LAYER = "model.layers.{i}"
 GGUF_MODULES = {
@@ -43,24 +43,14 @@ COMPUTED = (r"rope_(freqs|factors_(long|short))\.weight", r"(blk|layers)\.\d+\..
 """Stored tensors that the configuration covers."""
 
 
-def side_by_side(config: Mapping[str, Any]) -> list[Rule]:
-    """Queries and keys are stored with the two features that turn together side by side, not half a head apart."""
-    queries = config["num_attention_heads"]
-    heads = {"q_proj": queries, "k_proj": config.get("num_key_value_heads") or queries}
-    return [
-        Permute(f"{LAYER}.self_attn.{name}", shape=(count, -1, 2), order=(0, 2, 1), fields=None)
-        for name, count in heads.items()
-    ]
-
-
 def gguf_names(config: Mapping[str, Any]) -> WeightMap:
     """GGUF's names and order of rows."""
-    return WeightMap([*side_by_side(config), Rename(GGUF_MODULES)], ignore=COMPUTED)
+    return WeightMap([*pairs_side_by_side(config), Rename(GGUF_MODULES)], ignore=COMPUTED)
 
 
 def meta_names(config: Mapping[str, Any]) -> WeightMap:
     """The names of Meta's own files, which ggjt kept, and their order of rows."""
-    return WeightMap([*side_by_side(config), Rename(META_MODULES)], ignore=COMPUTED)
+    return WeightMap([*pairs_side_by_side(config), Rename(META_MODULES)], ignore=COMPUTED)
 
 
 def biases(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Mapping[str, Any]:
