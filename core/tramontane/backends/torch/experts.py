@@ -63,10 +63,11 @@ class _GroupedMlp:
     down_shift_XD: Tensor | None
 
     def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        step = max(1, MAX_PAIRS // inputs[2].shape[1])
-        for start in range(0, inputs[0].shape[0], step):
+        (x_TD, weights_TK, ids_TK), (out_TD,) = inputs, outputs
+        step = max(1, MAX_PAIRS // ids_TK.shape[1])
+        for start in range(0, x_TD.shape[0], step):
             part = slice(start, start + step)
-            self._tokens(*(one[part] for one in inputs), outputs[0][part])
+            self._tokens(x_TD[part], weights_TK[part], ids_TK[part], out_TD[part])
 
     def _tokens(self, x_TD: Tensor, weights_TK: Tensor, ids_TK: Tensor, out_TD: Tensor) -> None:
         tokens, top_k = ids_TK.shape
