@@ -57,7 +57,7 @@ def batch(lengths: Sequence[int], slots: Sequence[int], fresh: Sequence[bool]) -
 def weights(op: Op) -> list[Vector | States]:
     """Fresh states full of noise, and weights."""
     if isinstance(op, CausalConv):
-        return [States((normal(SLOTS, CHANNELS, op.width - 1, seed=1),)), Vector(normal(CHANNELS, 1, op.width, seed=2))]
+        return [States((normal(SLOTS, CHANNELS, op.width - 1, seed=1),)), Vector(normal(CHANNELS, op.width, seed=2))]
     state = normal(SLOTS, DELTA.value_heads, DELTA.key_dim, DELTA.value_dim, seed=1)
     return [States((state,)), *(Vector(normal(DELTA.value_heads, seed=seed) * 0.5) for seed in (2, 3))]
 
@@ -119,7 +119,7 @@ def test_a_prompt_in_pieces_gives_what_it_gives_whole(op: Op) -> None:
 
 
 def test_the_convolution_looks_back_and_never_ahead() -> None:
-    op, held = CausalConv(3, "relu"), [States((torch.zeros(2, 1, 2),)), Vector(torch.tensor([[[1.0, 10.0, 100.0]]]))]
+    op, held = CausalConv(3, "relu"), [States((torch.zeros(2, 1, 2),)), Vector(torch.tensor([[1.0, 10.0, 100.0]]))]
     x_TC = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
     (found,) = op.reference(batch([4], [1], [True]), held, x_TC)
     assert found.flatten().tolist() == [100.0, 210.0, 321.0, 432.0]

@@ -25,6 +25,7 @@ from tramontane.weightmap import (
     Rule,
     Spell,
     Split,
+    Squeeze,
     Stack,
     Transpose,
     Unstack,
@@ -54,6 +55,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "stack": (Stack("{p...}.experts.{x}_proj", "{p...}.experts.{e}.{x}_proj", 3),),
     "norms": (Convert("{p...}.norm", values=plus(1)), Convert("model.norm", values=times(2))),
+    "dimensions of one": (Squeeze("{p...}.norm", dim=1), Squeeze("{p...}.{x}_proj", dim=0, fields=(".weight",))),
     "spelling": (Spell("{p...}.o_proj", {".weight": "", ".bias": "_bias"}),),
     "everything": (
         QKV,
@@ -63,6 +65,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Transpose("{p...}.experts.{x}_proj"),
         Stack("{p...}.experts.{x}_proj", "{p...}.experts.{e}.{x}_proj", 3),
         Convert("model.norm", values=plus(1)),
+        Squeeze("model.norm", dim=0),
         Spell("{p...}.o_proj", {".weight": "", ".bias": "_bias"}),
         Rename({"model.{rest...}": "transformer.{rest...}"}),
     ),

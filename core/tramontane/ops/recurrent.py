@@ -62,7 +62,7 @@ class Recurrent(Op):
 class CausalConv(Recurrent):
     """Each channel over its last W inputs, then ``act``: [T, C] -> [T, C]. Inputs before a row's start are zero.
 
-    Weights: a state [C, W - 1] (the last inputs, in the input's type) and a matrix [C, 1, W], the newest input last.
+    Weights: a state [C, W - 1] (the last inputs, in the input's type) and a matrix [C, W], the newest input last.
     """
 
     width: int
@@ -78,7 +78,7 @@ class CausalConv(Recurrent):
         """See :meth:`Recurrent.step`."""
         (x_1C,) = inputs
         inputs_CW = torch.cat((state, x_1C.T.to(state.dtype)), dim=1)
-        made_C = (inputs_CW.float() * weights[1].tensor[:, 0].float()).sum(-1)
+        made_C = (inputs_CW.float() * weights[1].tensor.float()).sum(-1)
         return ACTIVATIONS[self.act](made_C).to(x_1C.dtype), inputs_CW[:, 1:]
 
 

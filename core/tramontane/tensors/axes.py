@@ -130,6 +130,16 @@ class TensorDecl:
         axes = {axis: Axis(0)} | {k: evolve(a, dim=a.dim + 1) for k, a in self.axes.items()}
         return evolve(self, axes=axes, view=None if self.view is None else (size, *self.view))
 
+    def unsqueezed(self, dim: int) -> TensorDecl:
+        """The same tensor with a further dimension of one element before ``dim``."""
+        axes = {k: evolve(a, dim=a.dim + (a.dim >= dim)) for k, a in self.axes.items()}
+        return evolve(self, axes=axes, view=None if self.view is None else (*self.view[:dim], 1, *self.view[dim:]))
+
+    def squeezed(self, dim: int) -> TensorDecl:
+        """The same tensor without the dimension ``dim``, and without an axis that it carries."""
+        axes = {k: evolve(a, dim=a.dim - (a.dim > dim)) for k, a in self.axes.items() if a.dim != dim}
+        return evolve(self, axes=axes, view=None if self.view is None else self.view[:dim] + self.view[dim + 1 :])
+
     def transposed(self) -> TensorDecl:
         """The same tensor with the dimensions of ``out`` and ``in`` exchanged.
 

@@ -84,13 +84,13 @@ def stored(drawn: Drawn, names: WeightMap) -> dict[str, Tensor]:
     found = {}
     for name in names.stored_names(drawn.tensors):
         source = back.source(name, "")
-        decl = TensorDecl(name, {axis: Axis(dim) for dim, axis in enumerate(_axes(source, drawn))})
+        decl = TensorDecl(name, {axis: Axis(dim) for dim, axis in enumerate(_axes(source, drawn)) if axis})
         found[name] = source.plan(decl, {}, drawn.tensors).run().contiguous().clone()
     return found
 
 
 def _axes(source: Source, drawn: Drawn) -> tuple[str, ...]:
-    """Logical axes of what a source makes, in the order of its dimensions."""
+    """Logical axes of what a source makes, in the order of its dimensions; empty for a dimension of one element."""
     match source:
         case sources.Leaf(name):
             return drawn.axes[name]
@@ -102,6 +102,12 @@ def _axes(source: Source, drawn: Drawn) -> tuple[str, ...]:
             return tuple(kept for kept in _axes(child, drawn) if kept != axis)
         case sources.Transpose(child):
             return tuple({"out": "in", "in": "out"}.get(axis, axis) for axis in _axes(child, drawn))
+        case sources.Unsqueeze(child, dim):
+            below = _axes(child, drawn)
+            return (*below[:dim], "", *below[dim:])
+        case sources.Squeeze(child, dim):
+            below = _axes(child, drawn)
+            return below[:dim] + below[dim + 1 :]
         case sources.Select(child) | sources.Permute(child) | sources.Convert(child):
             return _axes(child, drawn)
     raise TypeError(f"a source of an unknown kind: {type(source).__qualname__}")

@@ -12,7 +12,20 @@ from tramontane.weightmap.fused import fused_experts, fused_parts
 from tramontane.weightmap.maps import WeightMap, choose, tensor_name
 from tramontane.weightmap.pairs import pairs_side_by_side
 from tramontane.weightmap.reads import Read
-from tramontane.weightmap.rules import Convert, Join, Permute, Rename, Rule, Spell, Split, Stack, Transpose, Unstack
+from tramontane.weightmap.rules import (
+    Convert,
+    Join,
+    Permute,
+    Rename,
+    Rule,
+    Spell,
+    Split,
+    Squeeze,
+    Stack,
+    Transpose,
+    Unsqueeze,
+    Unstack,
+)
 from tramontane.weightmap.sources import Leaf, Source
 from tramontane.weightmap.values import LOG_OF_NEGATIVE, ValueMap, plus, times
 
@@ -28,8 +41,10 @@ __all__ = [
     "Source",
     "Spell",
     "Split",
+    "Squeeze",
     "Stack",
     "Transpose",
+    "Unsqueeze",
     "Unstack",
     "ValueMap",
     "WeightMap",

@@ -161,15 +161,16 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 @frozen
-class Picked:
-    """A read whose first dimension has one element, without that dimension."""
+class Squeezed:
+    """A read without its dimension ``dim``, which has one element."""
 
     read: Read
+    dim: int
 
     @property
     def shape(self) -> tuple[int, ...]:
         """See :class:`Read`."""
-        return self.read.shape[1:]
+        return (*self.read.shape[: self.dim], *self.read.shape[self.dim + 1 :])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -179,8 +180,33 @@ class Picked:
     def run(self, out: Tensor | None = None) -> Tensor:
         """See :meth:`Read.run`."""
         if out is None:
-            return self.read.run().squeeze(0)
-        self.read.run(out.unsqueeze(0))
+            return self.read.run().squeeze(self.dim)
+        self.read.run(out.unsqueeze(self.dim))
+        return out
+
+
+@frozen
+class Unsqueezed:
+    """A read with a further dimension of one element before ``dim``."""
+
+    read: Read
+    dim: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See :class:`Read`."""
+        return (*self.read.shape[: self.dim], 1, *self.read.shape[self.dim :])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """See :class:`Read`."""
+        return self.read.dtype
+
+    def run(self, out: Tensor | None = None) -> Tensor:
+        """See :meth:`Read.run`."""
+        if out is None:
+            return self.read.run().unsqueeze(self.dim)
+        self.read.run(out.squeeze(self.dim))
         return out
 
 

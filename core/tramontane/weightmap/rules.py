@@ -242,6 +242,36 @@ class Transpose(_Fieldwise):
 
 
 @frozen
+class Squeeze(_Fieldwise):
+    """Stored with a further dimension of one element, at ``dim``."""
+
+    dim: int = field(kw_only=True)
+
+    def apply(self, leaf: Leaf) -> Source | None:
+        """See :meth:`Rule.apply`."""
+        return sources.Squeeze(leaf, self.dim) if self.concerns(leaf) else None
+
+    def inverse(self) -> Unsqueeze:
+        """See :meth:`Rule.inverse`."""
+        return Unsqueeze(self.module, fields=self.fields, dim=self.dim)
+
+
+@frozen
+class Unsqueeze(_Fieldwise):
+    """Stored without the dimension ``dim``, which has one element; the inverse of :class:`Squeeze`."""
+
+    dim: int = field(kw_only=True)
+
+    def apply(self, leaf: Leaf) -> Source | None:
+        """See :meth:`Rule.apply`."""
+        return sources.Unsqueeze(leaf, self.dim) if self.concerns(leaf) else None
+
+    def inverse(self) -> Squeeze:
+        """See :meth:`Rule.inverse`."""
+        return Squeeze(self.module, fields=self.fields, dim=self.dim)
+
+
+@frozen
 class Permute(_Fieldwise):
     """Elements of an axis stored in another order; for every field that has the axis unless ``fields`` says otherwise.
 

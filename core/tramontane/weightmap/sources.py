@@ -18,7 +18,17 @@ from attrs import evolve, frozen
 from tramontane.checkpoint.refs import TensorRef
 from tramontane.errors import CheckpointError, PlanError
 from tramontane.tensors import AxisRanges, Ranges, TensorDecl, compose, indices, length, plan_read
-from tramontane.weightmap.reads import Joined, Mapped, Picked, Read, Reordered, Same, Stacked, Swapped
+from tramontane.weightmap.reads import (
+    Joined,
+    Mapped,
+    Read,
+    Reordered,
+    Same,
+    Squeezed,
+    Stacked,
+    Swapped,
+    Unsqueezed,
+)
 from tramontane.weightmap.values import ValueMap
 
 Tensors = Mapping[str, TensorRef]
@@ -132,7 +142,7 @@ class Pick(_Unary):
     def plan(self, decl: TensorDecl, ranges: AxisRanges, tensors: Tensors) -> Read:
         """See :meth:`Source.plan`."""
         one = {**ranges, self.axis: ((self.index, self.index + 1),)}
-        return Picked(self.child.plan(self._below(decl), one, tensors))
+        return Squeezed(self.child.plan(self._below(decl), one, tensors), 0)
 
     def _below(self, decl: TensorDecl) -> TensorDecl:
         return decl.with_leading(self.axis, self.count)
@@ -149,6 +159,35 @@ class Transpose(_Unary):
 
     def _below(self, decl: TensorDecl) -> TensorDecl:
         return decl.transposed()
+
+
+@frozen
+class Squeeze(_Unary):
+    """The child without its dimension ``dim``, which has one element and carries no axis."""
+
+    dim: int
+
+    def plan(self, decl: TensorDecl, ranges: AxisRanges, tensors: Tensors) -> Read:
+        """See :meth:`Source.plan`."""
+        read = self.child.plan(self._below(decl), ranges, tensors)
+        return Squeezed(read, self.dim) if read.shape[self.dim : self.dim + 1] == (1,) else read
+
+    def _below(self, decl: TensorDecl) -> TensorDecl:
+        return decl.unsqueezed(self.dim)
+
+
+@frozen
+class Unsqueeze(_Unary):
+    """The child with a further dimension of one element before ``dim``."""
+
+    dim: int
+
+    def plan(self, decl: TensorDecl, ranges: AxisRanges, tensors: Tensors) -> Read:
+        """See :meth:`Source.plan`."""
+        return Unsqueezed(self.child.plan(self._below(decl), ranges, tensors), self.dim)
+
+    def _below(self, decl: TensorDecl) -> TensorDecl:
+        return decl.squeezed(self.dim)
 
 
 @frozen

@@ -30,7 +30,7 @@ def causal_conv(op: Op, weights: Sequence[Any]) -> Kernel | str:
     """A short convolution along each row."""
     if not isinstance(op, CausalConv):
         return f"made for causal_conv, not {op.name}"
-    return _Conv(op, weights[0], weights[1].tensor[:, 0].float())
+    return _Conv(op, weights[0], weights[1].tensor.float())
 
 
 def gated_delta(op: Op, weights: Sequence[Any]) -> Kernel | str:

@@ -19,7 +19,7 @@ from tramontane.batch import Ctx
 from tramontane.build import Builder
 from tramontane.cache.spec import CacheKind, CacheSpec
 from tramontane.config import RopeConfig, layer_types_field, read_config, rope_field
-from tramontane.weightmap import Rule, Split, WeightMap, stacked_experts
+from tramontane.weightmap import Rule, Split, Squeeze, WeightMap, stacked_experts
 from tramontane_arch_qwen.moe import Qwen2MoeConfig
 
 LINEAR, FULL = "linear_attention", "full_attention"
@@ -71,7 +71,7 @@ class DeltaNet(nn.Module):
         self.conv = b.op(
             ops.CausalConv(c.linear_conv_kernel_dim, c.hidden_act),
             b.at("conv1d").cache(CacheSpec(kind=CacheKind.STATE, states=(past,))),
-            b.param("conv1d", (self.channels, 1, c.linear_conv_kernel_dim)),
+            b.param("conv1d", (self.channels, c.linear_conv_kernel_dim)),
         )
         self.rule = b.op(
             rule,
@@ -167,6 +167,7 @@ def weight_map(config: Mapping[str, Any]) -> WeightMap:
         _alternating(
             "self_attn", "q_proj", dict.fromkeys(("q_proj.query", "q_proj.gate"), c.heads.width), c.heads.query
         ),
+        Squeeze("{p...}.linear_attn.conv1d", dim=1),
         *stacked_experts(c.num_experts),
     ]
     return WeightMap(rules, ignore=(*WeightMap().ignore, *EXTRA))
