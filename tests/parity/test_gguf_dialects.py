@@ -202,6 +202,6 @@ def write(case: Case, oracle: Oracle, folder: Path) -> Path:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_model_is_the_same(case: Case, tmp_path: Path) -> None:
     oracle = Oracle.make(case.config)
-    engine = Harness.load(write(case, oracle, tmp_path), dtype="float32", max_model_len=LENGTH)
+    engine = Harness.load(write(case, oracle, tmp_path), backend="torch", dtype="float32", max_model_len=LENGTH)
     prompt = [int(token) for token in np.random.default_rng(0).integers(3, case.config["vocab_size"], LENGTH)]
     assert_close(engine.logits(prompt), oracle.logits(prompt), TOLERANCE, f"{case} from GGUF")
