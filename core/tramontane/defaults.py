@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tramontane.hooks import hookimpl
-from tramontane.records import BackendSpec, CommandSpec, HealthCheck, LoaderSpec, QuantizerSpec
+from tramontane.records import BackendSpec, CommandSpec, HealthCheck, LoaderSpec, QuantFormatSpec, QuantizerSpec
 
 
 @hookimpl
@@ -18,6 +18,12 @@ def tramontane_loaders() -> Iterable[LoaderSpec]:
         detect="tramontane.checkpoint:recognizes",
         extensions=(".safetensors",),
     )
+
+
+@hookimpl
+def tramontane_quant_formats() -> Iterable[QuantFormatSpec]:
+    """Models that ``tramontane quantize`` saved."""
+    yield QuantFormatSpec(name="tramontane", format="tramontane.saved:SavedFormat")
 
 
 @hookimpl
@@ -69,6 +75,16 @@ def tramontane_commands() -> Iterable[CommandSpec]:
         name="inspect",
         command="tramontane.cli.inspect:command",
         help="Show what a checkpoint holds, without loading it.",
+    )
+    yield CommandSpec(
+        name="quantize",
+        command="tramontane.cli.quantize:command",
+        help="Save a model quantized, so that it loads at once.",
+    )
+    yield CommandSpec(
+        name="perplexity",
+        command="tramontane.cli.perplexity:command",
+        help="Measure how well a model predicts a text, and what quantization costs.",
     )
 
 

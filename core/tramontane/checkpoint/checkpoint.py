@@ -16,6 +16,10 @@ from tramontane.checkpoint.refs import TensorRef
 from tramontane.errors import CheckpointError
 
 
+CANONICAL = "canonical"
+"""The dialect in which every tensor has the model's own name, whatever other checkpoints call it."""
+
+
 def _frozen_map(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return MappingProxyType(dict(value))
 
@@ -40,7 +44,8 @@ class Checkpoint:
         path: The directory or file it was opened from.
         config: The model's configuration in Hugging Face's spelling (``config.json``).
         tensors: Name -> :class:`TensorRef`, names as in the checkpoint's dialect.
-        dialect: Which naming of modules the checkpoint uses: ``hf``, or another key of the architecture's dialects.
+        dialect: Which naming of modules the checkpoint uses: ``hf``, ``canonical`` (the model's own
+            names), or another key of the architecture's dialects.
         metadata: What the weight files say about themselves.
         files: Tokenizer, templates and other small files.
     """

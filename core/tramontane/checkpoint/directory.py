@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from tramontane.checkpoint.checkpoint import Checkpoint, OpenOptions
+from tramontane.checkpoint.checkpoint import CANONICAL, Checkpoint, OpenOptions
 from tramontane.checkpoint.containment import contained
 from tramontane.checkpoint.files import Files
 from tramontane.checkpoint.mapped import MappedFile
@@ -63,6 +63,7 @@ def open_checkpoint(path: Path | str, options: OpenOptions | None = None) -> Che
         path=path,
         config=config,
         tensors=tensors,
+        dialect=CANONICAL if metadata.get("dialect") == CANONICAL else "hf",
         metadata=metadata,
         files=files,
         on_close=tuple(file.close for file in mapped),

@@ -5,12 +5,14 @@ from tramontane.load.design import Design, design, plan_weights
 from tramontane.load.find import choose_backend, find_architecture, open_reference
 from tramontane.load.model import LoadedModel, load_model
 from tramontane.load.options import LoadOptions
+from tramontane.load.save import Saved, save_model
 from tramontane.load.survey import Survey, survey
 
 __all__ = [
     "Design",
     "LoadOptions",
     "LoadedModel",
+    "Saved",
     "Survey",
     "choose_backend",
     "design",
@@ -18,5 +20,6 @@ __all__ = [
     "load_model",
     "open_reference",
     "plan_weights",
+    "save_model",
     "survey",
 ]

@@ -15,7 +15,7 @@ from tramontane.build.formats import StoredFormat, detect_formats
 from tramontane.build.plan import ModelPlan, make_plan
 from tramontane.build.sources import Sources
 from tramontane.cache.spec import CacheLayout, plan_layout
-from tramontane.checkpoint import Checkpoint
+from tramontane.checkpoint import CANONICAL, Checkpoint
 from tramontane.config import parse_dtype, read_config, read_dtype
 from tramontane.dialects import HUGGING_FACE, dialect_of
 from tramontane.errors import ConfigError
@@ -48,7 +48,9 @@ class Design:
 def design(checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins, backend: Backend) -> Design:
     """Build the model's modules over a blueprint; reads the configuration and no weights."""
     architecture = find_architecture(checkpoint, options, plugins)
-    where = f"{checkpoint.path}/config.json" if checkpoint.dialect == HUGGING_FACE else str(checkpoint.path)
+    where = (
+        f"{checkpoint.path}/config.json" if checkpoint.dialect in (HUGGING_FACE, CANONICAL) else str(checkpoint.path)
+    )
     config = read_config(resolve(architecture.config, architecture), checkpoint.config, where)
     length = _max_model_len(config, options)
     dtype = _dtype(options.dtype, checkpoint, backend)
@@ -88,6 +90,8 @@ def weight_maps(architecture: ArchitectureSpec, config: Mapping[str, Any]) -> tu
 
 def _weight_map(made: Design, checkpoint: Checkpoint) -> WeightMap:
     """How the checkpoint's names differ from the model's: by its dialect, or by the architecture's own map."""
+    if checkpoint.dialect == CANONICAL:
+        return WeightMap()
     if checkpoint.dialect != HUGGING_FACE:
         return dialect_of(made.architecture, checkpoint.dialect).weight_map(checkpoint.config)
     maps = weight_maps(made.architecture, checkpoint.config)

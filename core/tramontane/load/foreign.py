@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from tramontane.checkpoint import Checkpoint
+from tramontane.checkpoint import CANONICAL, Checkpoint
 from tramontane.dialects import HUGGING_FACE, candidates, dialect_of
 from tramontane.load.options import LoadOptions
 from tramontane.plugins import Plugins
@@ -20,7 +20,7 @@ def translated(checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins) -
         CheckpointError: The architecture that was asked for does not know the checkpoint's dialect.
         UnknownNameError: No installed architecture knows it.
     """
-    if checkpoint.dialect == HUGGING_FACE:
+    if checkpoint.dialect in (HUGGING_FACE, CANONICAL):
         return checkpoint
     spec = _architecture(checkpoint.dialect, options, plugins)
     return evolve(checkpoint, config=dialect_of(spec, checkpoint.dialect).config(checkpoint))

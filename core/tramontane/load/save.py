@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a reference and options to a saved model, without loading it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from tramontane.build.plan import ModelPlan
+from tramontane.checkpoint import Checkpoint
+from tramontane.config import read_dtype
+from tramontane.load.design import Design, design, plan_weights
+from tramontane.load.find import choose_backend, open_reference
+from tramontane.load.foreign import translated
+from tramontane.load.options import LoadOptions
+from tramontane.plugins import Plugins, installed
+from tramontane.progress import Progress
+from tramontane.saved import save_plan
+
+
+@frozen(kw_only=True)
+class Saved:
+    """What was written."""
+
+    files: tuple[Path, ...]
+    plan: ModelPlan
+    stored_nbytes: int
+    """Bytes of the tensors that it was made from."""
+
+
+def save_model(
+    ref: str,
+    directory: Path,
+    options: LoadOptions | None = None,
+    *,
+    plugins: Plugins | None = None,
+    progress: Progress | None = None,
+) -> Saved:
+    """Write the model, quantized as the options say, so that it loads back as it is.
+
+    Raises:
+        TramontaneError: As :func:`tramontane.load.load_model`; or the folder is not empty.
+    """
+    options, plugins = options or LoadOptions(), plugins or installed()
+    with open_reference(ref, options, plugins, progress) as opened:
+        checkpoint = translated(opened, options, plugins)
+        backend = choose_backend(options, plugins)
+        made = design(checkpoint, options, plugins, backend)
+        plan = plan_weights(made, checkpoint, options, plugins, backend)
+        config = _config(checkpoint, made)
+        files = save_plan(plan, made.blueprint, checkpoint, directory, config=config, progress=progress)
+        return Saved(files=files, plan=plan, stored_nbytes=checkpoint.nbytes)
+
+
+def _config(checkpoint: Checkpoint, made: Design) -> Mapping[str, Any]:
+    """The configuration without what it says of a quantization that the files no longer have."""
+    config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and "quantization_config" in value:
+            config[key] = {name: inner for name, inner in value.items() if name != "quantization_config"}
+    classes = made.architecture.classes
+    if not set(checkpoint.architectures) & set(classes):
+        config["architectures"] = [classes[0]]
+    if read_dtype(config) is None:
+        config["dtype"] = str(made.blueprint.dtype).removeprefix("torch.")
+    return config
