@@ -89,6 +89,21 @@ def factors(writer: Writer, config: Mapping[str, Any]) -> None:
     writer.add_logit_scale(config["logits_scaling"])
 
 
+def delta_net(writer: Writer, config: Mapping[str, Any]) -> None:
+    """Qwen3-Next."""
+    turned(writer, {**config, "partial_rotary_factor": 0.25})
+    writer.add_expert_count(config["num_experts"])
+    writer.add_expert_used_count(config["num_experts_per_tok"])
+    writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
+    writer.add_full_attention_interval(config["full_attention_interval"])
+    writer.add_ssm_conv_kernel(config["linear_conv_kernel_dim"])
+    writer.add_ssm_state_size(config["linear_key_head_dim"])
+    writer.add_ssm_group_count(config["linear_num_key_heads"])
+    writer.add_ssm_time_step_rank(config["linear_num_value_heads"])
+    writer.add_ssm_inner_size(config["linear_value_head_dim"] * config["linear_num_value_heads"])
+
+
 PHI2 = {"intermediate_size": 256, "partial_rotary_factor": 0.5}  # its conversion states four times the width
 FOURTH = {"no_rope_layer_interval": 4, "num_hidden_layers": 5}
 CASES = (
@@ -111,6 +126,8 @@ CASES = (
     Case("cohere", "command-r", "tied", extra=logit_scale),
     Case("cohere", "command-r", "normed_odd_heads_biases", {"tie_word_embeddings": True}, extra=logit_scale),
     Case("cohere2", "cohere2", "windows_tied", extra=logit_scale),
+    Case("qwen3next", "qwen3next", "every_third_attends", extra=delta_net),
+    Case("qwen3next", "qwen3next", "every_third_attends", extra=delta_net, fuse_qkv=True),
 )
 
 
@@ -128,7 +145,7 @@ def stacked(tensors: Tensors) -> Tensors:
     found: Tensors = {}
     lists: dict[str, dict[int, torch.Tensor]] = {}
     for name, values in tensors.items():
-        single = re.fullmatch(r"(.*\.experts)\.(\d+)\.(w[123]\.weight)", name)
+        single = re.fullmatch(r"(.*\.experts)\.(\d+)\.((?:w[123]|\w+_proj)\.weight)", name)
         if single:
             lists.setdefault(f"{single[1]}.{single[3]}", {})[int(single[2])] = values
         elif name.endswith("block_sparse_moe.input_linear.weight"):
@@ -138,6 +155,30 @@ def stacked(tensors: Tensors) -> Tensors:
         else:
             found[name] = values
     return found | {name: torch.stack([some[i] for i in sorted(some)]) for name, some in lists.items()}
+
+
+def linear(tensors: Tensors, config: Mapping[str, Any], *, fuse: bool) -> Tensors:
+    """Linear layers: inputs by kind and no longer by key head (not so in the first files), values as they are used."""
+    found: Tensors = {}
+    keys, groups = config["linear_key_head_dim"], config["linear_num_key_heads"]
+    values = config["linear_value_head_dim"] * config["linear_num_value_heads"] // groups
+    for name, given in tensors.items():
+        if name.endswith(".A_log"):
+            found[name] = -given.exp()
+        elif name.endswith(".dt_bias"):
+            found[name.replace("dt_bias", "dt_proj.bias")] = given
+        elif ".conv1d." in name:
+            found[name] = given.squeeze(1)
+        elif name.endswith("norm.weight") and ".linear_attn." not in name:
+            found[name] = given + 1
+        elif ".in_proj_qkvz." in name and not fuse:
+            each = given.unflatten(0, (groups, -1)).split([keys, keys, values, values], dim=1)
+            q, k, v, z = (part.flatten(0, 1) for part in each)
+            found[name.replace("in_proj_qkvz", "in_proj_qkv")] = torch.cat((q, k, v))
+            found[name.replace("in_proj_qkvz", "in_proj_z")] = z
+        else:
+            found[name] = given
+    return found
 
 
 def fused(tensors: Tensors) -> Tensors:
@@ -158,12 +199,16 @@ def converted(case: Case, tensors: Tensors) -> dict[str, torch.Tensor]:
         heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
         for part, count in heads.items():
             tensors |= {n: side_by_side(v, count) for n, v in tensors.items() if f".{part}." in n}
+    if "linear_num_key_heads" in config:
+        tensors = linear(tensors, config, fuse=case.fuse_qkv)
+    elif case.fuse_qkv:
+        tensors = fused(tensors)
     found = {}
-    for name, values in (fused(tensors) if case.fuse_qkv else stacked(tensors)).items():
-        module, _, leaf = name.rpartition(".")
+    for name, values in stacked(tensors).items():
+        module, _, leaf = name.rpartition(".") if not name.endswith("A_log") else (name, "", "")
         given = names.get_name(module) or names.get_name(module.replace("self_attn.qkv_proj", "self_attn.W_pack"))
         assert given is not None, f"the gguf package has no name for {name}"
-        found[f"{given}.{leaf}"] = values
+        found[f"{given}.{leaf}".removesuffix(".")] = values
     return found
 
 

@@ -160,20 +160,25 @@ def parts(c: Qwen3NextConfig) -> dict[str, int]:
 def weight_map(config: Mapping[str, Any]) -> WeightMap:
     """Inputs of linear layers are stored by key head, queries and gates by head, experts one by one."""
     c = read_config(Qwen3NextConfig, config)
-    sizes = parts(c)
     rules: list[Rule] = [
-        _alternating("linear_attn", "in_proj_qkvz", sizes, c.linear_num_key_heads),
-        _alternating("linear_attn", "in_proj_ba", sizes, c.linear_num_key_heads),
-        _alternating(
-            "self_attn", "q_proj", dict.fromkeys(("q_proj.query", "q_proj.gate"), c.heads.width), c.heads.query
-        ),
+        *by_heads(c),
+        alternating("linear_attn", "in_proj_qkvz", parts(c), c.linear_num_key_heads),
         Squeeze("{p...}.linear_attn.conv1d", dim=1),
         *stacked_experts(c.num_experts),
     ]
     return WeightMap(rules, ignore=(*WeightMap().ignore, *EXTRA))
 
 
-def _alternating(module: str, fused: str, sizes: Mapping[str, int], groups: int) -> Split:
+def by_heads(c: Qwen3NextConfig) -> tuple[Rule, ...]:
+    """Fusions that every format has: the delta rule's gates by key head, queries and gates of attention by head."""
+    queries = dict.fromkeys(("q_proj.query", "q_proj.gate"), c.heads.width)
+    return (
+        alternating("linear_attn", "in_proj_ba", parts(c), c.linear_num_key_heads),
+        alternating("self_attn", "q_proj", queries, c.heads.query),
+    )
+
+
+def alternating(module: str, fused: str, sizes: Mapping[str, int], groups: int) -> Split:
     """``fused`` holds, group after group, a share of each of its parts."""
     mine = {name: size // groups for name, size in sizes.items() if name.startswith(f"{fused}.")}
     stride, start, ranges = sum(mine.values()), 0, {}

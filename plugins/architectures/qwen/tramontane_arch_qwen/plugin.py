@@ -6,7 +6,13 @@ from __future__ import annotations
 from tramontane import hookimpl
 from tramontane.records import ArchitectureSpec
 
-DIALECTS = {"qwen2": "GGUF2", "qwen3": "GGUF3", "qwen2moe": "GGUF2_MOE", "qwen3moe": "GGUF3_MOE"}
+DIALECTS = {
+    "qwen2": "dialects:GGUF2",
+    "qwen3": "dialects:GGUF3",
+    "qwen2moe": "dialects:GGUF2_MOE",
+    "qwen3moe": "dialects:GGUF3_MOE",
+    "qwen3next": "next_dialects:GGUF",
+}
 """Architectures that GGUF has names for; it calls them as this family does."""
 
 
@@ -30,5 +36,5 @@ def _architecture(name: str, cls: str, config: str, model: str, weight_map: str 
         model=f"tramontane_arch_qwen.{model}",
         weight_map=None if weight_map is None else f"tramontane_arch_qwen.{weight_map}",
         samples=f"tramontane_arch_qwen.samples:{name}",
-        dialects={"gguf": f"tramontane_arch_qwen.dialects:{DIALECTS[name]}"} if name in DIALECTS else {},
+        dialects={"gguf": f"tramontane_arch_qwen.{DIALECTS[name]}"},
     )
