@@ -160,6 +160,19 @@ def test_unknown_backend_and_device(tmp_path: Path) -> None:
         Harness.load(made, device="cuda:63")
 
 
+def test_a_backend_whose_probe_breaks_is_passed_over_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> str | None:
+        raise AttributeError("no such symbol")
+
+    made = write(tmp_path)
+    monkeypatch.setattr("tramontane.backends.torch.TorchBackend.probe", broken)
+    with pytest.raises(PlanError, match="its probe failed with AttributeError: no such symbol"):
+        Harness.load(made, backend="torch")
+    assert "backend torch is broken" in caplog.text
+
+
 def test_a_model_set_shorter_than_the_recorded_batches_is_captured(tmp_path: Path) -> None:
     harness = Harness.load(write(tmp_path), max_model_len=4, capture=True)
     assert len(harness.greedy([[1, 2]], 2)[0]) == 2

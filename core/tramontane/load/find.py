@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from tramontane.errors import CheckpointError, PlanError
 from tramontane.load.options import LoadOptions
 from tramontane.plugins import Plugins
 from tramontane.progress import Progress, silent
-from tramontane.records import ArchitectureSpec, resolve
+from tramontane.records import ArchitectureSpec, BackendSpec, resolve
+
+_log = logging.getLogger(__name__)
 
 
 def open_reference(ref: str, options: LoadOptions, plugins: Plugins, progress: Progress | None = None) -> Checkpoint:
@@ -75,7 +78,7 @@ def choose_backend(options: LoadOptions, plugins: Plugins) -> Backend:
     refused = []
     for spec in specs:
         cls = resolve(spec.backend, spec)
-        reason = cls.probe()
+        reason = _probe(cls, spec)
         if reason is None:
             made: Backend = cls() if device is None else cls(device)
             return made
@@ -85,6 +88,15 @@ def choose_backend(options: LoadOptions, plugins: Plugins) -> Backend:
         f"no backend for device {options.device!r} ({'; '.join(refused) or 'none installed'})",
         hint=f"devices with a backend: {known}",
     )
+
+
+def _probe(backend: type[Backend], spec: BackendSpec) -> str | None:
+    """Why a backend cannot run here. One that is broken is passed over like one that does not fit, but never silently."""
+    try:
+        return backend.probe()
+    except Exception as error:
+        _log.warning("backend %s is broken: %s: %s", spec.name, type(error).__name__, error)
+        return f"its probe failed with {type(error).__name__}: {error}"
 
 
 def _device(name: str) -> torch.device | None:
