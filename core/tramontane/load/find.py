@@ -91,7 +91,7 @@ def choose_backend(options: LoadOptions, plugins: Plugins) -> Backend:
 
 
 def _probe(backend: type[Backend], spec: BackendSpec) -> str | None:
-    """Why a backend cannot run here. One that is broken is passed over like one that does not fit, but never silently."""
+    """Why a backend cannot run here. A broken one is passed over like one that does not fit, but never silently."""
     try:
         return backend.probe()
     except Exception as error:
