@@ -59,15 +59,18 @@ def ours() -> list[str]:
     return [n for n, owner in owners if owner and (owner.distribution or "").startswith("tramontane-arch-")]
 
 
-def others() -> list[Any]:
-    """Backends for the processor beside the stock ones; one that cannot run here is skipped with its reason."""
-    found = []
-    for spec in installed().catalogs.backends:
-        if "cpu" in spec.devices and spec.name != BACKEND and not spec.name.startswith("reference"):
-            reason = spec.load("backend").probe()
-            marks = [] if reason is None else [pytest.mark.skip(reason=reason)]
-            found.append(pytest.param(spec.name, marks=marks))
-    return found
+def others() -> list[str]:
+    """Backends for the processor beside the stock ones."""
+    specs = (spec for spec in installed().catalogs.backends if "cpu" in spec.devices and spec.name != BACKEND)
+    return [spec.name for spec in specs if not spec.name.startswith("reference")]
+
+
+def on(backend: str, path: Path) -> Subject:
+    """A checkpoint on another backend; skips, with its reason, where that cannot run."""
+    reason = installed().catalogs.backends.get(backend).load("backend").probe()
+    if reason is not None:
+        pytest.skip(reason)
+    return Subject(path, {"backend": backend})
 
 
 def parameters(*, seeds: tuple[int, ...], rest: bool = True) -> list[Any]:
@@ -107,7 +110,7 @@ def test_invariance(subject: Subject, check: str) -> None:
 @pytest.mark.parametrize("backend", others())
 @pytest.mark.parametrize("case", parameters(seeds=SEEDS[:1]), indirect=True, scope="module")
 def test_parity_on_other_backends(subject: Subject, oracle: Oracle, backend: str) -> None:
-    assert_parity(Subject(subject.path, {"backend": backend}), oracle)
+    assert_parity(on(backend, subject.path), oracle)
 
 
 @pytest.mark.full
@@ -115,7 +118,7 @@ def test_parity_on_other_backends(subject: Subject, oracle: Oracle, backend: str
 @pytest.mark.parametrize("backend", others())
 @pytest.mark.parametrize("case", parameters(seeds=SEEDS[:1], rest=False), indirect=True, scope="module")
 def test_invariance_on_other_backends(subject: Subject, backend: str, check: str) -> None:
-    INVARIANTS[check](Subject(subject.path, {"backend": backend}))
+    INVARIANTS[check](on(backend, subject.path))
 
 
 @pytest.mark.parametrize("case", parameters(seeds=SEEDS[:1], rest=False), indirect=True, scope="module")
