@@ -29,7 +29,15 @@ enum tm_activation {
 };
 
 // A layout is how a matrix lies in memory: see kernels/layouts/layout.h.
-enum tm_layout { TM_ROW_MAJOR = 0, TM_PANELS = 1, TM_LAYOUTS = 2 };
+enum tm_layout { TM_ROW_MAJOR = 0, TM_PANELS = 1, TM_BLOCKS = 2, TM_LAYOUTS = 3 };
+
+// How the rows given to TM_BLOCKS are coded: blocks of ggml, scales within; or packed codes with scales, and perhaps zero
+// points or offsets, beside them.
+enum tm_coding {
+    TM_Q8_0 = 0, TM_Q4_0 = 1, TM_Q4_1 = 2, TM_Q5_0 = 3, TM_Q5_1 = 4, TM_Q4_K = 5, TM_Q5_K = 6, TM_Q6_K = 7,
+    TM_AFFINE4 = 8, TM_AFFINE8 = 9, TM_AFFINE4_ZERO = 10, TM_AFFINE8_ZERO = 11, TM_AFFINE4_OFFSET = 12,
+    TM_AFFINE8_OFFSET = 13, TM_TABLE4 = 14, TM_E4M3 = 15, TM_E5M2 = 16
+};
 
 enum tm_status { TM_OK = 0, TM_BAD_INDEX = 1, TM_NO_MEMORY = 2 };
 
@@ -175,6 +183,8 @@ TM_API int32_t tm_node_run(const tm_node* node, tm_pool* pool, const tm_step* st
 TM_API int64_t tm_matrix_bytes(const tm_matrix* matrix);
 // Rows [outputs, inputs] of `dtype`, `stride` bytes apart, to the matrix's memory, and back.
 TM_API void tm_matrix_pack(tm_pool* pool, const tm_matrix* matrix, const void* rows, int64_t stride, int32_t dtype);
+// The rows as they were packed: for layouts whose elements are codes.
+TM_API void tm_matrix_unpack(tm_pool* pool, const tm_matrix* matrix, void* rows, int64_t stride);
 TM_API int32_t tm_matrix_rows(
     tm_pool* pool, const tm_matrix* matrix, const int64_t* ids, int64_t count, void* rows, int64_t stride, int32_t dtype);
 

@@ -69,6 +69,11 @@ void tm_matrix_pack(tm_pool* pool, const tm_matrix* matrix, const void* rows, in
     run_on(*pool, false, 0, 0, [&](Worker& worker) { packing.pack(worker, *matrix, rows, stride, dtype); });
 }
 
+void tm_matrix_unpack(tm_pool* pool, const tm_matrix* matrix, void* rows, int64_t stride) {
+    const Packing& packing = kernel_table().packing[matrix->layout];
+    run_on(*pool, false, 0, 0, [&](Worker& worker) { packing.unpack(worker, *matrix, rows, stride); });
+}
+
 int32_t tm_matrix_rows(
     tm_pool* pool, const tm_matrix* matrix, const int64_t* ids, int64_t count, void* rows, int64_t stride, int32_t dtype) {
     const Packing& packing = kernel_table().packing[matrix->layout];

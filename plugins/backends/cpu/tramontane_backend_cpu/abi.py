@@ -38,6 +38,29 @@ class Layout(IntEnum):
 
     ROW_MAJOR = 0
     PANELS = 1
+    BLOCKS = 2
+
+
+class Coding(IntEnum):
+    """``tm_coding``."""
+
+    Q8_0 = 0
+    Q4_0 = 1
+    Q4_1 = 2
+    Q5_0 = 3
+    Q5_1 = 4
+    Q4_K = 5
+    Q5_K = 6
+    Q6_K = 7
+    AFFINE4 = 8
+    AFFINE8 = 9
+    AFFINE4_ZERO = 10
+    AFFINE8_ZERO = 11
+    AFFINE4_OFFSET = 12
+    AFFINE8_OFFSET = 13
+    TABLE4 = 14
+    E4M3 = 15
+    E5M2 = 16
 
 
 class Status(IntEnum):
@@ -233,6 +256,7 @@ def prototypes(library: ctypes.CDLL) -> None:
         "tm_node_run": (c_int32, POINTER(Node), c_void_p, POINTER(Step)),
         "tm_matrix_bytes": (c_int64, POINTER(Matrix)),
         "tm_matrix_pack": (None, c_void_p, POINTER(Matrix), c_void_p, c_int64, c_int32),
+        "tm_matrix_unpack": (None, c_void_p, POINTER(Matrix), c_void_p, c_int64),
         "tm_matrix_rows": (c_int32, c_void_p, POINTER(Matrix), c_void_p, c_int64, c_void_p, c_int64, c_int32),
         "tm_huge_pages": (None, c_void_p, c_int64),
         "tm_read": (ctypes.c_double, c_void_p, c_void_p, c_int64),

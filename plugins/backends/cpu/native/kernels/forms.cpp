@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/forms.h"
 
+#include "kernels/form_q8.h"
+
 namespace tramontane::TM_ISA {
 
 namespace {
 
 int64_t row_bytes(const Tensor& x, Form form) {
     const int64_t depth = round_up(x.width, DEPTH);
+    if (form == FORM_Q8) return q8_row_bytes(x.width);
     return depth * (form == FORM_F32 ? 4 : 2);
 }
 
@@ -20,7 +23,7 @@ template <class From, class To> void convert_row(const From* from, To* to, int64
 } // namespace
 
 bool is_form(const Tensor& x, Form form) {
-    return x.width % DEPTH == 0 && x.dtype == (form == FORM_F32 ? TM_F32 : TM_BF16);
+    return form != FORM_Q8 && x.width % DEPTH == 0 && x.dtype == (form == FORM_F32 ? TM_F32 : TM_BF16);
 }
 
 int64_t form_bytes(const Tensor& x, Form form) { return is_form(x, form) ? 0 : x.rows * row_bytes(x, form); }
@@ -34,6 +37,8 @@ Activations make_form(Worker& worker, const Tensor& x, Form form, char* scratch)
             for (int64_t r = begin; r < end; ++r) {
                 if (form == FORM_F32) {
                     convert_row(x.row<From>(r), reinterpret_cast<float*>(scratch + r * stride), x.width);
+                } else if (form == FORM_Q8) {
+                    quantize_row(x.row<From>(r), scratch + r * stride, x.width);
                 } else {
                     convert_row(x.row<From>(r), reinterpret_cast<bf16*>(scratch + r * stride), x.width);
                 }

@@ -9,7 +9,7 @@ namespace tramontane::TM_ISA {
 
 const Layout& layout_of(const tm_matrix& matrix) {
     // In the order of tm_layout. Rows as a checkpoint stores them are only looked up, never multiplied.
-    static const Layout* const LAYOUTS[TM_LAYOUTS] = {nullptr, &PANELS_LAYOUT};
+    static const Layout* const LAYOUTS[TM_LAYOUTS] = {nullptr, &PANELS_LAYOUT, &BLOCKS_LAYOUT};
     return *LAYOUTS[matrix.layout];
 }
 
@@ -36,7 +36,7 @@ const KernelTable TABLE = {
         {softcap, nullptr},
     },
     // In the order of tm_layout.
-    {ROW_MAJOR_PACKING, PANELS_PACKING},
+    {ROW_MAJOR_PACKING, PANELS_PACKING, BLOCKS_PACKING},
     read,
 };
 

@@ -41,6 +41,8 @@ struct Packing {
     int64_t (*bytes)(const tm_matrix&);
     void (*pack)(Worker&, const tm_matrix&, const void* rows, int64_t stride, int32_t dtype);
     void (*rows)(Worker&, const tm_matrix&, const int64_t* ids, int64_t count, Tensor out);
+    // Rows as they were given to `pack`; null where `rows` gives them.
+    void (*unpack)(Worker&, const tm_matrix&, void* rows, int64_t stride) = nullptr;
 };
 
 struct KernelTable {

@@ -13,6 +13,7 @@ import torch
 
 from tramontane.schemes import Scheme
 from tramontane.weights import Matrix
+from tramontane_backend_cpu.layouts.blocks import BlockPart
 from tramontane_backend_cpu.layouts.panels import PanelPart
 from tramontane_backend_cpu.layouts.stored import NativeStored, StoredPart
 
@@ -21,7 +22,7 @@ __all__ = ["CHOICES", "NativeStored", "StoredPart", "store"]
 Choice = Callable[[Scheme, int, int, torch.dtype], StoredPart | None]
 """``choice(scheme, out_features, in_features, activations' dtype)``: an empty part, or ``None`` if it is not for it."""
 
-CHOICES: Sequence[Choice] = (PanelPart.choose,)
+CHOICES: Sequence[Choice] = (PanelPart.choose, BlockPart.choose)
 
 
 def store(matrix: Matrix, dtype: torch.dtype) -> NativeStored | None:

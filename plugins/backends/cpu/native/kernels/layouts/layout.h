@@ -21,7 +21,7 @@ inline int64_t depth_of(const tm_matrix& matrix) { return round_up(matrix.inputs
 
 // What the activations are turned into before a product; one form serves all parts that ask for it.
 // forms.cpp makes them.
-enum Form : int32_t { FORM_F32, FORM_BF16, FORMS };
+enum Form : int32_t { FORM_F32, FORM_BF16, FORM_Q8, FORMS };
 
 struct Activations {
     const char* data;
@@ -37,6 +37,7 @@ struct Panels {
     int64_t depth; // inputs, padded
     // out[row - first][16 * panel + lane] for `rows` rows from `first` on; `width` floats between rows of out.
     void (*multiply)(const Panels&, const Activations&, int64_t first, int64_t rows, float* out, int64_t width);
+    const tm_matrix* matrix = nullptr; // theirs, for layouts whose panels alone do not tell all
 };
 
 // M below is the number of rows of the whole product.
@@ -55,6 +56,8 @@ const Layout& layout_of(const tm_matrix& matrix);
 
 extern const Layout PANELS_LAYOUT;
 extern const Packing PANELS_PACKING;
+extern const Layout BLOCKS_LAYOUT;
+extern const Packing BLOCKS_PACKING;
 extern const Packing ROW_MAJOR_PACKING;
 
 } // namespace tramontane::TM_ISA

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+// How codes of quantized weights lie in a panel, and integer dot products with them.
+//
+// Inputs are cut into blocks of 32, a block into 8 groups of 4. A group of a panel is 64 bytes: 16 outputs by 4 inputs,
+// so that one 512-bit vector meets four broadcast activations in one instruction and every output keeps its own lane.
+// Narrow codes share bytes: of four bits, group r and group r + 4; what exceeds four bits follows in planes of 64 bytes.
+// Any instruction set reads the same bytes, those with shorter vectors a part of each row at a time.
+#pragma once
+#include "kernels/form_q8.h"
+
+namespace tramontane::TM_ISA {
+
+typedef uint8_t VB __attribute__((vector_size(4 * W)));  // codes
+typedef uint16_t VS __attribute__((vector_size(4 * W))); // the same bits in pairs of bytes
+
+constexpr int64_t GROUPS = 8, GROUP_BYTES = 64;
+constexpr int64_t CODE_VECTOR = static_cast<int64_t>(sizeof(VB));
+
+inline VB all_bytes(uint8_t x) { return VB{} + x; }
+// Bits move across bytes: mask afterwards.
+inline VB right(VB v, int n) { return (VB)((VS)v >> n); }
+inline VB left(VB v, int n) { return (VB)((VS)v << n); }
+inline VB row_of_codes(const char* block, int64_t row, int64_t v) {
+    return get<VB>(block + row * GROUP_BYTES + v * CODE_VECTOR);
+}
+
+// --- dot products ----------------------------------------------------------------------------------------------------
+
+// What the product takes from each code of eight bits before it multiplies: the pairwise product of AVX2 has 16 bits.
+#if defined(__AVX512F__) || !defined(__AVX2__)
+constexpr int WIDE_TAKEN = 0;
+#else
+constexpr int WIDE_TAKEN = 128;
+#endif
+
+// Adds to each lane of `sum` its four codes times the four activations at x.
+template <bool WIDE> inline VI dot(VI sum, VB codes, const int8_t* x) {
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+#if defined(__AVX512F__)
+    return (VI)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, _mm512_set1_epi32(four));
+#elif defined(__AVX2__)
+    __m256i a = (__m256i)codes, b = _mm256_set1_epi32(four);
+    if (WIDE) {
+        a = _mm256_xor_si256(a, _mm256_set1_epi8(-128));
+        b = _mm256_sign_epi8(b, a);
+        a = _mm256_abs_epi8(a);
+    }
+    return sum + (VI)_mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1));
+#elif defined(__SSE2__)
+    const __m128i even = _mm_and_si128((__m128i)codes, _mm_set1_epi16(0xff)), odd = _mm_srli_epi16((__m128i)codes, 8);
+    const __m128i both = _mm_set1_epi32(four);
+    const __m128i x_even = _mm_srai_epi16(_mm_slli_epi16(both, 8), 8), x_odd = _mm_srai_epi16(both, 8);
+    return sum + (VI)_mm_madd_epi16(even, x_even) + (VI)_mm_madd_epi16(odd, x_odd);
+#else
+    for (int j = 0; j < 4; ++j) sum += (VI)(((VU)codes >> (8 * j)) & 0xff) * static_cast<int32_t>(x[j]);
+    return sum;
+#endif
+}
+
+// --- codes -----------------------------------------------------------------------------------------------------------
+// Each class: BYTES of a block of a panel; `load` what the product reads and `raw` the codes themselves, group by group;
+// MIDDLE, the code of zero where there is no other; `number`, a code's value before scales; and one output's 32 codes
+// to and from the block.
+
+struct LinearCodes {
+    static constexpr bool WIDE = false;
+    static constexpr int TAKEN = 0;
+    explicit LinearCodes(const tm_matrix&) {}
+    float unit() const { return 1.0f; } // of what the product reads
+    static VF number(VU code) { return __builtin_convertvector((VI)code, VF); }
+};
+
+inline void load_halves(const char* block, int64_t v, VB* codes) {
+    for (int r = 0; r < 4; ++r) {
+        const VB both = row_of_codes(block, r, v);
+        codes[r] = both & all_bytes(15);
+        codes[r + 4] = right(both, 4) & all_bytes(15);
+    }
+}
+
+inline void put_halves(char* block, int64_t lane, const uint8_t* codes) {
+    for (int64_t i = 0; i < 16; ++i)
+        block[i / 4 * GROUP_BYTES + lane * 4 + i % 4] = static_cast<char>((codes[i] & 15) | (codes[i + 16] & 15) << 4);
+}
+
+inline void get_halves(const char* block, int64_t lane, uint8_t* codes) {
+    for (int64_t i = 0; i < 16; ++i) {
+        const uint8_t both = static_cast<uint8_t>(block[i / 4 * GROUP_BYTES + lane * 4 + i % 4]);
+        codes[i] = both & 15, codes[i + 16] = both >> 4;
+    }
+}
+
+struct Codes4 : LinearCodes {
+    using LinearCodes::LinearCodes;
+    static constexpr int64_t BYTES = 256;
+    static constexpr int MIDDLE = 8;
+    static void raw(const char* block, int64_t v, VB* codes) { load_halves(block, v, codes); }
+    void load(const char* block, int64_t v, VB* codes) const { raw(block, v, codes); }
+    static void put_lane(char* block, int64_t lane, const uint8_t* codes) { put_halves(block, lane, codes); }
+    static void get_lane(const char* block, int64_t lane, uint8_t* codes) { get_halves(block, lane, codes); }
+};
+
+struct Codes5 : LinearCodes { // bit g of the fifth row belongs to group g
+    using LinearCodes::LinearCodes;
+    static constexpr int64_t BYTES = 320;
+    static constexpr int MIDDLE = 16;
+    static void raw(const char* block, int64_t v, VB* codes) {
+        load_halves(block, v, codes);
+        const VB high = row_of_codes(block, 4, v);
+#pragma GCC unroll 8
+        for (int g = 0; g < GROUPS; ++g) codes[g] |= (g < 4 ? left(high, 4 - g) : right(high, g - 4)) & all_bytes(16);
+    }
+    void load(const char* block, int64_t v, VB* codes) const { raw(block, v, codes); }
+    static void put_lane(char* block, int64_t lane, const uint8_t* codes) {
+        put_halves(block, lane, codes);
+        for (int64_t j = 0; j < 4; ++j) {
+            int bits = 0;
+            for (int64_t g = 0; g < GROUPS; ++g) bits |= (codes[4 * g + j] >> 4 & 1) << g;
+            block[4 * GROUP_BYTES + lane * 4 + j] = static_cast<char>(bits);
+        }
+    }
+    static void get_lane(const char* block, int64_t lane, uint8_t* codes) {
+        get_halves(block, lane, codes);
+        for (int64_t i = 0; i < BLOCK; ++i) {
+            const uint8_t bits = static_cast<uint8_t>(block[4 * GROUP_BYTES + lane * 4 + i % 4]);
+            codes[i] = static_cast<uint8_t>(codes[i] | (bits >> (i / 4) & 1) << 4);
+        }
+    }
+};
+
+struct Codes6 : LinearCodes { // rows four and five: two bits for each of four groups
+    using LinearCodes::LinearCodes;
+    static constexpr int64_t BYTES = 384;
+    static constexpr int MIDDLE = 32;
+    static void raw(const char* block, int64_t v, VB* codes) {
+        load_halves(block, v, codes);
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; ++h) {
+            const VB high = row_of_codes(block, 4 + h, v);
+            const VB moved[4] = {left(high, 4), left(high, 2), high, right(high, 2)};
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; ++k) codes[4 * h + k] |= moved[k] & all_bytes(48);
+        }
+    }
+    void load(const char* block, int64_t v, VB* codes) const { raw(block, v, codes); }
+    static void put_lane(char* block, int64_t lane, const uint8_t* codes) {
+        put_halves(block, lane, codes);
+        for (int64_t i = 0; i < 8; ++i) {
+            int bits = 0;
+            for (int64_t k = 0; k < 4; ++k) bits |= (codes[16 * (i / 4) + 4 * k + i % 4] >> 4 & 3) << (2 * k);
+            block[(4 + i / 4) * GROUP_BYTES + lane * 4 + i % 4] = static_cast<char>(bits);
+        }
+    }
+    static void get_lane(const char* block, int64_t lane, uint8_t* codes) {
+        get_halves(block, lane, codes);
+        for (int64_t i = 0; i < BLOCK; ++i) {
+            const uint8_t bits = static_cast<uint8_t>(block[(4 + i / 16) * GROUP_BYTES + lane * 4 + i % 4]);
+            codes[i] = static_cast<uint8_t>(codes[i] | (bits >> (i / 4 % 4 * 2) & 3) << 4);
+        }
+    }
+};
+
+struct Codes8 : LinearCodes {
+    using LinearCodes::LinearCodes;
+    static constexpr bool WIDE = true;
+    static constexpr int TAKEN = WIDE_TAKEN;
+    static constexpr int64_t BYTES = 512;
+    static constexpr int MIDDLE = 128;
+    static void raw(const char* block, int64_t v, VB* codes) {
+        for (int g = 0; g < GROUPS; ++g) codes[g] = row_of_codes(block, g, v);
+    }
+    void load(const char* block, int64_t v, VB* codes) const { raw(block, v, codes); }
+    static void put_lane(char* block, int64_t lane, const uint8_t* codes) {
+        for (int64_t i = 0; i < BLOCK; ++i) block[i / 4 * GROUP_BYTES + lane * 4 + i % 4] = static_cast<char>(codes[i]);
+    }
+    static void get_lane(const char* block, int64_t lane, uint8_t* codes) {
+        for (int64_t i = 0; i < BLOCK; ++i)
+            codes[i] = static_cast<uint8_t>(block[i / 4 * GROUP_BYTES + lane * 4 + i % 4]);
+    }
+};
+
+// Four bits that look up 16 values. matrix.extra[2] holds them, and a factor by which they are rounded to whole numbers
+// in [-127, 127] for integer products: exact for floats of four bits, within 0.4 % of the largest for others.
+class TableCodes {
+  public:
+    static constexpr bool WIDE = true;
+    static constexpr int TAKEN = WIDE_TAKEN;
+    static constexpr int64_t BYTES = 256;
+    static constexpr int MIDDLE = 128;
+
+    explicit TableCodes(const tm_matrix& matrix) : values_(static_cast<const float*>(matrix.extra[2])) {
+        for (int i = 0; i < 16; ++i) {
+            const float scaled = values_[i] * values_[16];
+            const int whole = static_cast<int>(scaled < 0 ? scaled - 0.5f : scaled + 0.5f);
+            for (int j = i; j < CODE_VECTOR; j += 16) bytes_[j] = static_cast<uint8_t>(whole + MIDDLE);
+        }
+    }
+    float unit() const { return 1.0f / values_[16]; }
+    static void raw(const char* block, int64_t v, VB* codes) { load_halves(block, v, codes); }
+    void load(const char* block, int64_t v, VB* codes) const {
+        raw(block, v, codes);
+        for (int g = 0; g < GROUPS; ++g) codes[g] = look_up(codes[g]);
+    }
+    VF number(VU code) const {
+#if defined(__AVX512F__)
+        return _mm512_permutexvar_ps((__m512i)code, get<VF>(values_));
+#else
+        VF found;
+        for (int i = 0; i < W; ++i) found[i] = values_[code[i]];
+        return found;
+#endif
+    }
+    static void put_lane(char* block, int64_t lane, const uint8_t* codes) { put_halves(block, lane, codes); }
+    static void get_lane(const char* block, int64_t lane, uint8_t* codes) { get_halves(block, lane, codes); }
+
+  private:
+    VB look_up(VB codes) const {
+#if defined(__AVX512F__)
+        return (VB)_mm512_shuffle_epi8((__m512i)bytes_, (__m512i)codes);
+#elif defined(__AVX2__)
+        return (VB)_mm256_shuffle_epi8((__m256i)bytes_, (__m256i)codes);
+#else
+        VB found;
+        for (int i = 0; i < CODE_VECTOR; ++i) found[i] = bytes_[codes[i]];
+        return found;
+#endif
+    }
+
+    VB bytes_;
+    const float* values_;
+};
+
+// Floats of eight bits; only multiplied as floats.
+struct FloatCodes : Codes8 {
+    using Codes8::Codes8;
+};
+
+struct E4M3Codes : FloatCodes { // finite only: no infinities, one NaN of each sign
+    using FloatCodes::FloatCodes;
+    static VF number(VU code) {
+        const VF magnitude = (VF)((code & 0x7f) << 20) * splat(0x1p120f); // serves subnormals too
+        const VU bits = (code & 0x7f) == 0x7f ? (code & 0) + 0x7fc00000 : (VU)magnitude;
+        return (VF)(bits | (code & 0x80) << 24);
+    }
+};
+
+struct E5M2Codes : FloatCodes { // the upper half of a float16
+    using FloatCodes::FloatCodes;
+    static VF number(VU code) { return widen_f16(__builtin_convertvector(code << 8, VH)); }
+};
+
+} // namespace tramontane::TM_ISA

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// What turns codes into weights: scales of blocks, with a zero point, an offset, or integer scales under a float one.
+//
+// A chunk is what shares one set of scales: a group of blocks, or eight blocks of a K type. Its scales are vectors of 16
+// outputs. Products are taken per block of 32 inputs, whose activations share a scale of their own:
+// sum over a block of (q * x) is an integer, and becomes a float only there.
+#pragma once
+#include "kernels/form_q8.h"
+#include "kernels/layouts/block_codes.h"
+
+namespace tramontane::TM_ISA {
+
+// 16 scales of a chunk: the vector of lanes that v stands for.
+inline VF scale_vector(const char* scales, int64_t v, int32_t dtype) {
+    const char* at = scales + v * W * size_of(dtype);
+    if (dtype == TM_F16) return Element<f16>::load(reinterpret_cast<const f16*>(at));
+    return dtype == TM_F32 ? get<VF>(at) : Element<bf16>::load(reinterpret_cast<const bf16*>(at));
+}
+
+// What one row of activations gathers over a chunk; unused parts vanish in the compiler.
+struct Gathered {
+    VF part = zero(), low = zero();
+    float shift = 0;
+};
+
+// w = scale * (code - middle)
+template <class Codes> class Centered {
+  public:
+    static constexpr int64_t VECTORS = 1;
+    Centered(const tm_matrix& matrix, const Codes& codes) : dtype_(matrix.dtype), unit_(splat(codes.unit())) {}
+    static int64_t bytes(int32_t dtype) { return PANEL * size_of(dtype); }
+    void open(const char* at, int64_t v) { scale_ = scale_vector(at, v, dtype_); }
+    void block(int64_t) {}
+    void add(VI first, VI second, const BlockOfX& x, Gathered& to) const {
+        to.part = fma(__builtin_convertvector(first + second, VF), splat(x.scale), to.part);
+        to.shift += x.sum;
+    }
+    VF close(const Gathered& from, VF total) const {
+        constexpr float middle = Codes::MIDDLE - Codes::TAKEN;
+        return fma(from.part - splat(middle * from.shift), scale_ * unit_, total);
+    }
+    VF value(int, VF number, bool centered) const {
+        return (centered ? number - splat(Codes::MIDDLE) : number) * scale_;
+    }
+
+  private:
+    int32_t dtype_;
+    VF unit_, scale_;
+};
+
+// w = scale * (code - zero)
+template <class Codes> class Zeroed {
+  public:
+    static constexpr int64_t VECTORS = 2;
+    Zeroed(const tm_matrix& matrix, const Codes&) : dtype_(matrix.dtype) {}
+    static int64_t bytes(int32_t dtype) { return 2 * PANEL * size_of(dtype); }
+    void open(const char* at, int64_t v) {
+        scale_ = scale_vector(at, v, dtype_);
+        zero_ = scale_vector(at + PANEL * size_of(dtype_), v, dtype_);
+    }
+    void block(int64_t) {}
+    void add(VI first, VI second, const BlockOfX& x, Gathered& to) const {
+        to.part = fma(__builtin_convertvector(first + second, VF), splat(x.scale), to.part);
+        to.shift += x.sum;
+    }
+    VF close(const Gathered& from, VF total) const {
+        const VF zeros = (zero_ - splat(Codes::TAKEN)) * splat(from.shift);
+        return fma(from.part - zeros, scale_, total);
+    }
+    VF value(int, VF number, bool) const { return (number - zero_) * scale_; }
+
+  private:
+    int32_t dtype_;
+    VF scale_, zero_;
+};
+
+// w = scale * code + offset
+template <class Codes> class Shifted {
+  public:
+    static constexpr int64_t VECTORS = 2;
+    Shifted(const tm_matrix& matrix, const Codes&) : dtype_(matrix.dtype) {}
+    static int64_t bytes(int32_t dtype) { return 2 * PANEL * size_of(dtype); }
+    void open(const char* at, int64_t v) {
+        scale_ = scale_vector(at, v, dtype_);
+        offset_ = scale_vector(at + PANEL * size_of(dtype_), v, dtype_);
+    }
+    void block(int64_t) {}
+    void add(VI first, VI second, const BlockOfX& x, Gathered& to) const {
+        to.part = fma(__builtin_convertvector(first + second, VF), splat(x.scale), to.part);
+        to.shift += x.sum;
+    }
+    VF close(const Gathered& from, VF total) const {
+        const VF shift = splat(from.shift);
+        return fma(fma(splat(Codes::TAKEN), shift, from.part), scale_, fma(offset_, shift, total));
+    }
+    VF value(int, VF number, bool) const { return number * scale_ + offset_; }
+
+  private:
+    int32_t dtype_;
+    VF scale_, offset_;
+};
+
+typedef uint8_t VSmall __attribute__((vector_size(W)));
+typedef int8_t VSmallSigned __attribute__((vector_size(W)));
+
+// w = (factor * s) * code - (minimum * m), with whole s and m below 64 for each of the chunk's eight blocks.
+// float16 factor [16], minimum [16]; bytes s [8][16], m [8][16].
+template <class Codes> class SubScaled {
+  public:
+    static constexpr int64_t BLOCKS = 8, FACTORS = 2 * PANEL * 2, VECTORS = 0;
+    SubScaled(const tm_matrix&, const Codes&) {}
+    static int64_t bytes(int32_t) { return FACTORS + 2 * BLOCKS * PANEL; }
+    void open(const char* at, int64_t v) {
+        factor_ = scale_vector(at, v, TM_F16);
+        minimum_ = scale_vector(at + PANEL * 2, v, TM_F16);
+        small_ = at + FACTORS + v * W;
+    }
+    void block(int64_t b) {
+        scale_ = __builtin_convertvector(get<VSmall>(small_ + b * PANEL), VF);
+        low_ = __builtin_convertvector(get<VSmall>(small_ + (BLOCKS + b) * PANEL), VF);
+    }
+    void add(VI first, VI second, const BlockOfX& x, Gathered& to) const {
+        to.part = fma(__builtin_convertvector(first + second, VF), scale_ * splat(x.scale), to.part);
+        to.low = fma(low_, splat(x.sum), to.low);
+    }
+    VF close(const Gathered& from, VF total) const {
+        return fma(from.part, factor_, total) - from.low * minimum_;
+    }
+    VF value(int, VF number, bool) const { return factor_ * scale_ * number - minimum_ * low_; }
+
+  private:
+    VF factor_, minimum_, scale_, low_;
+    const char* small_;
+};
+
+// w = (factor * s) * (code - middle), with a signed byte s for each half of the chunk's eight blocks.
+// float16 factor [16]; bytes s [16][16].
+template <class Codes> class HalfScaled {
+  public:
+    static constexpr int64_t BLOCKS = 8, FACTORS = PANEL * 2, VECTORS = 0;
+    HalfScaled(const tm_matrix&, const Codes&) {}
+    static int64_t bytes(int32_t) { return FACTORS + 2 * BLOCKS * PANEL; }
+    void open(const char* at, int64_t v) {
+        factor_ = scale_vector(at, v, TM_F16);
+        small_ = at + FACTORS + v * W;
+    }
+    void block(int64_t b) {
+        for (int h = 0; h < 2; ++h)
+            scale_[h] = __builtin_convertvector(get<VSmallSigned>(small_ + (2 * b + h) * PANEL), VF);
+    }
+    void add(VI first, VI second, const BlockOfX& x, Gathered& to) const {
+        to.part = fma(__builtin_convertvector(first, VF), scale_[0] * splat(x.scale), to.part);
+        to.part = fma(__builtin_convertvector(second, VF), scale_[1] * splat(x.scale), to.part);
+        to.low = fma(scale_[1], splat(x.halves[1]), fma(scale_[0], splat(x.halves[0]), to.low));
+    }
+    VF close(const Gathered& from, VF total) const {
+        return fma(from.part - splat(Codes::MIDDLE) * from.low, factor_, total);
+    }
+    VF value(int half, VF number, bool) const { return factor_ * scale_[half] * (number - splat(Codes::MIDDLE)); }
+
+  private:
+    VF factor_, scale_[2];
+    const char* small_;
+};
+
+} // namespace tramontane::TM_ISA

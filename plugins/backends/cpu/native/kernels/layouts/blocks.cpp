@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products with quantized weights: whole numbers by whole numbers straight from the panels, or for many rows, and where
+// activations stay floats, panels unpacked to floating point in a core's cache and multiplied there.
+#include "kernels/layouts/blocks.h"
+#include "kernels/layouts/block_floats.h"
+
+namespace tramontane::TM_ISA {
+
+namespace {
+
+constexpr int64_t UNPACKED_BYTES = 512 << 10; // of a core's second-level cache, for unpacked panels
+
+constexpr int64_t AHEAD_CODES = 2048, AHEAD_SCALES = 512; // fetched ahead while they stream
+
+template <int64_t BYTES> inline void fetch(const char* from) {
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < BYTES; i += 64) __builtin_prefetch(from + i);
+}
+
+// ROWS rows by the v-th vector of outputs of a panel.
+template <class C, int ROWS>
+void product(const tm_matrix& matrix, const char* panel, int64_t v, const char* x, int64_t stride, float* out, int64_t width) {
+    using Codes = typename C::Codes;
+    const BlockPlan plan = BlockPlan::of(matrix, C{});
+    const int64_t sums_at = plan.blocks * BLOCK;
+    const Codes decode(matrix);
+    typename C::Scales scales(matrix, decode);
+    const char *codes = panel, *chunk = panel + plan.code_bytes;
+    VF total[ROWS];
+    for (VF& one : total) one = zero();
+    for (int64_t first = 0; first < plan.blocks; first += plan.chunk_blocks, chunk += plan.scale_bytes) {
+        scales.open(chunk, v);
+        if (v == 0) __builtin_prefetch(chunk + AHEAD_SCALES);
+        Gathered gathered[ROWS];
+        const int64_t last = minimum(plan.blocks, first + plan.chunk_blocks);
+        for (int64_t b = first; b < last; ++b, codes += Codes::BYTES) {
+            if (v == 0) fetch<Codes::BYTES>(codes + AHEAD_CODES);
+            VB loaded[GROUPS];
+            decode.load(codes, v, loaded);
+            scales.block(b - first);
+#pragma GCC unroll 4
+            for (int r = 0; r < ROWS; ++r) {
+                const char* row = x + r * stride;
+                const int8_t* values = reinterpret_cast<const int8_t*>(row) + b * BLOCK;
+                VI halves[2] = {VI{}, VI{}};
+#pragma GCC unroll 4
+                for (int g = 0; g < 4; ++g)
+#pragma GCC unroll 2
+                    for (int h = 0; h < 2; ++h)
+                        halves[h] = dot<Codes::WIDE>(halves[h], loaded[4 * h + g], values + 16 * h + 4 * g);
+                scales.add(halves[0], halves[1], reinterpret_cast<const BlockOfX*>(row + sums_at)[b], gathered[r]);
+            }
+        }
+        for (int r = 0; r < ROWS; ++r) total[r] = scales.close(gathered[r], total[r]);
+    }
+    for (int r = 0; r < ROWS; ++r) put(out + r * width + v * W, total[r]);
+}
+
+template <class C, int ROWS>
+void panel_rows(const Panels& p, const char* panel, const char* x, int64_t stride, float* out, int64_t width) {
+    for (int64_t v = 0; v < V; ++v) product<C, ROWS>(*p.matrix, panel, v, x, stride, out, width);
+}
+
+// Panels::multiply for FORM_Q8.
+template <class C>
+void multiply_blocks(const Panels& p, const Activations& a, int64_t first, int64_t rows, float* out, int64_t width) {
+    for (int64_t i = 0; i < p.count; ++i) {
+        const char* panel = p.data + i * p.bytes;
+        const char* x = a.data + first * a.stride;
+        float* to = out + i * PANEL;
+        int64_t left = rows;
+        for (; left >= 4; left -= 4, x += 4 * a.stride, to += 4 * width) panel_rows<C, 4>(p, panel, x, a.stride, to, width);
+        switch (left) {
+        case 1: panel_rows<C, 1>(p, panel, x, a.stride, to, width); break;
+        case 2: panel_rows<C, 2>(p, panel, x, a.stride, to, width); break;
+        case 3: panel_rows<C, 3>(p, panel, x, a.stride, to, width); break;
+        default: break;
+        }
+    }
+}
+
+// --- the layout ------------------------------------------------------------------------------------------------------
+
+bool whole(const tm_matrix& matrix) {
+    bool found = false;
+    with_coding(matrix, [&](auto coding) { found = decltype(coding)::WHOLE; });
+    return found && !matrix.sizes[2];
+}
+
+// Tiles of bfloat16 overtake whole-number products from this many rows on.
+bool tiles(int64_t M) {
+#if defined(__AVX512BF16__)
+    return amx_enabled() && M >= 24;
+#else
+    (void)M;
+    return false;
+#endif
+}
+
+Form form(const tm_matrix& matrix, int32_t x_dtype, int64_t M) {
+    if (whole(matrix) && !tiles(M)) return FORM_Q8;
+#if defined(__AVX512BF16__)
+    if (x_dtype == TM_BF16) return FORM_BF16;
+    // Float32 activations are rounded only where that was asked for, and then as little as their 8-bit form would.
+    if (!matrix.sizes[2] && tiles(M)) return FORM_BF16;
+#else
+    (void)x_dtype;
+#endif
+    return FORM_F32;
+}
+
+template <class E> Panels unpacked(const tm_matrix& matrix, int64_t first, int64_t count, int64_t M, Form form, char* scratch) {
+    const int64_t depth = depth_of(matrix), bytes = depth * PANEL * static_cast<int64_t>(sizeof(E));
+    with_coding(matrix, [&](auto coding) {
+        const BlockPlan plan = BlockPlan::of(matrix, coding);
+        const char* from = static_cast<const char*>(matrix.data) + first * plan.panel_bytes;
+        for (int64_t i = 0; i < count; ++i)
+            unpack_panel<decltype(coding)>(matrix, from + i * plan.panel_bytes, reinterpret_cast<E*>(scratch + i * bytes));
+    });
+    return {scratch, bytes, count, depth, pick_multiply<E>(M, form)};
+}
+
+Panels open(const tm_matrix& matrix, int64_t first, int64_t count, int64_t M, Form form, char* scratch) {
+    if (form == FORM_BF16) return unpacked<bf16>(matrix, first, count, M, form, scratch);
+    if (form == FORM_F32) return unpacked<float>(matrix, first, count, M, form, scratch);
+    Panels made{nullptr, 0, count, depth_of(matrix), nullptr, &matrix};
+    with_coding(matrix, [&](auto coding) {
+        using C = decltype(coding);
+        made.bytes = BlockPlan::of(matrix, coding).panel_bytes;
+        made.data = static_cast<const char*>(matrix.data) + first * made.bytes;
+        if constexpr (C::WHOLE) made.multiply = multiply_blocks<C>;
+    });
+    return made;
+}
+
+bool integer(const tm_matrix& matrix, int64_t M) { return whole(matrix) && !tiles(M); }
+
+int64_t unpacked_bytes(const tm_matrix& matrix) { return depth_of(matrix) * PANEL * static_cast<int64_t>(sizeof(float)); }
+
+int64_t scratch(const tm_matrix& matrix, int64_t count, int64_t M) {
+    return integer(matrix, M) ? 0 : count * unpacked_bytes(matrix);
+}
+
+int64_t together(const tm_matrix& matrix, int64_t M) {
+    if (!integer(matrix, M)) return maximum<int64_t>(2, minimum<int64_t>(8, UNPACKED_BYTES / unpacked_bytes(matrix)));
+    if (M > 16) return 4;
+    int64_t bytes = 0;
+    with_coding(matrix, [&](auto coding) { bytes = BlockPlan::of(matrix, coding).panel_bytes; });
+    return maximum<int64_t>(1, minimum<int64_t>(8, 65536 / bytes));
+}
+
+} // namespace
+
+const Layout BLOCKS_LAYOUT = {form, open, scratch, together};
+
+} // namespace tramontane::TM_ISA

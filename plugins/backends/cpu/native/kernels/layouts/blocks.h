@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// The layout of quantized weights: panels of 16 outputs whose codes are interleaved for integer dot products, followed by
+// the panel's scales. blocks.cpp multiplies, block_packing.cpp fills and empties; here is what they agree on.
+//
+// matrix.dtype is the type of scales; sizes[0] the coding (tm_coding), sizes[1] the inputs that share scales, sizes[2]
+// whether activations stay floats (only for products).
+#pragma once
+#include "kernels/layouts/block_scales.h"
+
+namespace tramontane::TM_ISA {
+
+template <class C, template <class> class S> struct Coding {
+    using Codes = C;
+    using Scales = S<C>;
+    static constexpr bool WHOLE = true;    // codes are multiplied as whole numbers
+    static constexpr bool CENTERED = true; // `number` does not yet give the value before scales
+};
+template <template <class> class S> struct TableCoding : Coding<TableCodes, S> {
+    static constexpr bool CENTERED = false;
+};
+template <class C> struct FloatCoding : Coding<C, Centered> {
+    static constexpr bool WHOLE = false, CENTERED = false;
+};
+
+// Calls f with the Coding that a matrix is stored in.
+template <class F> inline void with_coding(const tm_matrix& matrix, F&& f) {
+    switch (matrix.sizes[0]) {
+    case TM_Q4_0: case TM_AFFINE4: return f(Coding<Codes4, Centered>{});
+    case TM_Q5_0: return f(Coding<Codes5, Centered>{});
+    case TM_Q8_0: case TM_AFFINE8: return f(Coding<Codes8, Centered>{});
+    case TM_Q4_1: case TM_AFFINE4_OFFSET: return f(Coding<Codes4, Shifted>{});
+    case TM_Q5_1: return f(Coding<Codes5, Shifted>{});
+    case TM_AFFINE8_OFFSET: return f(Coding<Codes8, Shifted>{});
+    case TM_AFFINE4_ZERO: return f(Coding<Codes4, Zeroed>{});
+    case TM_AFFINE8_ZERO: return f(Coding<Codes8, Zeroed>{});
+    case TM_Q4_K: return f(Coding<Codes4, SubScaled>{});
+    case TM_Q5_K: return f(Coding<Codes5, SubScaled>{});
+    case TM_Q6_K: return f(Coding<Codes6, HalfScaled>{});
+    case TM_TABLE4: return f(TableCoding<Centered>{});
+    case TM_E5M2: return f(FloatCoding<E5M2Codes>{});
+    default: return f(FloatCoding<E4M3Codes>{});
+    }
+}
+
+// Where things lie in a matrix of one coding.
+struct BlockPlan {
+    int64_t blocks;       // of a row
+    int64_t chunk_blocks; // that share scales
+    int64_t chunks;
+    int64_t code_bytes;   // of a panel
+    int64_t scale_bytes;  // of a chunk
+    int64_t panel_bytes;
+
+    template <class C> static BlockPlan of(const tm_matrix& matrix, C) {
+        BlockPlan plan;
+        plan.blocks = ceil_div(matrix.inputs, BLOCK);
+        plan.chunk_blocks = matrix.sizes[1] / BLOCK;
+        plan.chunks = ceil_div(plan.blocks, plan.chunk_blocks);
+        plan.code_bytes = plan.blocks * C::Codes::BYTES;
+        plan.scale_bytes = C::Scales::bytes(matrix.dtype);
+        plan.panel_bytes = round_up(plan.code_bytes + plan.chunks * plan.scale_bytes, 64);
+        return plan;
+    }
+};
+
+} // namespace tramontane::TM_ISA

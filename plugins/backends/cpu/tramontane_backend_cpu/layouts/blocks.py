@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quantized weights in panels of 16 outputs (``native/kernels/layouts/blocks.h``).
+
+:mod:`~tramontane_backend_cpu.layouts.codings` says which schemes are stored so. Packing and unpacking are native; this
+only allocates, and turns fields into what the native side reads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from attrs import define, field
+from torch import Tensor
+
+from tramontane.schemes import Scheme
+from tramontane_backend_cpu import abi
+from tramontane_backend_cpu.layouts.codings import Coded, coded
+from tramontane_backend_cpu.library import default_pool, empty_bytes, library
+from tramontane_backend_cpu.precision import exact_activations
+
+
+@define(eq=False)
+class BlockPart:
+    """Implements :class:`~tramontane_backend_cpu.layouts.stored.StoredPart` for quantized schemes."""
+
+    scheme: Scheme
+    coded: Coded
+    matrix: abi.Matrix
+    memory: Tensor = field(repr=False)
+    _table: Tensor | None = field(default=None, repr=False)
+    _kept: dict[str, Tensor] = field(factory=dict, init=False, repr=False)
+    """Small fields that come back as they were: scales that stand for many rows, scales of activations."""
+    layout: str = "blocks"
+
+    @classmethod
+    def choose(cls, scheme: Scheme, outputs: int, inputs: int, dtype: torch.dtype) -> Self | None:
+        """Codes of four to eight bits whose scales stand for whole blocks of 32 inputs."""
+        found = coded(scheme, inputs)
+        if found is None or dtype not in abi.ACTIVATION_TYPES:
+            return None
+        matrix = abi.Matrix(outputs=outputs, inputs=inputs, layout=abi.Layout.BLOCKS, dtype=abi.DTYPES[found.scale_dtype])
+        matrix.sizes[0], matrix.sizes[1], matrix.sizes[2] = found.coding, found.span, exact_activations()
+        table = None if found.table is None else torch.tensor(found.table, dtype=torch.float32)
+        if table is not None:
+            matrix.extra[2] = table.data_ptr()
+        memory = empty_bytes(library().tm_matrix_bytes(ctypes.byref(matrix)))
+        matrix.data = memory.data_ptr()
+        return cls(scheme, found, matrix, memory, table)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, the padding of the last panel included."""
+        return self.memory.numel() + sum(kept.nbytes for kept in self._kept.values())
+
+    def fill(self, fields: Mapping[str, Tensor]) -> None:
+        """Take the scheme's fields."""
+        shape = (self.matrix.outputs, self.matrix.inputs)
+        self.scheme.check(fields, shape, what="a quantized weight")
+        weight = _bytes(fields["weight"])
+        beside, self._kept = self.coded.beside(fields, shape)
+        for index, scales in enumerate(beside):
+            self.matrix.extra[index] = scales.data_ptr()
+        library().tm_matrix_pack(
+            default_pool().handle, ctypes.byref(self.matrix), weight.data_ptr(), weight.stride(0), abi.DTYPES[torch.float32]
+        )
+        self._forget()
+
+    def unpack(self) -> Mapping[str, Tensor]:
+        """The scheme's fields, exactly."""
+        shape = (self.matrix.outputs, self.matrix.inputs)
+        wanted = self.scheme.fields(shape)
+        weight = torch.zeros(wanted["weight"].shape, dtype=torch.uint8)
+        beside = self.coded.room(shape)
+        for index, scales in enumerate(beside):
+            self.matrix.extra[index] = scales.data_ptr()
+        library().tm_matrix_unpack(
+            default_pool().handle, ctypes.byref(self.matrix), weight.data_ptr(), weight.stride(0)
+        )
+        self._forget()
+        found = {"weight": weight.view(wanted["weight"].dtype), **self.coded.fields(beside), **self._kept}
+        return {name: found[name].to(one.dtype) for name, one in wanted.items()}
+
+    def rows(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """Chosen rows, as the scheme defines them: int64 [n] -> [n, I]."""
+        ids = ids.to(torch.int64).contiguous()
+        found = torch.empty(*ids.shape, self.matrix.inputs, dtype=dtype)
+        status = library().tm_matrix_rows(
+            default_pool().handle, ctypes.byref(self.matrix), ids.data_ptr(), ids.numel(), found.data_ptr(),
+            self.matrix.inputs * dtype.itemsize, abi.DTYPES[dtype],
+        )  # fmt: skip
+        if status != abi.Status.OK:
+            raise IndexError(f"a row is outside [0, {self.matrix.outputs})")
+        return found
+
+    def _forget(self) -> None:
+        """The scales beside the codes were only lent to the native side."""
+        self.matrix.extra[0] = self.matrix.extra[1] = None
+
+
+def _bytes(weight: Tensor) -> Tensor:
+    """Rows of bytes."""
+    return (weight if weight.stride(-1) == 1 else weight.contiguous()).view(torch.uint8)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which quantized schemes the native block layout holds, and what lies beside their codes.
+
+One row per family of schemes; nothing here allocates weights or calls the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+from tramontane.schemes import Affine, Codebook, Float8, Ggml, Micro, Scheme
+from tramontane.schemes.codebook import TABLES
+from tramontane.schemes.micro import E2M1
+from tramontane_backend_cpu.abi import Coding
+
+BLOCK = 32
+"""Inputs that a scale of the activations stands for; scales of weights stand for whole multiples."""
+Shape = tuple[int, int]
+_SCALES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@frozen
+class Coded:
+    """How one weight is given to the native side.
+
+    Attributes:
+        coding: Of the rows.
+        span: Inputs that share scales.
+        scale_dtype: Of scales, and of what lies beside them.
+        names: Fields beside the codes, each [O, groups]; none where the rows hold all.
+        table: 16 values of four-bit codes, and the factor that brings them to whole numbers.
+        spread: Where a scale stands for several rows: makes one for each. Such fields are kept as they were.
+    """
+
+    coding: Coding
+    span: int
+    scale_dtype: torch.dtype = torch.float16
+    names: Sequence[str] = ()
+    table: Sequence[float] | None = None
+    spread: Callable[[Tensor, Shape], Tensor] | None = field(default=None, eq=False)
+
+    def beside(self, fields: Mapping[str, Tensor], shape: Shape) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """What the native side reads beside the codes, and the fields that are to be kept."""
+        kept = {name: value for name, value in fields.items() if name not in ("weight", *self.names)}
+        if self.spread is None:
+            return [fields[name].to(self.scale_dtype).contiguous() for name in self.names], kept
+        scale = fields["scale"]
+        return [self.spread(scale.to(self.scale_dtype), shape).contiguous()], kept | {"scale": scale}
+
+    def room(self, shape: Shape) -> list[Tensor]:
+        """Memory for what lies beside the codes."""
+        groups = -(-shape[1] // self.span)
+        count = len(self.names) if self.spread is None else 1
+        return [torch.empty(shape[0], groups, dtype=self.scale_dtype) for _ in range(count)]
+
+    def fields(self, beside: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The fields that lay beside the codes."""
+        return {} if self.spread is not None else dict(zip(self.names, beside, strict=True))
+
+
+def coded(scheme: Scheme, inputs: int) -> Coded | None:
+    """How a scheme is stored natively, or ``None``."""
+    for family, find in _FAMILIES.items():
+        if isinstance(scheme, family):
+            found: Coded | None = find(scheme, inputs)
+            return found
+    return None
+
+
+_GGML = {
+    "q8_0": (Coding.Q8_0, 32), "q4_0": (Coding.Q4_0, 32), "q4_1": (Coding.Q4_1, 32), "q5_0": (Coding.Q5_0, 32),
+    "q5_1": (Coding.Q5_1, 32), "q4_k": (Coding.Q4_K, 256), "q5_k": (Coding.Q5_K, 256), "q6_k": (Coding.Q6_K, 256),
+}  # fmt: skip
+
+
+def _ggml(scheme: Ggml, inputs: int) -> Coded | None:
+    found = _GGML.get(scheme.type.name)
+    return None if found is None else Coded(*found)
+
+
+_AFFINE = {
+    ("none", 4): Coding.AFFINE4, ("none", 8): Coding.AFFINE8, ("int", 4): Coding.AFFINE4_ZERO,
+    ("int", 8): Coding.AFFINE8_ZERO, ("float", 4): Coding.AFFINE4_ZERO, ("float", 8): Coding.AFFINE8_ZERO,
+    ("offset", 4): Coding.AFFINE4_OFFSET, ("offset", 8): Coding.AFFINE8_OFFSET,
+}  # fmt: skip
+
+
+def _affine(scheme: Affine, inputs: int) -> Coded | None:
+    coding = _AFFINE.get((scheme.zero, scheme.bits))
+    span = _span(scheme.group, inputs)
+    if coding is None or span is None or scheme.scale_dtype not in _SCALES:
+        return None
+    if scheme.group_axis != "in" or scheme.act_order or scheme.groups is not None:
+        return None
+    second = {"none": (), "offset": ("offset",)}.get(scheme.zero, ("zero",))
+    return Coded(coding, span, scheme.scale_dtype, ("scale", *second))
+
+
+def _codebook(scheme: Codebook, inputs: int) -> Coded | None:
+    span = _span(scheme.block, inputs)
+    if span is None or scheme.scale_dtype not in _SCALES:
+        return None
+    return Coded(Coding.TABLE4, span, scheme.scale_dtype, ("scale",), (*TABLES[scheme.table], 127.0))
+
+
+def _micro(scheme: Micro, inputs: int) -> Coded | None:
+    span = _span(scheme.size, inputs)
+    if scheme.fmt != "mxfp4" or scheme.global_scale or span is None:
+        return None
+    # Powers of two are bfloat16 numbers, twice e2m1 values whole ones.
+    table = (*E2M1, *(-value for value in E2M1), 2.0)
+    return Coded(Coding.TABLE4, span, torch.bfloat16, ("scale",), table)
+
+
+def _float8(scheme: Float8, inputs: int) -> Coded | None:
+    span = _span(scheme.block[1] if scheme.block else 0, inputs)
+    if span is None:
+        return None
+    coding = Coding.E4M3 if scheme.fmt == "e4m3" else Coding.E5M2
+    rows = scheme.block[0] if scheme.block else 1
+
+    def spread(scale: Tensor, shape: Shape) -> Tensor:
+        if scheme.block:
+            return scale.repeat_interleave(rows, 0)[: shape[0]]
+        return scale.reshape(-1, 1).expand(shape[0], 1)
+
+    return Coded(coding, span, torch.float32, (), None, spread)
+
+
+def _span(group: int, inputs: int) -> int | None:
+    """Inputs that share scales, a multiple of the block; a group of 0 is a row."""
+    span = group or -(-inputs // BLOCK) * BLOCK
+    return None if span % BLOCK else span
+
+
+_FAMILIES: Mapping[type[Scheme], Callable[..., Coded | None]] = {
+    Ggml: _ggml, Affine: _affine, Codebook: _codebook, Micro: _micro, Float8: _float8,
+}  # fmt: skip
