@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mixtures whose experts are stored one by one, or stacked as transformers 5 holds them: one model, either way."""
+"""Mixtures whose experts are stored one by one, or stacked in one of several ways: one model, in every way."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ from tramontane.tensors import AXES, Axis, TensorDecl
 from tramontane.testing.checkpoints import write_random
 from tramontane.testing.harness import Harness
 
+STACKS = (".experts.gate_up_proj", ".switch_mlp.gate_proj.weight")
+"""What stacks are called where they are stored: as transformers 5 holds them, and by MLX."""
+LOST = (".experts.down_proj", ".switch_mlp.down_proj.weight")
+
 
 def mixtures() -> list[Any]:
-    """Architectures of which checkpoints come in several layouts, with a sample."""
+    """Architectures of which checkpoints come in several layouts: the record, a sample, the number of the layout."""
     found = [spec for spec in installed().catalogs.architectures if spec.weight_map and spec.samples]
     samples = {spec.name: (spec, next(iter(spec.load("samples")().values()))) for spec in found}
-    return [pytest.param(spec, config, id=name) for name, (spec, config) in samples.items() if others(spec, config)]
-
-
-def others(spec: ArchitectureSpec, config: dict[str, Any]) -> bool:
-    return len(weight_maps(spec, config)) > 1
+    return [
+        pytest.param(spec, config, layout, id=f"{name}-{layout}")
+        for name, (spec, config) in samples.items()
+        for layout in range(1, len(weight_maps(spec, config)))
+    ]
 
 
 def declared(name: str, dims: int) -> TensorDecl:
@@ -37,9 +41,10 @@ def declared(name: str, dims: int) -> TensorDecl:
     return TensorDecl(name, {axis: Axis(dim) for dim, axis in enumerate(axes)})
 
 
-def restore(path: Path, spec: ArchitectureSpec, config: dict[str, Any]) -> list[str]:
-    """Write the checkpoint's tensors anew under the names of the other layout; returns these."""
-    usual, other = weight_maps(spec, config)
+def restore(path: Path, spec: ArchitectureSpec, config: dict[str, Any], layout: int) -> list[str]:
+    """Write the checkpoint's tensors anew under the names of another layout; returns these."""
+    maps = weight_maps(spec, config)
+    usual, other = maps[0], maps[layout]
     file = path / "model.safetensors"
     stored = {name: MemoryTensor.of(name, values) for name, values in load_file(file).items()}
     tensors = {}
@@ -52,25 +57,25 @@ def restore(path: Path, spec: ArchitectureSpec, config: dict[str, Any]) -> list[
     return sorted(plans)
 
 
-@pytest.mark.parametrize(("spec", "config"), mixtures())
-def test_both_layouts_are_one_model(spec: ArchitectureSpec, config: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("spec", "config", "layout"), mixtures())
+def test_all_layouts_are_one_model(spec: ArchitectureSpec, config: dict[str, Any], layout: int, tmp_path: Path) -> None:
     path = write_random(tmp_path / "model", config)
     prompt = list(range(3, 20))
     wanted = Harness.load(path, backend="torch", capture=False).logits(prompt)
-    names = restore(path, spec, config)
-    assert any(name.endswith(".experts.gate_up_proj") for name in names), names
+    names = restore(path, spec, config, layout)
+    assert any(name.endswith(STACKS) for name in names), names
     assert np.array_equal(Harness.load(path, backend="torch", capture=False).logits(prompt), wanted)
 
 
-@pytest.mark.parametrize(("spec", "config"), mixtures())
+@pytest.mark.parametrize(("spec", "config", "layout"), mixtures())
 def test_what_is_missing_is_named_as_its_layout_does(
-    spec: ArchitectureSpec, config: dict[str, Any], tmp_path: Path
+    spec: ArchitectureSpec, config: dict[str, Any], layout: int, tmp_path: Path
 ) -> None:
     path = write_random(tmp_path / "model", config)
-    restore(path, spec, config)
+    restore(path, spec, config, layout)
     file = path / "model.safetensors"
     tensors = load_file(file)
-    lost = next(name for name in sorted(tensors) if name.endswith(".experts.down_proj"))
+    lost = next(name for name in sorted(tensors) if name.endswith(LOST))
     del tensors[lost]
     save_file(tensors, file, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=lost):

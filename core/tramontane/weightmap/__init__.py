@@ -7,7 +7,7 @@ axes ``expert``, ``out`` and ``in`` only, so that one map serves dense and quant
 
 from __future__ import annotations
 
-from tramontane.weightmap.experts import stacked_experts
+from tramontane.weightmap.experts import renamed_experts, stacked_experts
 from tramontane.weightmap.fused import fused_experts, fused_parts
 from tramontane.weightmap.maps import WeightMap, choose, tensor_name
 from tramontane.weightmap.pairs import pairs_side_by_side
@@ -53,6 +53,7 @@ __all__ = [
     "fused_parts",
     "pairs_side_by_side",
     "plus",
+    "renamed_experts",
     "stacked_experts",
     "tensor_name",
     "times",

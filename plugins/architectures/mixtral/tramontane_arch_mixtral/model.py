@@ -16,7 +16,7 @@ from tramontane import nn, ops
 from tramontane.batch import Ctx
 from tramontane.build import Builder
 from tramontane.config import RopeConfig, rope_field
-from tramontane.weightmap import Rename, WeightMap, fused_experts, stacked_experts
+from tramontane.weightmap import Rename, WeightMap, fused_experts, renamed_experts, stacked_experts
 
 STORED = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
 """What the parts of an expert are called in files."""
@@ -80,7 +80,8 @@ class Model(nn.Decoder):
 
 
 def weight_map(config: Mapping[str, Any]) -> tuple[WeightMap, ...]:
-    """Experts are stored one by one, or (as transformers 5 has them in memory) stacked under other names."""
+    """Experts are stored one by one, or stacked under other names (as transformers 5 has them in memory, or by MLX)."""
     module = Rename({"{p...}.block_sparse_moe.{m...}": "{p...}.mlp.{m...}"})
     one_by_one = stacked_experts(config["num_local_experts"], STORED)
-    return WeightMap(one_by_one), WeightMap((module, *fused_experts(config["intermediate_size"])))
+    fused = (module, *fused_experts(config["intermediate_size"]))
+    return WeightMap(one_by_one), WeightMap(fused), WeightMap(renamed_experts())

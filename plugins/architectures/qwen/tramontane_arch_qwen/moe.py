@@ -11,7 +11,7 @@ from attrs import frozen
 from tramontane import nn, ops
 from tramontane.build import Builder
 from tramontane.config import renamed
-from tramontane.weightmap import WeightMap, stacked_experts
+from tramontane.weightmap import WeightMap, renamed_experts, stacked_experts
 from tramontane_arch_qwen.model import Block, Model, Qwen3Config, QwenConfig
 
 COUNT = ("num_experts", "num_local_experts")
@@ -87,6 +87,7 @@ class MoeModel(Model):
     block = MoeBlock
 
 
-def weight_map(config: Mapping[str, Any]) -> WeightMap:
-    """Experts are stored one by one."""
-    return WeightMap(stacked_experts(next(config[key] for key in COUNT if key in config)))
+def weight_map(config: Mapping[str, Any]) -> tuple[WeightMap, ...]:
+    """Experts are stored one by one, or (by MLX) stacked under another name."""
+    one_by_one = stacked_experts(next(config[key] for key in COUNT if key in config))
+    return WeightMap(one_by_one), WeightMap(renamed_experts())

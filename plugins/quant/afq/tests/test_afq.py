@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from attrs import evolve, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tramontane.errors import ConfigError, PlanError
@@ -183,6 +185,26 @@ def test_other_widths_for_single_modules(tmp_path: Path) -> None:
     assert schemes[plain].name == "f32"
     assert schemes[mixed].name == "affine8-g64"
     assert schemes[fp4] == Micro("mxfp4")
+
+
+def test_experts_in_stacks_as_mlx_stores_them(tmp_path: Path) -> None:
+    config = sample("Qwen3MoeForCausalLM", "qwen3_moe", num_hidden_layers=2, num_experts=4, num_experts_per_tok=2,
+                    moe_intermediate_size=32, norm_topk_prob=True)  # fmt: skip
+    kind = Kind(4, 32)
+    made = write_twins(tmp_path, config, lambda name, weight: kind.pack(weight), settings={"quantization": kind.config})
+    file = made.quantized / "model.safetensors"
+    stacks: dict[str, list[Tensor]] = {}
+    tensors = {}
+    for name, tensor in sorted(load_file(file).items()):
+        found = re.fullmatch(r"(.*)\.experts\.\d+\.(.*)", name)
+        if found:
+            stacks.setdefault(f"{found[1]}.switch_mlp.{found[2]}", []).append(tensor)
+        else:
+            tensors[name] = tensor
+    save_file(tensors | {name: torch.stack(each) for name, each in stacks.items()}, file, metadata={"format": "mlx"})
+    assert len(stacks) == 2 * 3 * 3
+    plan = made.check_logits().loaded.plan
+    assert {one.shape for one in plan.weights if "experts" in one.uses} == {(4, 64, 64), (4, 64, 32)}
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
