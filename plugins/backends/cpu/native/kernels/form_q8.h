@@ -18,9 +18,17 @@ inline int64_t q8_row_bytes(int64_t width) {
     return round_up(blocks * (BLOCK + static_cast<int64_t>(sizeof(BlockOfX))), 64);
 }
 
+// The lowest bytes of W whole numbers in [-127, 127].
+inline void put_codes(int8_t* to, VI whole) {
+#if defined(__AVX512F__)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8((__m512i)whole));
+#else
+    for (int i = 0; i < W; ++i) to[i] = static_cast<int8_t>(whole[i]);
+#endif
+}
+
 // Rounds one block; the elements past the row's end are zero.
 inline BlockOfX quantize_block(const VF* values, int8_t* codes) {
-    typedef int8_t VCode __attribute__((vector_size(W)));
     constexpr int COUNT = BLOCK / W;
     VF largest = zero();
     for (int i = 0; i < COUNT; ++i) largest = max_v(largest, max_v(values[i], zero() - values[i]));
@@ -29,7 +37,7 @@ inline BlockOfX quantize_block(const VF* values, int8_t* codes) {
     VF halves[2] = {zero(), zero()};
     for (int i = 0; i < COUNT; ++i) {
         const VF shifted = values[i] * factor + magic;
-        put(codes + i * W, __builtin_convertvector((VI)shifted - (VI)magic, VCode));
+        put_codes(codes + i * W, (VI)shifted - (VI)magic);
         halves[2 * i / COUNT] += shifted - magic;
     }
     BlockOfX made;

@@ -100,8 +100,28 @@ template <class Codes> class Shifted {
     VF scale_, offset_;
 };
 
-typedef uint8_t VSmall __attribute__((vector_size(W)));
-typedef int8_t VSmallSigned __attribute__((vector_size(W)));
+// W small scales at `from`. The compiler's own conversion from bytes goes lane by lane, at half the speed of the product.
+inline VF small_scales(const char* from) {
+#if defined(__AVX512F__)
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#elif defined(__AVX2__)
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+#else
+    typedef uint8_t Bytes __attribute__((vector_size(W)));
+    return __builtin_convertvector(get<Bytes>(from), VF);
+#endif
+}
+
+inline VF signed_small_scales(const char* from) {
+#if defined(__AVX512F__)
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#elif defined(__AVX2__)
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+#else
+    typedef int8_t Bytes __attribute__((vector_size(W)));
+    return __builtin_convertvector(get<Bytes>(from), VF);
+#endif
+}
 
 // w = (factor * s) * code - (minimum * m), with whole s and m below 64 for each of the chunk's eight blocks.
 // float16 factor [16], minimum [16]; bytes s [8][16], m [8][16].
@@ -116,8 +136,8 @@ template <class Codes> class SubScaled {
         small_ = at + FACTORS + v * W;
     }
     void block(int64_t b) {
-        scale_ = __builtin_convertvector(get<VSmall>(small_ + b * PANEL), VF);
-        low_ = __builtin_convertvector(get<VSmall>(small_ + (BLOCKS + b) * PANEL), VF);
+        scale_ = small_scales(small_ + b * PANEL);
+        low_ = small_scales(small_ + (BLOCKS + b) * PANEL);
     }
     void add(VI first, VI second, const BlockOfX& x, Gathered& to) const {
         to.part = fma(__builtin_convertvector(first + second, VF), scale_ * splat(x.scale), to.part);
@@ -145,8 +165,7 @@ template <class Codes> class HalfScaled {
         small_ = at + FACTORS + v * W;
     }
     void block(int64_t b) {
-        for (int h = 0; h < 2; ++h)
-            scale_[h] = __builtin_convertvector(get<VSmallSigned>(small_ + (2 * b + h) * PANEL), VF);
+        for (int h = 0; h < 2; ++h) scale_[h] = signed_small_scales(small_ + (2 * b + h) * PANEL);
     }
     void add(VI first, VI second, const BlockOfX& x, Gathered& to) const {
         to.part = fma(__builtin_convertvector(first, VF), scale_[0] * splat(x.scale), to.part);
