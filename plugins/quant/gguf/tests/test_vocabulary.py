@@ -12,6 +12,7 @@ import pytest
 import tokenizers
 from gguf_samples import SHARED, metadata, tensors
 
+from tramontane.chat import find_template
 from tramontane.checkpoint import Files
 from tramontane.errors import CheckpointError
 from tramontane.tokenizer import Tokenizer
@@ -171,8 +172,10 @@ def test_templates_come_with_the_file(tmp_path: Path) -> None:
             "tokenizer.chat_template.../escape": "no",
         },
     )
-    assert found.chat_templates() == {"default": metadata()["tokenizer.chat_template"], "tool_use": "tools"}
-    assert "default" not in files(tmp_path, **{"tokenizer.chat_template": None}).chat_templates()
+    source = find_template(found)
+    assert source is not None
+    assert source.templates == {"default": metadata()["tokenizer.chat_template"], "tool_use": "tools"}
+    assert find_template(files(tmp_path, **{"tokenizer.chat_template": None})) is None
 
 
 def test_a_whole_tokenizer_in_the_metadata_wins(tmp_path: Path) -> None:
