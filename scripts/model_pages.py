@@ -46,8 +46,8 @@ def page(plugins: Plugins) -> str:
         lines += [f"| `{name}` | `{distribution}` | {spec.modality} | {gguf} | {can} |" for name in spec.classes]
     lines += [
         "",
-        "Formats are not per model: every architecture above loads every format, because models never see how a weight is",
-        "stored.",
+        "Formats are not per model: every architecture above loads every format, because models never see how a weight",
+        "is stored.",
         "",
         f"* Formats: {formats}",
         f"* Adapters: {adapters}",

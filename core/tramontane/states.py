@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Storage of recurrent states: one slot per sequence and snapshot, slot 0 for padding. It never decides who owns a slot."""
+"""Storage of recurrent states: a slot per sequence and snapshot, slot 0 for padding. It owns no slot itself."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ class StateStore:
     @classmethod
     def allocate(cls, layout: CacheLayout, slots: int, device: torch.device) -> StateStore:
         """Zeroed storage for ``slots`` slots."""
-        return cls({
-            name: tuple(
-                torch.zeros(slots, *shape, dtype=dtype, device=device) for shape, dtype in layout.layers[name].spec.states
-            )
-            for name in layout.state_layers
-        })  # fmt: skip
+        made = {}
+        for name in layout.state_layers:
+            states = layout.layers[name].spec.states
+            made[name] = tuple(torch.zeros(slots, *shape, dtype=dtype, device=device) for shape, dtype in states)
+        return cls(made)
 
     def copy(self, moves: Sequence[tuple[int, int]]) -> None:
         """Copy whole slots, in order."""

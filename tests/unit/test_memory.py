@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,7 @@ def test_anonymous_memory_counts_and_mapped_files_do_not(tmp_path: Path) -> None
     assert private_memory() - before < size // 4
     with PeakMemory() as peak:
         taken = torch.ones(size, dtype=torch.uint8)
+        time.sleep(0.2)  # the watcher looks every few milliseconds, when the machine lets it
         del taken
     assert size * 0.9 < peak.growth < size * 1.5
 

@@ -39,7 +39,7 @@ def product_q8_0(x, w, y, tokens, inputs, outputs, x_stride, y_stride, w_stride,
     n = tl.program_id(1) * BN + tl.arange(0, BN)
     inside = tl.arange(0, 32)
     total = tl.zeros((BM, BN), tl.float32)
-    for block in range(0, inputs // 32):
+    for block in range(inputs // 32):
         at = w + n * w_stride + block * 34
         low = tl.load(at, mask=n < outputs, other=0).to(tl.uint16)
         high = tl.load(at + 1, mask=n < outputs, other=0).to(tl.uint16)
@@ -60,7 +60,7 @@ def product_affine4(
     n = tl.program_id(1) * BN + tl.arange(0, BN)
     inside = tl.arange(0, G)
     total = tl.zeros((BM, BN), tl.float32)
-    for group in range(0, inputs // G):
+    for group in range(inputs // G):
         at = w + n[None, :] * w_stride + group * (G // 2) + (inside // 2)[:, None]
         codes = (tl.load(at, mask=n[None, :] < outputs, other=0) >> ((inside % 2) * 4)[:, None]) & 15
         s = tl.load(scale + n * s_stride + group, mask=n < outputs, other=0.0).to(tl.float32)

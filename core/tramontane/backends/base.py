@@ -214,7 +214,7 @@ class CanonicalStored:
 
 @define(eq=False)
 class HostBackend:
-    """What backends of plain torch share: dense or canonical storage, cache planes, the Python interpreter for tapes."""
+    """What backends of plain torch share: dense or canonical storage, cache planes, the interpreter for tapes."""
 
     device: torch.device = field(factory=lambda: torch.device("cpu"))
     rules: tuple[Rule, ...] = CORE_RULES

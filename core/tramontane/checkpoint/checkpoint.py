@@ -15,7 +15,6 @@ from tramontane.checkpoint.files import Files
 from tramontane.checkpoint.refs import TensorRef
 from tramontane.errors import CheckpointError
 
-
 CANONICAL = "canonical"
 """The dialect in which every tensor has the model's own name, whatever other checkpoints call it."""
 

@@ -2,7 +2,7 @@
 """Ops bound into a model: the only way in which model code computes.
 
 A :class:`BoundOp` joins an op, its weights and, once the plan is settled, one kernel. Calling it allocates the outputs
-and runs the kernel; while a recorder is at work it hands itself to the recorder instead. It makes no choice at run time.
+and runs the kernel; while a recorder is at work it hands itself to the recorder. It makes no choice at run time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tramontane.tape.record import Recorder
 
 Kernel = Callable[[Ctx | None, Sequence[Tensor], Sequence[Tensor]], None]
-"""``kernel(ctx, inputs, outputs)`` writes every element of ``outputs`` and nothing else (but the cache, if its op may)."""
+"""``kernel(ctx, inputs, outputs)`` writes every element of ``outputs``, and nothing else but a cache if its op may."""
 
 
 class KernelMaker(Protocol):

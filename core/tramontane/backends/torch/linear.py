@@ -13,7 +13,6 @@ from tramontane.backends.base import DenseStored
 from tramontane.batch import Ctx
 from tramontane.ops import Embed, Kernel, Linear, Op
 
-
 Product = Callable[[Tensor, Tensor], None]
 """``f(x_TI, out_TO)``."""
 

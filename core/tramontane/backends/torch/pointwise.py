@@ -127,5 +127,3 @@ def rotate(op: Op, weights: Sequence[Any]) -> Kernel | str:
         turn(inputs[1], cos, sin, outputs[1], interleaved=interleaved)
 
     return run
-
-
