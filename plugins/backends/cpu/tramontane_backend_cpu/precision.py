@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether activations of quantized products may be rounded to eight bits. A choice of the user, read once per weight."""
+"""Whether activations of quantized products may be rounded to eight bits: the user's choice, read once per weight."""
 
 from __future__ import annotations
 

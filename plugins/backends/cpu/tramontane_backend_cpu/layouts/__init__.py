@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from tramontane.schemes import Scheme
+from tramontane.schemes import Dense, Scheme
 from tramontane.weights import Matrix
 from tramontane_backend_cpu.layouts.blocks import BlockPart
 from tramontane_backend_cpu.layouts.panels import PanelPart
@@ -26,9 +26,11 @@ CHOICES: Sequence[Choice] = (PanelPart.choose, BlockPart.choose)
 
 
 def store(matrix: Matrix, dtype: torch.dtype) -> NativeStored | None:
-    """An empty native storage for a matrix of products, or ``None`` where some part has no native layout."""
-    if matrix.experts is not None or "linear" not in matrix.uses:
+    """An empty native storage for a matrix of products or look-ups; ``None`` where some part has no native layout."""
+    if matrix.experts is not None or not matrix.uses & {"linear", "rows"}:
         return None
+    if "linear" not in matrix.uses and any(isinstance(scheme, Dense) for scheme in matrix.schemes):
+        return None  # only looked up: plain rows serve, and may stay in the mapped file
     parts = [_part(scheme, part.out_features, matrix.in_features, dtype)
              for scheme, part in zip(matrix.schemes, matrix.parts, strict=True)]  # fmt: skip
     chosen = [part for part in parts if part is not None]

@@ -41,7 +41,9 @@ class BlockPart:
         found = coded(scheme, inputs)
         if found is None or dtype not in abi.ACTIVATION_TYPES:
             return None
-        matrix = abi.Matrix(outputs=outputs, inputs=inputs, layout=abi.Layout.BLOCKS, dtype=abi.DTYPES[found.scale_dtype])
+        matrix = abi.Matrix(
+            outputs=outputs, inputs=inputs, layout=abi.Layout.BLOCKS, dtype=abi.DTYPES[found.scale_dtype]
+        )
         matrix.sizes[0], matrix.sizes[1], matrix.sizes[2] = found.coding, found.span, exact_activations()
         table = None if found.table is None else torch.tensor(found.table, dtype=torch.float32)
         if table is not None:
@@ -63,9 +65,8 @@ class BlockPart:
         beside, self._kept = self.coded.beside(fields, shape)
         for index, scales in enumerate(beside):
             self.matrix.extra[index] = scales.data_ptr()
-        library().tm_matrix_pack(
-            default_pool().handle, ctypes.byref(self.matrix), weight.data_ptr(), weight.stride(0), abi.DTYPES[torch.float32]
-        )
+        pool, any_dtype = default_pool().handle, 0  # rows are bytes
+        library().tm_matrix_pack(pool, ctypes.byref(self.matrix), weight.data_ptr(), weight.stride(0), any_dtype)
         self._forget()
 
     def unpack(self) -> Mapping[str, Tensor]:
