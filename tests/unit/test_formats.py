@@ -116,6 +116,12 @@ def test_shapes_are_compared_while_planning() -> None:
     assert part.misfits == ("proj.scale is [8, 3] instead of [8, 2]",)
 
 
+def test_what_torch_refuses_is_a_fault_of_the_file() -> None:
+    part = stored(codes=torch.zeros(3, 5, dtype=torch.uint8)).part("proj", (8, 64))
+    with pytest.raises(CheckpointError, match=r"proj\.codes: .* do not go together as affine8-g32 \(codes \[3, 5\]"):
+        part.read()
+
+
 def test_a_description_is_small() -> None:
     made = stored(version=torch.zeros(MAX_DESCRIPTION_BYTES + 1, dtype=torch.uint8))
     with pytest.raises(CheckpointError, match=r"proj\.version .* 1048577 bytes"):

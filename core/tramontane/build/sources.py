@@ -53,11 +53,23 @@ class PartSource:
         """
         stored = {name: read.run() for name, read in self.reads.items()}
         if self.whole is None:
-            fields = self.canonical(stored, self.shape)
+            fields = self._brought(stored, self.shape)
         else:
-            fields = self.whole.cut(self.canonical(stored, self.whole.shape), what=self.name)
+            fields = self.whole.cut(self._brought(stored, self.whole.shape), what=self.name)
         self.scheme.check(fields, self.shape, what=self.name)
         return fields
+
+    def _brought(self, stored: Mapping[str, Tensor], shape: tuple[int, ...]) -> Fields:
+        """What the format makes of the tensors. Those of a stranger may be of any size; what torch then refuses is a
+        fault of the file."""
+        try:
+            return self.canonical(stored, shape)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            sizes = ", ".join(f"{name} {list(tensor.shape)} of {tensor.dtype}" for name, tensor in stored.items())
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(
+                f"{self.name}: the stored tensors do not go together as {self.scheme.name} ({sizes}): {reason}"
+            ) from error
 
 
 @frozen

@@ -316,7 +316,7 @@ def test_pickles_that_hold_something_else_are_refused(tmp_path: Path, content: A
         (Kind(), {"shape": torch.tensor([32, 48])}, r"described as \[32, 48\]"),
         (Kind(), {"channel_wise": torch.tensor(0)}, "one scale for a whole matrix"),
         (Kind(8, 8, 0), {"group_size": torch.tensor(12)}, "groups of 12 run down 32 outputs"),
-        (Kind(), {"axis": torch.tensor([0, 1])}, "should be one number"),
+        (Kind(), {"axis": torch.tensor([0, 1])}, "should be 1 number"),
     ],
 )
 def test_modules_that_are_refused(kind: Kind, changes: dict[str, Tensor], says: str) -> None:
