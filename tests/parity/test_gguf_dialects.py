@@ -40,6 +40,7 @@ class Case:
     """Rotary pairs of queries and keys are put side by side."""
     extra: Callable[[Writer, Mapping[str, Any]], None] = lambda writer, config: None
     fuse_qkv: bool = False
+    norms_plus_one: bool = False
 
     @property
     def config(self) -> dict[str, Any]:
@@ -104,11 +105,40 @@ def delta_net(writer: Writer, config: Mapping[str, Any]) -> None:
     writer.add_ssm_inner_size(config["linear_value_head_dim"] * config["linear_num_value_heads"])
 
 
+def sparse(writer: Writer, config: Mapping[str, Any]) -> None:
+    """Qwen's mixtures."""
+    writer.add_expert_count(config["num_experts"])
+    writer.add_expert_used_count(config["num_experts_per_tok"])
+    writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    if "shared_expert_intermediate_size" in config:
+        writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
+
+
+def capped(writer: Writer, config: Mapping[str, Any]) -> None:
+    """Gemma 2."""
+    window(writer, config)
+    writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
+    writer.add_final_logit_softcapping(config["final_logit_softcapping"])
+
+
 PHI2 = {"intermediate_size": 256, "partial_rotary_factor": 0.5}  # its conversion states four times the width
+SIXTH = {
+    "sliding_window_pattern": 6,
+    "query_pre_attn_scalar": 16,
+    "rope_local_base_freq": 10000.0,
+    "rope_scaling": None,
+}
 FOURTH = {"no_rope_layer_interval": 4, "num_hidden_layers": 5}
 CASES = (
     Case("llama", "llama", "grouped", permuted=True),
     Case("mixtral", "llama", "plain", permuted=True),
+    Case("qwen2", "qwen2", "plain_odd_heads"),
+    Case("qwen2moe", "qwen2moe", "odd_experts", extra=sparse),
+    Case("qwen3", "qwen3", "grouped_tied"),
+    Case("qwen3moe", "qwen3moe", "plain", extra=sparse),
+    Case("gemma", "gemma", "one_key_head", norms_plus_one=True),
+    Case("gemma2", "gemma2", "alternating", {"query_pre_attn_scalar": 16}, extra=capped, norms_plus_one=True),
+    Case("gemma3", "gemma3", "older_spelling", {**SIXTH, "num_hidden_layers": 7}, extra=window, norms_plus_one=True),
     Case("phi", "phi2", "half_turned", PHI2, extra=turned),
     Case("phi", "phi2", "half_turned", PHI2, extra=turned, fuse_qkv=True),
     Case("phi3", "phi3", "window_longrope", extra=longrope),
@@ -203,6 +233,8 @@ def converted(case: Case, tensors: Tensors) -> dict[str, torch.Tensor]:
         tensors = linear(tensors, config, fuse=case.fuse_qkv)
     elif case.fuse_qkv:
         tensors = fused(tensors)
+    if case.norms_plus_one:
+        tensors = {name: values + 1 if name.endswith("norm.weight") else values for name, values in tensors.items()}
     found = {}
     for name, values in stacked(tensors).items():
         module, _, leaf = name.rpartition(".") if not name.endswith("A_log") else (name, "", "")
@@ -223,7 +255,8 @@ def write(case: Case, oracle: Oracle, folder: Path) -> Path:
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_rope_freq_base(oracle.model.config.rope_parameters["rope_theta"])
+    ropes = oracle.model.config.rope_parameters
+    writer.add_rope_freq_base(ropes.get("full_attention", ropes)["rope_theta"])
     if "rms_norm_eps" in config:
         writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     eps = config.get("layer_norm_eps", config.get("norm_epsilon"))

@@ -97,10 +97,24 @@ def test_experts_stored_one_by_one() -> None:
     assert check_slice(made, "experts.proj", shape, "expert", ((1, 3),))
 
 
-def test_a_part_of_what_is_fused_on_disk_and_cannot_be_cut_is_refused() -> None:
-    made = evolve(stored("qkv", (8, 64)), names=WeightMap([Split("qkv", {"q": 4, "k": 4})]))
-    with pytest.raises(PlanError, match=r"qkv\.codes .* so 0:4 of axis 'out'"):
-        made.weight("q", (4, 64))
+def test_a_part_of_what_is_fused_on_disk_and_cannot_be_cut_is_cut_afterwards() -> None:
+    fused = stored("qkv", (8, 64))
+    made = evolve(fused, names=WeightMap([Split("qkv", {"q": 4, "k": ((4, 5), (7, 8)), "v": ((5, 7),)})]))
+    rows = fused.weight("qkv", (8, 64))
+    assert torch.equal(made.weight("q", (4, 64)), rows[:4])
+    assert torch.equal(made.weight("k", (2, 64)), rows[[4, 7]])
+    assert torch.equal(made.weight("k", (2, 64), {"out": ((1, 2),)}), rows[7:])
+    assert torch.equal(made.weight("v", (2, 64), {"in": ((32, 64),)}), rows[5:7, 32:])
+    assert made.part("q", (4, 64)).extra_nbytes == SCHEME.nbytes((8, 64))
+    with pytest.raises(PlanError, match="cannot be cut at 16"):
+        made.weight("q", (4, 64), {"in": ((0, 16),)})
+
+
+def test_a_fused_matrix_of_another_size_is_named() -> None:
+    made = evolve(stored("qkv", (8, 64)), names=WeightMap([Split("qkv", {"q": 4, "k": 8})]))
+    part = made.sources.part("q", (4, 64), {})
+    assert part is not None
+    assert part.misfits == ("qkv.scale is [8, 2] instead of [12, 2]",)
 
 
 def test_known_fields_are_not_left_over() -> None:
@@ -114,6 +128,12 @@ def test_shapes_are_compared_while_planning() -> None:
     part = stored(scale=torch.ones(8, 3)).sources.part("proj", (8, 64), {})
     assert part is not None
     assert part.misfits == ("proj.scale is [8, 3] instead of [8, 2]",)
+
+
+def test_what_torch_refuses_is_a_fault_of_the_file() -> None:
+    part = stored(codes=torch.zeros(3, 5, dtype=torch.uint8)).part("proj", (8, 64))
+    with pytest.raises(CheckpointError, match=r"proj\.codes: .* do not go together as affine8-g32 \(codes \[3, 5\]"):
+        part.read()
 
 
 def test_a_description_is_small() -> None:

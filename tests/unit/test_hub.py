@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +221,26 @@ def test_pickle_is_refused_before_it_is_downloaded(hub: FakeHub, ask: Any) -> No
 def test_one_file_of_another_loader_is_the_model(hub: FakeHub, ask: Any) -> None:
     hub.repositories["foo/gguf"] = Repository({"foo-q4_k_m.gguf": b"GGUF", "README.md": b""})
     assert ask("foo/gguf", endings=(".gguf",)).name == "foo-q4_k_m.gguf"
+
+
+def choose(names: Sequence[str], quant: str | None) -> Sequence[str]:
+    """As a loader would: by a type in the name, or the only one."""
+    found = [name for name in names if name.endswith(".gguf") and (quant is None or quant in name)]
+    return found if len(found) == 1 else ()
+
+
+def test_a_model_in_the_asked_type_wins(hub: FakeHub, ask: Any) -> None:
+    packed = {"foo-q4_0.gguf": b"GGUF4", "q8_0/foo.gguf": b"GGUF8"}
+    hub.repositories["foo/both"] = Repository({**FILES, **packed})
+    asked = {"endings": (".gguf",), "choose": choose}
+    assert ask("foo/both", quant="q8_0", **asked).read_bytes() == b"GGUF8"
+    fetched = {path.rpartition("/")[2] for method, path, _ in hub.requests if method == "GET" and "resolve" in path}
+    assert not fetched & {"model.safetensors", "foo-q4_0.gguf"}
+    assert ask("foo/both", quant="q8_0", offline=True, **asked).read_bytes() == b"GGUF8"
+    folder = ask("foo/both", quant="awq", **asked)
+    assert (folder / "model.safetensors").exists()
+    assert resolve(folder, quant="q8_0", **asked).read_bytes() == b"GGUF8"
+    assert resolve(folder, **asked) == folder
 
 
 # --- which files -----------------------------------------------------------------------------------------------------

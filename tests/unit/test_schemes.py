@@ -147,6 +147,23 @@ def test_slice_then_unpack_is_unpack_then_slice(case: Any) -> None:
     assert torch.equal(smaller.dequantize(cut, small), expected)
 
 
+@pytest.mark.parametrize("worst", [-1, 4, 2**31 - 1])
+def test_groups_that_are_not_there_are_found_before_a_kernel_looks(worst: int) -> None:
+    scheme, shape = Affine(group=32, act_order=True), (8, 128)
+    fields = scheme.quantize(weight(shape))
+    scheme.check(fields, shape, what="w")
+    fields["group_index"][5] = worst
+    with pytest.raises(CheckpointError, match="but 4 groups"):
+        scheme.check(fields, shape, what="w")
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.float8_e4m3fn])
+def test_scales_are_floats(dtype: torch.dtype) -> None:
+    for scheme in (Affine, Codebook, Float8) if not dtype.is_floating_point else (Affine, Codebook):
+        with pytest.raises(PlanError, match=str(dtype)):
+            scheme(scale_dtype=dtype)
+
+
 @pytest.mark.parametrize("shape", [(3, 5), (5, 1), (1, 5), (0, 4), (4, 0), (2, 3, 4)], ids=str)
 def test_bytes_of_words_however_they_lie(shape: tuple[int, ...]) -> None:
     words = torch.randint(-(2**31), 2**31, shape, dtype=torch.int32)

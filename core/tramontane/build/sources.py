@@ -15,10 +15,11 @@ from torch import Tensor
 
 from tramontane.build.formats import Canonical, FormatPart, StoredFormat, StoredTensor
 from tramontane.checkpoint import Checkpoint, MemoryTensor, TensorRef
-from tramontane.errors import CheckpointError
+from tramontane.errors import CheckpointError, PlanError
 from tramontane.schemes import Fields, Scheme
-from tramontane.tensors import AXES, Axis, AxisRanges, TensorDecl
+from tramontane.tensors import AXES, Axis, AxisRanges, TensorDecl, compose, length, whole
 from tramontane.weightmap import Leaf, Read, Source, WeightMap
+from tramontane.weightmap.sources import Select
 
 MAX_DESCRIPTION_BYTES = 2**20
 """Largest field that a format may read while a model is planned."""
@@ -53,11 +54,23 @@ class PartSource:
         """
         stored = {name: read.run() for name, read in self.reads.items()}
         if self.whole is None:
-            fields = self.canonical(stored, self.shape)
+            fields = self._brought(stored, self.shape)
         else:
-            fields = self.whole.cut(self.canonical(stored, self.whole.shape), what=self.name)
+            fields = self.whole.cut(self._brought(stored, self.whole.shape), what=self.name)
         self.scheme.check(fields, self.shape, what=self.name)
         return fields
+
+    def _brought(self, stored: Mapping[str, Tensor], shape: tuple[int, ...]) -> Fields:
+        """What the format makes of the tensors. Those of a stranger may be of any size; what torch then refuses is a
+        fault of the file."""
+        try:
+            return self.canonical(stored, shape)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            sizes = ", ".join(f"{name} {list(tensor.shape)} of {tensor.dtype}" for name, tensor in stored.items())
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(
+                f"{self.name}: the stored tensors do not go together as {self.scheme.name} ({sizes}): {reason}"
+            ) from error
 
 
 @frozen
@@ -120,27 +133,58 @@ class Sources:
         """
         for bound in self.formats:
             form = bound.part(path, shape, _Module(self, path))
-            if form is not None:
+            if form is None:
+                continue
+            try:
                 return self._planned(path, shape, form, ranges)
+            except PlanError:
+                found = self._from_fused(bound, path, shape, form, ranges)
+                if found is None:
+                    raise
+                return found
         return None
 
-    def _planned(self, path: str, shape: tuple[int, ...], form: FormatPart, ranges: AxisRanges) -> PartSource:
+    def _from_fused(
+        self, bound: StoredFormat, path: str, shape: tuple[int, ...], form: FormatPart, ranges: AxisRanges
+    ) -> PartSource | None:
+        """A part of what is fused on disk and cannot be cut there: the fused matrix is read whole, as one of a module
+        of its size, and its scheme is sliced."""
+        found = (self._source(path, name) for name in form.fields if name not in form.made)
+        fused = next((source for source in found if isinstance(source, Select)), None)
+        if fused is None or not isinstance(fused.child, Leaf):
+            return None
+        axes = AXES[-len(shape) :]
+        sizes = {**dict(zip(axes, shape, strict=True)), fused.axis: fused.size}
+        size = tuple(sizes[axis] for axis in axes)
+        together = bound.part(path, size, _Module(self, path))
+        if together is None:
+            return None
+        inner = ranges.get(fused.axis, whole(length(fused.ranges)))
+        return self._planned(
+            path, size, together, {**ranges, fused.axis: compose(fused.ranges, inner)}, from_fused=True
+        )
+
+    def _planned(
+        self, path: str, shape: tuple[int, ...], form: FormatPart, ranges: AxisRanges, *, from_fused: bool = False
+    ) -> PartSource:
         reads: dict[str, Read] = {}
         names: list[str] = []
         misfits: list[str] = []
         scheme, wanted = form.scheme.sliced(shape, ranges) if ranges else (form.scheme, shape)
-        cut = _cuts_the_uncuttable(form, ranges)
+        cut = from_fused or _cuts_the_uncuttable(form, ranges)
         have = shape if cut else wanted
         for name, decl in form.fields.items():
             stacked = decl if len(shape) == 2 else decl.with_leading("expert", shape[0])
             source, tensors = self._origin(path, name, form)
+            if from_fused and isinstance(source, Select):
+                source = source.child
             reads[name] = source.plan(stacked, {} if cut else ranges, tensors)
             misfits += _misfit(source.names()[0], reads[name].shape, stacked, have)
             names += source.names()
         for name in form.known:
             self._use(path, name)
-        whole = Whole(shape, form.scheme, ranges) if cut else None
-        return PartSource(names[0], wanted, scheme, form.canonical, reads, tuple(misfits), whole)
+        uncut = Whole(shape, form.scheme, ranges) if cut else None
+        return PartSource(names[0], wanted, scheme, form.canonical, reads, tuple(misfits), uncut)
 
     def _origin(self, path: str, name: str, form: FormatPart) -> tuple[Source, Mapping[str, TensorRef]]:
         """Where a field of a module comes from: the checkpoint, or the format itself."""

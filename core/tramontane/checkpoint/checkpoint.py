@@ -47,6 +47,8 @@ class Checkpoint:
             names), or another key of the architecture's dialects.
         metadata: What the weight files say about themselves.
         files: Tokenizer, templates and other small files.
+        types: Names, in lower case, under which people know the types that the weights are stored in (``q4_k_m``):
+            asking for one of them is asking for nothing more.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class Checkpoint:
     dialect: str = "hf"
     metadata: Mapping[str, Any] = field(converter=_frozen_map, factory=dict, repr=False)
     files: Files = field(factory=Files, repr=False)
+    types: frozenset[str] = field(default=frozenset(), repr=False)
     _on_close: tuple[Callable[[], None], ...] = field(default=(), repr=False)
 
     @property

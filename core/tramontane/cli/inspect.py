@@ -17,6 +17,7 @@ from tramontane.errors import ConflictError, TramontaneError, UnknownNameError
 
 if TYPE_CHECKING:
     from tramontane.checkpoint import Checkpoint, TensorRef
+    from tramontane.load import LoadOptions
     from tramontane.plugins import Plugins
 
 
@@ -24,13 +25,21 @@ if TYPE_CHECKING:
 @click.argument("model", default="demo", metavar="[MODEL]")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@shared("--quant", metavar="TYPE", help="Stored format to pick, or type to plan for; a number means bits.")
 @shared("--revision", metavar="REV", help="Branch, tag or commit on the hub.")
 @shared("--offline", is_flag=True, help="Look only at files that are here already.")
 @shared("--allow-pickle", is_flag=True, help="Read pickled weights too, which can run code.")
 @verbosity_options
 @click.pass_obj
 def command(
-    state: State, model: str, tensors: bool, as_json: bool, revision: str | None, offline: bool, allow_pickle: bool
+    state: State,
+    model: str,
+    tensors: bool,
+    as_json: bool,
+    quant: str | None,
+    revision: str | None,
+    offline: bool,
+    allow_pickle: bool,
 ) -> None:
     """Show what a checkpoint holds, without loading it.
 
@@ -38,9 +47,9 @@ def command(
     """
     from tramontane.load import LoadOptions, open_reference
 
-    options = LoadOptions(revision=revision, offline=offline or None, allow_pickle=allow_pickle)
+    options = LoadOptions(quant=quant, revision=revision, offline=offline or None, allow_pickle=allow_pickle)
     with open_reference(model, options, state.plugins) as checkpoint:
-        facts = describe(checkpoint, state.plugins)
+        facts = describe(checkpoint, state.plugins, options)
         rows = [_row(ref) for _, ref in sorted(checkpoint.tensors.items())] if tensors else []
     if as_json:
         print_json(
@@ -55,23 +64,35 @@ def command(
         print_table(_COLUMNS, rows, right=("bytes",))
 
 
-def describe(checkpoint: Checkpoint, plugins: Plugins) -> dict[str, Any]:
+def describe(checkpoint: Checkpoint, plugins: Plugins, options: LoadOptions) -> dict[str, Any]:
     """What there is to say about a checkpoint in a few lines."""
+    checkpoint, untranslated = _translated(checkpoint, plugins, options)
     stored = [ref for ref in checkpoint.tensors.values() if ref.alias_of is None]
     types = Counter(_type(ref) for ref in stored)
+    packed = any(ref.encoding for ref in stored)
     return {
         "path": str(checkpoint.path),
         "classes": list(checkpoint.architectures),
         "architecture": [_runs(name, plugins) for name in checkpoint.architectures],
         "dialect": checkpoint.dialect,
         "tensor_count": len(checkpoint.tensors),
-        "parameters": sum(prod(ref.shape) for ref in stored if not ref.encoding),
+        **({} if packed else {"parameters": sum(prod(ref.shape) for ref in stored)}),
         "bytes": checkpoint.nbytes,
         "types": dict(sorted(types.items(), key=lambda item: (-item[1], item[0]))),
         "files": sorted(checkpoint.files.entries),
         "chat_templates": _templates(checkpoint),
-        **_memory(checkpoint, plugins),
+        **(untranslated or _memory(checkpoint, plugins, options)),
     }
+
+
+def _translated(checkpoint: Checkpoint, plugins: Plugins, options: LoadOptions) -> tuple[Checkpoint, dict[str, str]]:
+    """The checkpoint as the architecture that knows its format understands it; or itself and why there is none."""
+    from tramontane.load.foreign import translated
+
+    try:
+        return translated(checkpoint, options, plugins), {}
+    except TramontaneError as error:
+        return checkpoint, {"plan": error.message}
 
 
 def _templates(checkpoint: Checkpoint) -> list[str]:
@@ -81,12 +102,12 @@ def _templates(checkpoint: Checkpoint) -> list[str]:
     return [] if source is None else sorted(source.templates)
 
 
-def _memory(checkpoint: Checkpoint, plugins: Plugins) -> dict[str, Any]:
+def _memory(checkpoint: Checkpoint, plugins: Plugins, options: LoadOptions) -> dict[str, Any]:
     """What the model would take here; or, in one line, why that cannot be said."""
     from tramontane.load import survey
 
     try:
-        found = survey(checkpoint, plugins)
+        found = survey(checkpoint, plugins, options)
     except TramontaneError as error:
         return {"plan": error.message}
     return attrs.asdict(found)

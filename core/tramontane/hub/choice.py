@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from tramontane.errors import CheckpointError, HubError, UnsafeFormatError
 from tramontane.hub.layout import INDEX, OTHER_LAYOUT, PICKLE, SHARD
 
+Choose = Callable[[Sequence[str], str | None], Sequence[str]]
+"""``choose(names, quant)``: see :attr:`tramontane.records.LoaderSpec.choose`."""
 _BESIDE = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt", "additional_chat_templates/*.jinja")
 
 
@@ -19,6 +21,8 @@ def choose_files(
     patterns: Sequence[str] | None = None,
     endings: Sequence[str] = (),
     allow_pickle: bool = False,
+    choose: Choose | None = None,
+    quant: str | None = None,
 ) -> list[str]:
     """Names of the files to fetch, sorted.
 
@@ -29,6 +33,8 @@ def choose_files(
             ending, else (if allowed) pickle.
         endings: What the file names of other loaders end in, such as ``.gguf``.
         allow_pickle: Whether pickled weights may be fetched.
+        choose: Finds one model among the files of other loaders.
+        quant: The type that the user asked for: a model stored so wins over any other.
 
     Raises:
         HubError: No file matches the patterns, or it is not clear which weights are meant.
@@ -42,11 +48,14 @@ def choose_files(
         if not weights:
             raise HubError(f"{repository} has no file that matches {' or '.join(patterns)}", hint=_listing(usable))
     else:
-        weights = _weights(usable, repository, endings, allow_pickle)
+        stored = choose(usable, quant) if choose is not None and quant is not None else ()
+        weights = list(stored) or _weights(usable, repository, endings, allow_pickle, choose)
     return sorted({*beside, *weights})
 
 
-def _weights(usable: list[str], repository: str, endings: Sequence[str], allow_pickle: bool) -> list[str]:
+def _weights(
+    usable: list[str], repository: str, endings: Sequence[str], allow_pickle: bool, choose: Choose | None
+) -> list[str]:
     top = [name for name in usable if "/" not in name]
     shards = [name for name in top if SHARD.fullmatch(name)]
     if shards and (INDEX in top or "model.safetensors" not in top):
@@ -57,12 +66,16 @@ def _weights(usable: list[str], repository: str, endings: Sequence[str], allow_p
     known = [name for name in safe if not OTHER_LAYOUT.fullmatch(name)]
     if known:
         return known
+    chosen = choose(usable, None) if choose is not None else ()
+    if chosen:
+        return list(chosen)
     others = [name for name in usable if name.endswith(tuple(endings))]
     if len(others) == 1:
         return others
     if others:
         raise HubError(
-            f"{repository} has {len(others)} files that could be the model; say which", hint=_listing(others)
+            f"{repository} has {len(others)} files that could be the model; say which type, with --quant",
+            hint=_listing(others),
         )
     pickled = [name for name in top if PICKLE.fullmatch(name)]
     if pickled and not allow_pickle:

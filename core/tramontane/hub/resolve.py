@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tramontane.errors import ConfigError, HubError, ModelNotFoundError
-from tramontane.hub.choice import choose_files
+from tramontane.hub.choice import Choose, choose_files
 from tramontane.hub.tokens import read_token
 from tramontane.progress import Counter, Progress, silent
 
@@ -38,6 +38,8 @@ def resolve(
     allow_pickle: bool = False,
     files: Sequence[str] | None = None,
     endings: Sequence[str] = (),
+    choose: Choose | None = None,
+    quant: str | None = None,
     progress: Progress = silent,
     endpoint: str | None = None,
     cache_dir: Path | None = None,
@@ -55,6 +57,8 @@ def resolve(
         allow_pickle: Fetch pickled weights if there are no others.
         files: Shell patterns of the weight files to fetch, instead of the usual choice.
         endings: What the file names of other loaders end in (``.gguf``): one such file can be the model.
+        choose: Finds one model among the files of other loaders; see :attr:`tramontane.records.LoaderSpec.choose`.
+        quant: The type that the user asked for: a model stored so wins over any other.
         progress: Told about the download.
         endpoint: The hub's address; by default ``HF_ENDPOINT``.
         cache_dir: The hub's cache; by default where its client keeps it (``HF_HOME``, ``HF_HUB_CACHE``).
@@ -72,7 +76,7 @@ def resolve(
     if path is not None:
         if revision is not None:
             raise ConfigError(f"{ref} is a local path, which has no revision {revision!r}")
-        return path
+        return _chosen(path, choose, quant) or path if path.is_dir() else path
     name = str(ref)
     if isinstance(ref, Path) or _looks_like_path(name, endings):
         raise ModelNotFoundError(
@@ -95,9 +99,18 @@ def resolve(
         found = cache.snapshot(request.revision)
         if found is None:
             raise not_cached(request)
-        return _weights_path(found, files, endings)
-    wanted = partial(choose_files, repository=name, patterns=files, endings=endings, allow_pickle=allow_pickle)
-    return _weights_path(_through_hub(request, cache, token, wanted, progress), files, endings)
+    else:
+        wanted = partial(
+            choose_files,
+            repository=name,
+            patterns=files,
+            endings=endings,
+            allow_pickle=allow_pickle,
+            choose=choose,
+            quant=quant,
+        )
+        found = _through_hub(request, cache, token, wanted, progress)
+    return (_chosen(found, choose, quant) if files is None else None) or _weights_path(found, files, endings)
 
 
 def _through_hub(
@@ -146,6 +159,18 @@ def _ask(request: Request, token: str | bool | None) -> ModelInfo:
     api = HfApi(endpoint=request.endpoint, token=token)
     revision = None if request.revision == "main" else request.revision
     return api.model_info(request.repository, revision=revision, files_metadata=True, timeout=10)
+
+
+def _chosen(folder: Path, choose: Choose | None, quant: str | None) -> Path | None:
+    """The file that another loader would open: one in the asked type, or the only model where nothing else is there."""
+    if choose is None:
+        return None
+    files = (path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
+    found = choose(names, quant) if quant is not None else ()
+    if not found and not any(folder.glob("*.safetensors")):
+        found = choose(names, None)
+    return folder / found[0] if found else None
 
 
 def _weights_path(folder: Path, files: Sequence[str] | None, endings: Sequence[str]) -> Path:

@@ -73,7 +73,7 @@ def plan_weights(
     names, formats = _weight_map(made, checkpoint), _formats(checkpoint, plugins)
     sources = Sources.of(checkpoint, names, formats, blueprint.tied)
     plan = make_plan(made.architecture.name, blueprint, sources, checkpoint)
-    request = quantization_request(options, plugins, backend, [bound.name for bound in formats])
+    request = quantization_request(options, plugins, backend, [*(bound.name for bound in formats), *checkpoint.types])
     if request is not None:
         plan = quantize_plan(plan, request)
     return plugins.decisions.transform_plan(plan)[0]

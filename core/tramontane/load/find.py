@@ -16,7 +16,7 @@ from tramontane.errors import CheckpointError, PlanError
 from tramontane.load.options import LoadOptions
 from tramontane.plugins import Plugins
 from tramontane.progress import Progress, silent
-from tramontane.records import ArchitectureSpec, BackendSpec, resolve
+from tramontane.records import ArchitectureSpec, BackendSpec, LoaderSpec, resolve
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 def open_reference(ref: str, options: LoadOptions, plugins: Plugins, progress: Progress | None = None) -> Checkpoint:
     """Find and open a checkpoint without building anything."""
     loaders = sorted(plugins.catalogs.loaders, key=lambda spec: (-spec.priority, spec.name))
-    path = _local(ref, options, plugins, [end for spec in loaders for end in spec.extensions], progress)
+    path = _local(ref, options, plugins, loaders, progress)
     for spec in loaders:
         if resolve(spec.detect, spec)(path):
             checkpoint: Checkpoint = resolve(spec.open, spec)(path, OpenOptions(allow_pickle=options.allow_pickle))
@@ -35,19 +35,28 @@ def open_reference(ref: str, options: LoadOptions, plugins: Plugins, progress: P
     raise CheckpointError(f"no loader recognizes {path}", hint=hint)
 
 
-def _local(ref: str, options: LoadOptions, plugins: Plugins, endings: Sequence[str], progress: Progress | None) -> Path:
+def _local(
+    ref: str, options: LoadOptions, plugins: Plugins, loaders: Sequence[LoaderSpec], progress: Progress | None
+) -> Path:
     """Where the files are: as a plugin says, or on disk, or fetched from the hub."""
     asked = {"revision": options.revision, "offline": options.offline, "quant": options.quant}
     found = plugins.decisions.resolve_model(ref, asked)
     if found is not None:
         return Path(found)
+
+    def choose(names: Sequence[str], quant: str | None) -> Sequence[str]:
+        choices = (resolve(spec.choose, spec)(names, quant) for spec in loaders if spec.choose is not None)
+        return next((chosen for chosen in choices if chosen), ())
+
     return hub.resolve(
         ref,
         revision=options.revision,
         token_source=options.token_source,
         offline=options.offline,
         allow_pickle=options.allow_pickle,
-        endings=endings,
+        endings=[ending for spec in loaders for ending in spec.extensions],
+        choose=choose,
+        quant=options.quant,
         progress=progress or silent,
     )
 

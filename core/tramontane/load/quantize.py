@@ -28,7 +28,7 @@ def quantization_request(
         options: ``quant``, ``organization`` and ``topology`` count.
         plugins: Where types are looked up.
         backend: Answers which type a plain number means.
-        stored: Names of the formats that the checkpoint is stored in.
+        stored: Names of the formats, and of their types, that the checkpoint is stored in.
         importances: See :class:`~tramontane.quantization.Request`.
 
     Raises:

@@ -25,6 +25,10 @@ class LoaderSpec(Record):
     """Loaders are asked from the highest priority to the lowest, then by name."""
     extensions: tuple[str, ...] = texts(default=())
     """File name endings this loader is for, with the dot; for messages."""
+    choose: str | None = optional_lazy()
+    """``choose(names, quant) -> Sequence[str]``: of the files of a repository, those of one model that this loader can
+    read, stored in the type that the user asked for (``None`` if in none); the one to open comes first. Empty where
+    there is no such model, or several and nothing tells which is meant."""
 
 
 @frozen(kw_only=True)

@@ -13,8 +13,8 @@ from attrs import evolve, field, frozen
 from attrs.validators import in_
 from torch import Tensor
 
-from tramontane.errors import PlanError
-from tramontane.schemes.base import Field, Fields, Scheme, Shape, make_field
+from tramontane.errors import CheckpointError, PlanError
+from tramontane.schemes.base import Field, Fields, Scheme, Shape, make_field, require_float
 from tramontane.schemes.packing import bytes_per_block, codes_per_block, pack, packed_size, unpack
 from tramontane.tensors import Axis, AxisRanges, take
 
@@ -51,6 +51,7 @@ class Affine(Scheme):
     def __attrs_post_init__(self) -> None:
         if self.group < 0 or (self.act_order and self.group_axis == "out"):
             raise PlanError(f"not a possible scheme: {self!r}")
+        require_float(self.scale_dtype, "scales")
 
     @property
     def name(self) -> str:
@@ -100,6 +101,16 @@ class Affine(Scheme):
         fixed = ("in" in ranges and self.act_order) or ("out" in ranges and self.group_axis == "out")
         scheme = evolve(self, groups=self.count_groups(*shape[-2:])) if fixed else self
         return Scheme.sliced(scheme, shape, ranges)
+
+    def check(self, fields: Fields, shape: Shape, *, what: str) -> None:
+        """See :meth:`Scheme.check`; no kernel has to fear a group that is not there."""
+        super().check(fields, shape, what=what)
+        index = fields.get("group_index")
+        if index is None or not index.numel():
+            return
+        groups, (low, high) = self.count_groups(*shape[-2:]), index.aminmax()
+        if int(low) < 0 or int(high) >= groups:
+            raise CheckpointError(f"{what} has inputs in the groups {int(low)} to {int(high)}, but {groups} groups")
 
     def dequantize(self, fields: Fields, shape: Shape) -> Tensor:
         """See :meth:`Scheme.dequantize`."""

@@ -205,3 +205,13 @@ def sliced_shape(shape: Shape, ranges: AxisRanges) -> Shape:
     """Logical shape of a slice."""
     names = AXES[-len(shape) :]
     return tuple(length(ranges[name]) if name in ranges else size for name, size in zip(names, shape, strict=True))
+
+
+def require_float(dtype: torch.dtype, what: str, *, least: int = 2) -> None:
+    """Refuse an element type that is no floating-point type of at least so many bytes.
+
+    Raises:
+        PlanError: Names the type.
+    """
+    if not dtype.is_floating_point or dtype.itemsize < least:
+        raise PlanError(f"{what} are floating point of {8 * least} bits or more, not {dtype}")

@@ -13,7 +13,7 @@ from attrs import field, frozen
 from torch import Tensor
 
 from tramontane.errors import PlanError
-from tramontane.schemes.base import Field, Fields, Scheme, Shape, make_field
+from tramontane.schemes.base import Field, Fields, Scheme, Shape, make_field, require_float
 from tramontane.schemes.packing import in_blocks, pack, packed_size, unpack
 from tramontane.tensors import Axis
 
@@ -66,6 +66,7 @@ class Codebook(Scheme):
     def __attrs_post_init__(self) -> None:
         if self.block < 2 or self.block % 2:
             raise PlanError(f"not a possible scheme: {self!r}")
+        require_float(self.scale_dtype, "scales")
 
     @property
     def name(self) -> str:

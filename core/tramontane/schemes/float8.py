@@ -11,7 +11,7 @@ from attrs.validators import in_
 from torch import Tensor
 
 from tramontane.errors import PlanError
-from tramontane.schemes.base import Field, Fields, Scheme, Shape, make_field
+from tramontane.schemes.base import Field, Fields, Scheme, Shape, make_field, require_float
 from tramontane.tensors import Axis
 
 _DTYPES = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
@@ -38,6 +38,7 @@ class Float8(Scheme):
     def __attrs_post_init__(self) -> None:
         if (self.granularity == "block") != (self.block is not None) or (self.block and min(self.block) < 1):
             raise PlanError(f"not a possible scheme: {self!r}")
+        require_float(self.scale_dtype, "scales", least=1)
 
     @property
     def name(self) -> str:

@@ -121,10 +121,11 @@ class Split(Rule):
 
     def apply(self, leaf: Leaf) -> Source | None:
         """See :meth:`Rule.apply`."""
+        size = sum(length(ranges) for ranges in self.parts.values())
         for part, ranges in self.parts.items():
             found = match(part, leaf.name)
             if found is not None:
-                return sources.Select(Leaf(fill(self.fused, found[0]) + found[1]), self.axis, ranges)
+                return sources.Select(Leaf(fill(self.fused, found[0]) + found[1]), self.axis, ranges, size)
         return None
 
     def inverse(self) -> Join:

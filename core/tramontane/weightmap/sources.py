@@ -119,10 +119,11 @@ class _Unary(Source):
 
 @frozen
 class Select(_Unary):
-    """Some ranges of an axis: one part of tensors fused on disk."""
+    """Some ranges of an axis of ``size`` elements: one part of tensors fused on disk."""
 
     axis: str
     ranges: Ranges
+    size: int
 
     def plan(self, decl: TensorDecl, ranges: AxisRanges, tensors: Tensors) -> Read:
         """See :meth:`Source.plan`."""

@@ -32,7 +32,7 @@ def eight_bit(weight: StoredTensor, lookup: Lookup) -> FormatPart:
     """
     if lookup.stored(SCALES) is None:
         raise PlanError(f"{weight.name} is int8, but has no {SCALES}")
-    layouts = {int(value.item()) for value in lookup.values(LAYOUT)}
+    layouts = {layout for value in lookup.values(LAYOUT) for layout in value.flatten().tolist()}
     if layouts - {ROW_MAJOR}:
         raise PlanError(f"{weight.name} is stored in the layout {max(layouts)} of a GPU's kernel, not row by row")
     fields = {"weight": ROWS, SCALES: TensorDecl(SCALES, {"out": Axis(0)})}

@@ -47,7 +47,7 @@ class Integers:
         """
         if not 1 <= args.num_bits <= 8 or args.kind not in ("tensor", "channel", "group"):
             raise PlanError(f"{name}: integers of {args.num_bits} bits with a scale per {args.kind} are not supported")
-        order = any(bool((one >= 0).any()) for one in lookup.values(ORDER))  # -1: there is none
+        order = any(bool((one.long() >= 0).any()) for one in lookup.values(ORDER))  # -1: there is none
         if args.has_order and not order:
             raise PlanError(f"{name} has an order of activations, but no {ORDER}")
         zeros = None if args.symmetric else _needed(lookup, name, ZERO)

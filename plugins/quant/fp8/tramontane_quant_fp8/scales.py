@@ -43,6 +43,8 @@ class Scales:
         Raises:
             PlanError: It is none of these.
         """
+        if len(weight.shape) not in (2, 3):
+            raise PlanError(f"{weight.name} of shape {list(weight.shape)} is no matrix")
         *lead, rows, columns = weight.shape
         shape, dtype = scale.shape[len(lead) :], e8m0_if_bytes(scale.dtype)
         if block is not None:

@@ -65,8 +65,8 @@ def find_settings(checkpoint: Checkpoint) -> Settings | None:
 
 def _of_model_optimizer(stated: Mapping[str, Any], where: str) -> Settings:
     """Which modules are quantized how is in their tensors; the algorithm says what to do with activations."""
-    algorithm, layers = stated["quant_algo"], stated.get("quantized_layers") or {}
-    if algorithm == "MIXED_PRECISION":
+    algorithm, layers = stated["quant_algo"], stated.get("quantized_layers")
+    if algorithm == "MIXED_PRECISION" and isinstance(layers, Mapping):
         found = {str(one.get("quant_algo")) for one in layers.values() if isinstance(one, Mapping)}
     else:
         found = {str(algorithm)}

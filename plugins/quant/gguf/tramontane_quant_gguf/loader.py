@@ -7,11 +7,13 @@ architecture's dialect says the rest.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tramontane.checkpoint import Checkpoint, OpenOptions, TensorRef
 from tramontane.errors import CheckpointError
+from tramontane_quant_gguf.choice import BITS, SIZES, choose, label_of
 from tramontane_quant_gguf.reading import Metadata, ggjt, parse
 from tramontane_quant_gguf.reading.mapping import first_bytes, mapped
 from tramontane_quant_gguf.reading.refs import references
@@ -24,7 +26,9 @@ ARCHITECTURE = "general.architecture"
 
 
 def recognizes(path: Path) -> bool:
-    """Whether :func:`open_gguf` is the loader for this path: by the first bytes of a file."""
+    """Whether :func:`open_gguf` is the loader for this path: a file by its first bytes, a folder by its names."""
+    if path.is_dir():
+        return any(path.glob(f"*{SUFFIX}")) and not any(path.glob("*.safetensors"))
     return path.is_file() and first_bytes(path) in (parse.MAGIC, ggjt.MAGIC, *ggjt.OLDER)
 
 
@@ -32,13 +36,14 @@ def open_gguf(path: Path | str, options: OpenOptions | None = None) -> Checkpoin
     """Open a file, and the other files of the same model. Reads headers and no tensor data.
 
     Args:
-        path: The file; of a split model, any of its files.
+        path: The file; of a split model, any of its files; or a folder that holds one model.
         options: As for every loader; nothing in them concerns this format.
 
     Raises:
-        CheckpointError: The file is of an unknown version, damaged or hostile, or other files of the model are missing.
+        CheckpointError: The file is of an unknown version, damaged or hostile, or other files of the model are missing;
+            or the folder holds several models.
     """
-    path = Path(path)
+    path = _only_file(Path(path))
     magic = first_bytes(path)
     if magic in ggjt.OLDER:
         raise CheckpointError(
@@ -49,6 +54,20 @@ def open_gguf(path: Path | str, options: OpenOptions | None = None) -> Checkpoin
         opened: Sequence[Opened] = [Opened(path, ggjt.parse_ggjt(mapped(path), str(path)))]
         return _checkpoint(path, "ggjt", opened)
     return _checkpoint(path, "gguf", open_all(path))
+
+
+def _only_file(path: Path) -> Path:
+    """The path, or the first file of the only model in it."""
+    if not path.is_dir():
+        return path
+    names = sorted(file.name for file in path.glob(f"*{SUFFIX}"))
+    found = choose(names, None)
+    if not found:
+        raise CheckpointError(
+            f"{path} has {len(names)} GGUF files: {', '.join(names[:20])}",
+            hint="give one file's path, or a type with --quant",
+        )
+    return path / found[0]
 
 
 def _checkpoint(path: Path, form: str, opened: Sequence[Opened]) -> Checkpoint:
@@ -77,8 +96,22 @@ def described(
         dialect=f"{form}:{name}+experts" if experts else f"{form}:{name}",
         metadata=metadata.values,
         files=files_of(metadata),
+        types=_types(path, tensors),
         on_close=on_close,
     )
+
+
+def _types(path: Path, tensors: Mapping[str, TensorRef]) -> frozenset[str]:
+    """What people call the type that most of the weights are in: a block, mixtures, bits, and as the file is named."""
+    bytes_of: Counter[str] = Counter()
+    for ref in tensors.values():
+        bytes_of[ref.encoding or ""] += ref.nbytes
+    most = max(bytes_of, key=lambda kind: (bytes_of[kind], kind), default="")
+    if not most:
+        return frozenset()
+    names = {most, most.replace("_", ""), *(f"{most}_{size}" for size in SIZES if most.endswith("_k"))}
+    bits = {number for number, labels in BITS.items() if names & set(labels)}
+    return frozenset({*names, *bits, label_of(path.name)} - {""})
 
 
 def _architecture(metadata: Metadata) -> str:

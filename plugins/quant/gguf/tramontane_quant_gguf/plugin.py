@@ -17,6 +17,7 @@ def tramontane_loaders() -> list[LoaderSpec]:
             name="gguf",
             open="tramontane_quant_gguf.loader:open_gguf",
             detect="tramontane_quant_gguf.loader:recognizes",
+            choose="tramontane_quant_gguf.choice:choose",
             extensions=(".gguf",),
         )
     ]

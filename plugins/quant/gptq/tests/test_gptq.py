@@ -206,6 +206,17 @@ def test_a_model_computes_what_its_dequantized_weights_compute(tmp_path: Path, k
     assert isinstance(plan.weight("model.layers.0.mlp.down_proj").parts[0].scheme, Affine)
 
 
+@pytest.mark.parametrize("kind", [Kind(), Kind(sym=False, order=True)], ids=str)
+def test_a_model_whose_projections_are_fused_on_disk(tmp_path: Path, kind: Kind) -> None:
+    """One order of inputs serves all parts of a fused matrix."""
+    config = sample("Phi3ForCausalLM", "phi3", intermediate_size=128, num_hidden_layers=2)
+    made = write_twins(tmp_path, config, packer({}, kind), settings={"quantization_config": kind.config})
+    assert [name for name in made.packed if "layers.0" in name and "qkv" in name] == [
+        "model.layers.0.self_attn.qkv_proj"
+    ]
+    made.check_logits()
+
+
 def test_experts_are_packed_one_by_one(tmp_path: Path) -> None:
     config = sample("Qwen3MoeForCausalLM", "qwen3_moe", num_hidden_layers=2, num_experts=4, num_experts_per_tok=2,
                     moe_intermediate_size=32, norm_topk_prob=True)  # fmt: skip

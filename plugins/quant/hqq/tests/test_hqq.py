@@ -201,15 +201,17 @@ def test_which_cuts_are_possible_and_which_read_the_whole(
         assert bool(stored(kind).part("proj", SHAPE, {axis: ((0, cut),)}).extra_nbytes) is whole
 
 
-def test_parts_of_what_is_fused_on_disk() -> None:
-    made = stored(Kind(8))
+@pytest.mark.parametrize("kind", [Kind(8), Kind(4), Kind(3), Kind(4, 64), Kind(4, inner="both")], ids=str)
+def test_parts_of_what_is_fused_on_disk(kind: Kind) -> None:
+    made = stored(kind)
     parts = evolve(made, names=WeightMap([Split("proj", {"q": 24, "k": 8})]))
     joined = torch.cat([parts.weight("q", (24, 96)), parts.weight("k", (8, 96))])
     assert torch.equal(joined, made.weight("proj", SHAPE))
-    folded = evolve(stored(Kind(4)), names=parts.names)
-    with pytest.raises(PlanError, match=r"proj\.W_q can only be read whole.* 0:24 of axis 'out'"):
-        folded.weight("q", (24, 96))
-    down = evolve(stored(Kind(8, 8, 0)), names=parts.names)
+    assert bool(parts.part("q", (24, 96)).extra_nbytes) is (kind != Kind(8))
+
+
+def test_groups_that_run_down_what_is_fused_are_refused() -> None:
+    down = evolve(stored(Kind(8, 8, 0)), names=WeightMap([Split("proj", {"q": 24, "k": 8})]))
     with pytest.raises(PlanError, match="run down 32 outputs"):
         down.weight("q", (24, 96))
 
@@ -316,7 +318,7 @@ def test_pickles_that_hold_something_else_are_refused(tmp_path: Path, content: A
         (Kind(), {"shape": torch.tensor([32, 48])}, r"described as \[32, 48\]"),
         (Kind(), {"channel_wise": torch.tensor(0)}, "one scale for a whole matrix"),
         (Kind(8, 8, 0), {"group_size": torch.tensor(12)}, "groups of 12 run down 32 outputs"),
-        (Kind(), {"axis": torch.tensor([0, 1])}, "should be one number"),
+        (Kind(), {"axis": torch.tensor([0, 1])}, "should be 1 number"),
     ],
 )
 def test_modules_that_are_refused(kind: Kind, changes: dict[str, Tensor], says: str) -> None:

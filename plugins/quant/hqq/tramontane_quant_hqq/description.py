@@ -49,19 +49,17 @@ class Description:
         packing = _text(lookup, f"{prefix}packing", name)
         if packing not in SLOTS:
             raise PlanError(f"{name}: HQQ's packing {packing!r} is not supported ({', '.join(SLOTS)} are)")
-        axis, bits = int(_number(lookup, f"{prefix}axis", name)), _number(lookup, f"{prefix}nbits", name)
+        (bits,) = _numbers(lookup, f"{prefix}nbits", name, 1)
+        axis, group, channel_wise = (
+            None if not lookup.values(prefix + field) else _whole(lookup, prefix + field, name, 1)[0]
+            for field in ("axis", "group_size", "channel_wise")
+        )
         if axis not in (0, 1) or not 1 <= bits <= WIDTHS[packing]:
             raise PlanError(f"{name}: {bits} bits along axis {axis} do not go with the packing {packing}")
-        group = lookup.values(f"{prefix}group_size")
-        shape = _same(lookup.values(f"{prefix}shape"), f"{prefix}shape", name)
-        return cls(
-            bits=bits,
-            shape=tuple(int(size) for size in shape.flatten().tolist()),
-            axis=axis,
-            packing=packing,
-            group=int(_same(group, f"{prefix}group_size", name).item()) if group else None,
-            channel_wise=bool(_number(lookup, f"{prefix}channel_wise", name, default=1)),
-        )
+        shape = _whole(lookup, f"{prefix}shape", name)
+        if min((*shape, 1 if group is None else group)) < 1:
+            raise PlanError(f"{name}: groups of {group} in {list(shape)} are impossible")
+        return cls(bits, shape, axis, packing, group, channel_wise != 0)
 
     @property
     def slots(self) -> int:
@@ -79,8 +77,9 @@ class Description:
         return 2 if 1 < self.bits < 2 else int(self.bits)
 
 
-def _same(values: tuple[Tensor, ...], field: str, name: str) -> Tensor:
-    """The one value of all experts."""
+def _same(lookup: Lookup, field: str, name: str) -> Tensor:
+    """The one value of a field of all experts."""
+    values = lookup.values(field)
     if not values:
         raise PlanError(f"{name} is packed by HQQ, but has no {field}")
     if any(value.tolist() != values[0].tolist() for value in values[1:]):
@@ -88,15 +87,23 @@ def _same(values: tuple[Tensor, ...], field: str, name: str) -> Tensor:
     return values[0]
 
 
-def _number(lookup: Lookup, field: str, name: str, *, default: float | None = None) -> float:
-    values = lookup.values(field)
-    if not values and default is not None:
-        return default
-    found = _same(values, field, name)
-    if found.numel() != 1:
-        raise PlanError(f"{name}.{field} should be one number, not {list(found.shape)}")
-    return float(found.item())
+def _numbers(lookup: Lookup, field: str, name: str, count: int | None = None) -> tuple[float, ...]:
+    stored = _same(lookup, field, name)
+    found = tuple(float(value) for value in stored.flatten().tolist())
+    if count is not None and len(found) != count:
+        raise PlanError(f"{name}.{field} should be {count} number, not {list(stored.shape)}")
+    return found
+
+
+def _whole(lookup: Lookup, field: str, name: str, count: int | None = None) -> tuple[int, ...]:
+    found = _numbers(lookup, field, name, count)
+    if not all(value.is_integer() for value in found):
+        raise PlanError(f"{name}.{field} should be whole, not {', '.join(map(str, found))}")
+    return tuple(int(value) for value in found)
 
 
 def _text(lookup: Lookup, field: str, name: str) -> str:
-    return "".join(chr(code) for code in _same(lookup.values(field), field, name).flatten().tolist())
+    codes = _whole(lookup, field, name)
+    if any(not 0 <= code < 128 for code in codes):
+        raise PlanError(f"{name}.{field} is no text")
+    return "".join(map(chr, codes))

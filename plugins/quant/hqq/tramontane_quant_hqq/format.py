@@ -21,6 +21,7 @@ from tramontane.checkpoint import Checkpoint
 from tramontane.config import quantization_config
 from tramontane.errors import PlanError
 from tramontane.schemes import Affine, Fields
+from tramontane.schemes.base import require_float
 from tramontane.schemes.packing import pack
 from tramontane.tensors import Axis, TensorDecl
 from tramontane_quant_hqq.description import FIELDS, Description
@@ -175,6 +176,8 @@ def _scale_dtype(lookup: Lookup, quantized: Mapping[str, Description]) -> torch.
     dtypes = [stored.dtype for stored in found if stored is not None]
     if quantized or not dtypes:
         return torch.float32
+    for dtype in dtypes:
+        require_float(dtype, "scales and zero points")
     widest = dtypes[0]
     for dtype in dtypes[1:]:
         widest = torch.promote_types(widest, dtype)
