@@ -23,10 +23,12 @@ MAX_LOGIT_BIAS = 65_536
 
 
 class FinishReason(StrEnum):
-    """Why a sequence ended. ``STOP``: EOS, a stop id or a stop string; ``LENGTH``: a token limit."""
+    """Why a sequence ended. ``STOP``: EOS, a stop id or a stop string; ``LENGTH``: a token limit; ``TOOL_CALLS``: it
+    stopped, and calls tools (only where the output of a chat is parsed; an engine never says it)."""
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
     CANCELED = "canceled"
     ERROR = "error"
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tramontane.api.results import Choice as Choice
     from tramontane.api.results import Completion as Completion
     from tramontane.api.results import CompletionDelta as CompletionDelta
+    from tramontane.api.results import ToolCall as ToolCall
+    from tramontane.api.results import ToolCallDelta as ToolCallDelta
     from tramontane.api.results import Usage as Usage
     from tramontane.api.settings import ModelSettings as ModelSettings
     from tramontane.api.settings import RequestSettings as RequestSettings
@@ -28,6 +30,8 @@ _HOMES = {
     "Choice": "results",
     "Completion": "results",
     "CompletionDelta": "results",
+    "ToolCall": "results",
+    "ToolCallDelta": "results",
     "Usage": "results",
     "ModelSettings": "settings",
     "RequestSettings": "settings",

@@ -105,6 +105,8 @@ def _joined(pieces: Sequence[CompletionDelta]) -> deque[CompletionDelta]:
             piece = evolve(
                 piece,
                 text=before.text + piece.text,
+                reasoning=before.reasoning + piece.reasoning,
+                tool_calls=before.tool_calls + piece.tool_calls,
                 token_ids=before.token_ids + piece.token_ids,
                 logprobs=before.logprobs + piece.logprobs,
             )

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tramontane.api.chat_call import ChatCall, Message, ToolChoice
 from tramontane.api.face import ModelFace
 from tramontane.api.llm import LLM
 from tramontane.api.prompts import is_single
-from tramontane.api.request_maker import Message, Params
+from tramontane.api.request_maker import Params
 from tramontane.api.streams import AsyncCompletionStream
 from tramontane.requests import SamplingParams, Task
 
@@ -58,16 +59,20 @@ class AsyncLLM(ModelFace):
         params: SamplingParams | None = None,
         *,
         tools: Sequence[Any] | None = None,
+        tool_choice: ToolChoice = None,
+        parallel_tool_calls: bool = True,
+        response_format: Any = None,
+        parse: bool = True,
         options: RequestSettings | None = None,
         **template: Any,
     ) -> AsyncCompletionStream:
         """Answer a conversation; arguments and errors are those of :meth:`LLM.chat`, the result is as of generate."""
         maker, start = self._service.maker, time.monotonic()
-        return AsyncCompletionStream(
-            self._service,
-            lambda: maker.chat(messages, params, options, start=start, tools=tools, **template),
-            single=True,
-        )
+        call = ChatCall(
+            messages=messages, tools=tools, tool_choice=tool_choice, parallel_tool_calls=parallel_tool_calls,
+            response_format=response_format, parse=parse, template=template,
+        )  # fmt: skip
+        return AsyncCompletionStream(self._service, lambda: maker.chat(call, params, options, start=start), single=True)
 
     async def logits(self, prompts: Any) -> Any:
         """As :meth:`LLM.logits`."""

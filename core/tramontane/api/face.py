@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from tramontane.api.request_maker import Message
+from tramontane.api.chat_call import Message
 from tramontane.api.service import Service
 from tramontane.api.settings import ModelSettings, Plugin, split_plugins
 from tramontane.requests import SamplingParams

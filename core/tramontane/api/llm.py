@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from tramontane.api.chat_call import ChatCall, Message, ToolChoice
 from tramontane.api.face import ModelFace
 from tramontane.api.prompts import is_single
-from tramontane.api.request_maker import Message, Params
+from tramontane.api.request_maker import Params
 from tramontane.api.results import Completion
 from tramontane.api.streams import CompletionStream
 from tramontane.requests import SamplingParams, Task
@@ -71,13 +72,15 @@ class LLM(ModelFace):
     @overload
     def chat(
         self, messages: Sequence[Message], params: SamplingParams | None = ..., *, stream: Literal[False] = ...,
-        tools: Sequence[Any] | None = ..., options: RequestSettings | None = ..., **template: Any,
+        tools: Sequence[Any] | None = ..., tool_choice: ToolChoice = ..., parallel_tool_calls: bool = ...,
+        response_format: Any = ..., parse: bool = ..., options: RequestSettings | None = ..., **template: Any,
     ) -> Completion: ...  # fmt: skip
 
     @overload
     def chat(
         self, messages: Sequence[Message], params: SamplingParams | None = ..., *, stream: Literal[True],
-        tools: Sequence[Any] | None = ..., options: RequestSettings | None = ..., **template: Any,
+        tools: Sequence[Any] | None = ..., tool_choice: ToolChoice = ..., parallel_tool_calls: bool = ...,
+        response_format: Any = ..., parse: bool = ..., options: RequestSettings | None = ..., **template: Any,
     ) -> CompletionStream: ...  # fmt: skip
 
     def chat(
@@ -87,6 +90,10 @@ class LLM(ModelFace):
         *,
         stream: bool = False,
         tools: Sequence[Any] | None = None,
+        tool_choice: ToolChoice = None,
+        parallel_tool_calls: bool = True,
+        response_format: Any = None,
+        parse: bool = True,
         options: RequestSettings | None = None,
         **template: Any,
     ) -> Any:
@@ -96,7 +103,12 @@ class LLM(ModelFace):
             messages: Dictionaries with ``role`` and ``content``.
             params: Sampling parameters; by default the model's own, up to the end of the context.
             stream: Answer with an iterator of deltas instead.
-            tools: Descriptions of functions the model may call, for the template.
+            tools: Functions the model may call, as JSON schemas in OpenAI's form.
+            tool_choice: ``"auto"`` (the default), ``"none"``, ``"required"``, or a mapping in OpenAI's form that names
+                a function or the allowed ones.
+            parallel_tool_calls: Whether one answer may make several calls.
+            response_format: The form that the answer must have, in OpenAI's form.
+            parse: Tell reasoning and tool calls from the text; ``False`` leaves the model's output as it is.
             options: See :class:`tramontane.api.RequestSettings`.
             template: Further options of the chat template (``enable_thinking=False`` ...).
 
@@ -105,7 +117,11 @@ class LLM(ModelFace):
             PromptTooLongError: The conversation is longer than the model or the cache can hold.
             EngineError: A step failed; the engine goes on.
         """
-        answers = self._service.maker.chat(messages, params, options, tools=tools, **template)
+        call = ChatCall(
+            messages=messages, tools=tools, tool_choice=tool_choice, parallel_tool_calls=parallel_tool_calls,
+            response_format=response_format, parse=parse, template=template,
+        )  # fmt: skip
+        answers = self._service.maker.chat(call, params, options)
         return self._answer(answers, stream=stream, single=True)
 
     def logits(self, prompts: Any) -> Any:

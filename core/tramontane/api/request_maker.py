@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from tramontane.api.answers import Answers
+from tramontane.api.chat_call import ChatCall, Message
 from tramontane.api.collect import RequestOutput
 from tramontane.api.prompts import PromptLimits, as_list, token_ids
 from tramontane.errors import RequestError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from tramontane.load import LoadedModel
     from tramontane.tokenizer import Tokenizer
 
-Message = Mapping[str, Any]
 Params = SamplingParams | Sequence[SamplingParams] | None
 
 _FROM_GENERATION_CONFIG = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
@@ -126,19 +126,22 @@ class RequestMaker:
 
     def chat(
         self,
-        messages: Sequence[Message],
+        call: ChatCall,
         params: SamplingParams | None = None,
         options: RequestSettings | None = None,
         *,
         start: float | None = None,
-        **template: Any,
     ) -> Answers:
         """The request for the next message of a conversation.
 
         Raises:
-            RequestError: The model has no template, the template refuses the messages, or they do not fit.
+            RequestError: The model has no template, the template refuses the messages, they do not fit, or the call
+                asks for what the model's chat format cannot do.
         """
-        ids = self.render(messages, **template)
+        if call.tool_choice not in (None, "auto", "none") or call.response_format is not None:
+            raise RequestError("this model cannot be made to call a tool or to keep to a form")
+        offered = None if call.tool_choice == "none" else call.tools
+        ids = self.render(call.messages, tools=offered, **call.template)
         limits = self._limits(reserve=1)
         checked = token_ids(ids, self._encode_text, limits, where="the conversation")
         chosen = params if params is not None else self.params(max_tokens=None)

@@ -52,16 +52,44 @@ class Usage:
 
 
 @frozen(kw_only=True)
+class ToolCall:
+    """A call of a tool that a model made."""
+
+    id: str
+    """Unique; the message with the tool's result names it."""
+    name: str
+    arguments: str
+    """JSON text, as the model wrote it or translated from the model's own notation. What a model writes need not be
+    valid JSON, nor fit the tool's schema, unless a grammar made it so."""
+
+
+@frozen(kw_only=True)
+class ToolCallDelta:
+    """A piece of a tool call. The first of a call has its id and name; the ``arguments`` of all, joined, are the
+    call's."""
+
+    index: int
+    """Which of the choice's calls."""
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@frozen(kw_only=True)
 class Choice:
     """One of the ``n`` sequences a request asked for."""
 
     index: int
     text: str
-    """The new text: without the prompt, the EOS and (unless asked for) the stop string."""
+    """The new text: without the prompt, the EOS and (unless asked for) the stop string. Of a chat: the visible answer,
+    without reasoning and calls."""
     token_ids: tuple[int, ...]
     """Every new token, a final EOS or stop id included."""
     finish_reason: FinishReason
     logprobs: tuple[TokenLogprobs, ...] | None = None
+    reasoning: str | None = None
+    """What a chat model thought before it answered; ``None`` if it did not."""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -87,6 +115,14 @@ class Completion:
         return self.choices[0].finish_reason
 
     @property
+    def reasoning(self) -> str | None:
+        return self.choices[0].reasoning
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return self.choices[0].tool_calls
+
+    @property
     def logprobs(self) -> tuple[TokenLogprobs, ...] | None:
         return self.choices[0].logprobs
 
@@ -105,6 +141,8 @@ class CompletionDelta:
     """Which of the prompt's ``n`` choices."""
     text: str = ""
     """Never half a character, and never part of a text that may yet become a stop string."""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprobs, ...] = ()
     finish_reason: FinishReason | None = None

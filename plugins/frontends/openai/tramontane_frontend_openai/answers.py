@@ -20,7 +20,7 @@ Spell = Callable[[int], bytes]
 """A token id -> its bytes."""
 
 _REASONS = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.CANCELED: "stop",
-            FinishReason.ERROR: "error"}  # fmt: skip
+            FinishReason.ERROR: "error", FinishReason.TOOL_CALLS: "tool_calls"}  # fmt: skip
 
 
 def usage(found: Sequence[Usage]) -> dict[str, Any]:
