@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What starting costs: nothing heavy is imported before it is needed. Each is asked of a process of its own.
 
-Times here are processor times, which hardly depend on what else the machine does; ``tests/perf`` looks at the clock.
+Times here are processor times, which depend less on what else the machine does; ``tests/perf`` looks at the clock.
 """
 
 from __future__ import annotations
@@ -35,6 +35,15 @@ def best_of(count: int, code: str) -> float:
     return min(float(python(code)) for _ in range(count))
 
 
+def processor_time(arguments: tuple[str, ...]) -> str:
+    """Code that prints the processor seconds of a Python process with these arguments."""
+    return (
+        "import os, subprocess, sys\n"
+        f"subprocess.run([sys.executable, *{arguments!r}], check=True, stdout=subprocess.DEVNULL)\n"
+        "spent = os.times(); print(spent.children_user + spent.children_system)"
+    )
+
+
 def test_import_tramontane_imports_no_other_package() -> None:
     assert imported("import tramontane", NOT_AT_IMPORT) == []
 
@@ -61,13 +70,16 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_help_is_quick() -> None:
-    """0.3 s for the whole process, with every installed plugin."""
-    code = (
-        "import os, subprocess, sys\n"
-        "subprocess.run([sys.executable, '-m', 'tramontane', '--help'], check=True, stdout=subprocess.DEVNULL)\n"
-        "spent = os.times(); print(spent.children_user + spent.children_system)"
+    """0.3 s for the whole process, with every installed plugin. Where others crowd the caches of the processor, more by
+    as much as importing some of the standard library takes longer than its 0.08 s on a quiet machine."""
+    known = (
+        "import asyncio, email.message, http.client, logging.config, multiprocessing, unittest.mock, xml.dom.minidom"
     )
-    assert best_of(5, code) < 0.300
+    spent, yardstick = [], []
+    for _ in range(5):
+        spent.append(best_of(1, processor_time(("-m", "tramontane", "--help"))))
+        yardstick.append(best_of(1, processor_time(("-c", known))))
+    assert min(spent) < 0.300 * max(1.0, min(yardstick) / 0.08)
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
