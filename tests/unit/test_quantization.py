@@ -55,10 +55,12 @@ def names(harness: Harness) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("kind", ["q2k", "Q3_K", "q4k", "q5k", "q6k", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"])
+@pytest.mark.parametrize(
+    "kind", ["q2k", "Q3_K", "q4k", "q5k", "q6k", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "IQ4_NL", "iq4xs"]
+)
 def test_ggml_types_are_quantized_to(wide: Path, kind: str) -> None:
-    wanted = kind.lower().replace("_k", "k").replace("k", "_k")
-    high = "q6_k" if wanted in ("q2_k", "q3_k", "q4_k", "q4_0", "q4_1") else "q8_0"
+    wanted = kind.lower().replace("_k", "k").replace("k", "_k").replace("iq4x", "iq4_x")
+    high = "q6_k" if wanted in ("q2_k", "q3_k", "q4_k", "q4_0", "q4_1", "iq4_nl", "iq4_xs") else "q8_0"
     found = names(load(wide, quant=kind))
     assert {found.pop("embed_tokens"), found.pop("lm_head")} == {high}
     assert set(found.values()) == {wanted}
@@ -110,8 +112,11 @@ def test_what_there_is_not_is_said(narrow: Path, quant: str, error: type[Tramont
 
 
 def test_shapes_that_k_types_cannot_store_get_the_fallback(narrow: Path) -> None:
-    for kind, fallback in {"q2k": "q4_0", "q3k": "q4_0", "q4k": "q4_1", "q5k": "q5_0", "q6k": "q5_1"}.items():
-        assert names(load(narrow, quant=kind))["layers.0.self_attn.q_proj"] == fallback
+    expected = {"q2k": "q4_0", "q3k": "q4_0", "q4k": "q5_0", "q5k": "q5_1", "q6k": "q8_0", "iq4_xs": "iq4_nl"}
+    for kind, fallback in expected.items():
+        found = names(load(narrow, quant=kind))
+        assert found["layers.0.self_attn.q_proj"] == fallback
+        assert found["lm_head"] == "q8_0", "heads become q6k or q8_0, and q6k becomes q8_0"
 
 
 def test_a_shape_that_nothing_stores_stays_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -41,5 +41,5 @@ def tramontane_quantizers() -> Iterator[QuantizerSpec]:
     for bits in range(2, 7):
         aliases = (f"q{bits}_k", *(f"q{bits}_k_{size}" for size in "sml"))
         yield QuantizerSpec(name=f"q{bits}k", make="tramontane_quant_gguf.in_place:make", aliases=aliases)
-    for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0"):
+    for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "iq4_xs"):
         yield QuantizerSpec(name=name, make="tramontane_quant_gguf.in_place:make", aliases=(name.replace("_", ""),))

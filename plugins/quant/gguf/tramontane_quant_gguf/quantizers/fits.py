@@ -48,6 +48,8 @@ def _more(top: int, step: float) -> float:
     return float(np.float32(step) + np.float32(top))
 
 
+FINE = steps(-0.9, 0.05, 37)
+"""Tries for minima where importances are known."""
 TENTHS = tuple(float(np.float32(0.1) * np.float32(number)) for number in range(-9, 10) if number)
 
 
@@ -56,7 +58,7 @@ def rounded(values: Tensor, least: int, most: int) -> Tensor:
     return values.round().clamp(least, most).nan_to_num(least)
 
 
-def _sums(weights: Tensor, values: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+def weighted_sums(weights: Tensor, values: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     """``sum(w x l)`` and ``sum(w l l)`` per group."""
     weighted = weights * codes
     return (weighted * values).sum(-1, keepdim=True), (weighted * codes).sum(-1, keepdim=True)
@@ -70,12 +72,12 @@ def fit_signed(values: Tensor, top: int, weights: Tensor) -> Fit:
     extreme = most_extreme(values)
     kept = extreme.abs() >= TINY
     codes = rounded(values * quotient(-top, extreme), -top, top - 1)
-    cross, square = _sums(weights, values, codes)
+    cross, square = weighted_sums(weights, values, codes)
     scale = quotient(cross, square)
     best = scale * cross
     for tenths in TENTHS:
         tried = rounded(values * quotient(-_more(top, tenths), extreme), -top, top - 1)
-        cross, square = _sums(weights, values, tried)
+        cross, square = weighted_sums(weights, values, tried)
         better = (square > 0) & (cross * cross > best * square)
         found = quotient(cross, square)
         codes, scale = torch.where(better, tried, codes), torch.where(better, found, scale)
@@ -90,7 +92,7 @@ def refine_signed(values: Tensor, top: int) -> Fit:
     kept = extreme.abs() >= TINY
     codes = rounded(values * quotient(-top, extreme), -top, top - 1)
     weights = values * values
-    cross, square = _sums(weights, values, codes)
+    cross, square = weighted_sums(weights, values, codes)
     for _ in range(5):
         before = codes
         codes, cross, square = _improve(values, codes, weights, cross, square, (-top, top - 1))
@@ -136,7 +138,7 @@ def fit_offset(values: Tensor, top: int, weights: Tensor, ladder: Sequence[float
     least = _error(values, weights, codes, scale, low, absolute)
     for step in ladder:
         tried = rounded((values - low) * quotient(_more(top, step), high - low), 0, top)
-        cross, square = _sums(weights, values, tried)
+        cross, square = weighted_sums(weights, values, tried)
         total = (weights * tried).sum(-1, keepdim=True)
         determinant = weight * square - total * total
         new_scale, new_low = (
@@ -170,7 +172,7 @@ def fit_positive(values: Tensor, top: int, weights: Tensor) -> Fit:
         error = _rounding_error(values, weights, tried, top)
         inverse, least = torch.where(error < least, tried, inverse), torch.minimum(error, least)
     codes = rounded(values * inverse, 0, top)
-    cross, square = _sums(weights, values, codes)
+    cross, square = weighted_sums(weights, values, codes)
     for _ in range(5):
         before = codes
         codes, cross, square = _improve(values, codes, weights, cross, square, (0, top))

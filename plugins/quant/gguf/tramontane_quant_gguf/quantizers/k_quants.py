@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tramontane.schemes.ggml.codec import as_bytes, join_nibbles, most_extreme
 from tramontane_quant_gguf.quantizers.fits import (
+    FINE,
     TINY,
     Fit,
     fit_offset,
@@ -30,10 +31,6 @@ from tramontane_quant_gguf.quantizers.fits import (
 )
 
 BLOCK = 256
-
-
-FINE = steps(-0.9, 0.05, 37)
-"""Tries where importances are known."""
 
 
 def _grouped(fit: Fit, blocks: int) -> tuple[Tensor, Tensor, Tensor]:

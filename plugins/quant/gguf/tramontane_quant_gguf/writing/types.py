@@ -17,22 +17,12 @@ from tramontane.export import Outgoing
 from tramontane.schemes import BlockCodec, Dense, Ggml
 from tramontane_quant_gguf.names import base_type
 from tramontane_quant_gguf.quantizers import CODECS, QUANTIZERS
+from tramontane_quant_gguf.rules import FALLBACKS, SENSITIVE
 
 DENSE: Mapping[torch.dtype, str] = MappingProxyType(
     {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", torch.float64: "f32"}
 )
-FALLBACKS: Mapping[str, str] = MappingProxyType(
-    {"q2_k": "q4_0", "q3_k": "q4_0", "q4_k": "q4_1", "q5_k": "q5_0", "q6_k": "q5_1", "tq1_0": "q4_0", "tq2_0": "q4_0"}
-)
-"""For rows that are no whole blocks of 256."""
 LAST_RESORT = "f16"
-SENSITIVE: Mapping[str, str] = MappingProxyType(
-    {
-        **dict.fromkeys(("q2_k", "q3_k", "q4_k", "q4_0", "q4_1", "mxfp4", "tq1_0", "tq2_0"), "q6_k"),
-        **dict.fromkeys(("q5_k", "q6_k", "q5_0", "q5_1"), "q8_0"),
-    }
-)
-"""What embedding and head get instead."""
 KEPT_EXACT = ("router", "absorbed")
 """Uses of matrices that are not worth quantizing."""
 
