@@ -71,6 +71,12 @@ class PromptTooLongError(RequestError):
     code = "prompt_too_long"
 
 
+class GrammarError(RequestError):
+    """A constraint on the output cannot be used: it is not valid, uses what is not supported, or passes a limit."""
+
+    code = "invalid_grammar"
+
+
 # --- finding and reading models --------------------------------------------------------------------------------------
 
 

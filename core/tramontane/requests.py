@@ -14,6 +14,7 @@ from enum import StrEnum
 from attrs import field, frozen
 
 from tramontane.errors import RequestError
+from tramontane.grammar.constraint import Constraint
 
 MAX_N = 1024
 MAX_STOP_STRINGS = 256
@@ -102,6 +103,8 @@ class SamplingParams:
     """Keep the stop string in the returned text."""
     ignore_eos: bool = False
     skip_special_tokens: bool = True
+    constraint: Constraint | None = None
+    """What the output must look like: a JSON schema, a pattern, a grammar ..."""
 
     def __attrs_post_init__(self) -> None:
         wrong = list(_faults(self))
@@ -149,6 +152,9 @@ def _faults(p: SamplingParams) -> Iterator[str]:
         yield f"logit_bias must map at most {MAX_LOGIT_BIAS} token ids (not negative) to numbers"
     if any(token < 0 for token in p.stop_token_ids):
         yield "stop_token_ids must not be negative"
+    constraint: object = p.constraint
+    if not isinstance(constraint, Constraint | None):
+        yield f"constraint must be a tramontane.grammar.Constraint, got {type(constraint).__name__}"
 
 
 def _is_stop(text: object) -> bool:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tramontane.cache.manager import CacheManager
-from tramontane.errors import PromptTooLongError, RequestError
+from tramontane.errors import GrammarError, PromptTooLongError, RequestError
 from tramontane.requests import EngineRequest, Task
 from tramontane.sequence import Sequence, Status
 
@@ -37,6 +37,8 @@ def check_request(request: EngineRequest, vocab_size: int, max_len: int) -> None
     beyond = [token for token, _ in request.sampling.logit_bias if token >= vocab_size]
     if beyond:
         raise RequestError(f"logit_bias names token {beyond[0]}, but the vocabulary has {vocab_size} tokens")
+    if request.sampling.constraint is not None:
+        raise GrammarError("this engine cannot constrain its output", hint="leave the constraint out")
 
 
 def make_sequences(request: EngineRequest, serial: int, cache: CacheManager, max_len: int) -> list[Sequence]:
