@@ -86,6 +86,31 @@ def tramontane_commands() -> Iterable[CommandSpec]:
         command="tramontane.cli.perplexity:command",
         help="Measure how well a model predicts a text, and what quantization costs.",
     )
+    yield CommandSpec(
+        name="tune", command="tramontane.cli.tune:command", help="Find the type of a model that suits this machine."
+    )
+    yield CommandSpec(
+        name="pull", command="tramontane.cli.pull:command", help="Download a model; its size is said first."
+    )
+    yield CommandSpec(
+        name="cache", command="tramontane.cli.cache:command", help="List downloaded models, or remove some."
+    )
+    yield CommandSpec(name="login", command="tramontane.cli.login:command", help="Log in to the model hub.")
+    yield CommandSpec(
+        name="completions",
+        command="tramontane.cli.completions:command",
+        help="Print the script that makes a shell complete commands.",
+    )
+    yield CommandSpec(
+        name="config",
+        command="tramontane.cli.config:command",
+        help="Show every option's value and where it comes from.",
+    )
+    yield CommandSpec(
+        name="from-config",
+        command="tramontane.cli.from_config:command",
+        help="Run what a TOML file describes, with one model or several.",
+    )
 
 
 @hookimpl

@@ -5,6 +5,7 @@ into an exit code."""
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from tramontane.errors import PluginError, TramontaneError, UnknownNameError
 
 EXIT_ERROR = 1
 EXIT_CTRL_C = 130
+COMPLETING = "_TRAMONTANE_COMPLETE"
+"""Set by a shell that wants to know how a line can go on."""
 
 
 class CatalogGroup(click.Group):
@@ -83,6 +86,8 @@ def group() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    if COMPLETING in os.environ:
+        import tramontane.cli.completions  # noqa: F401  # registers the shells that click does not know
     with log_to_stderr():
         return _run(arguments, State())
 

@@ -2,7 +2,8 @@
 """``--config FILE``: a TOML file whose values become the defaults of a command's options.
 
 Its keys are the long options' names. Those at the top are for every command, so they must be shared options; those in a
-table named like a command (``[bench]``) are for that command alone, and win.
+table named like a command (``[bench]``) are for that command alone, and win. ``[[models]]`` lists several models
+(:mod:`tramontane.cli.fleet`); ``command`` is what ``tramontane from-config`` runs.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ from typing import Any, TypeVar
 import attrs
 import click
 
+from tramontane.cli.fleet import read_models
 from tramontane.cli.options import ENVIRONMENT, GenerationOptions, ModelOptions
+from tramontane.cli.state import State
 from tramontane.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SHARED = frozenset(field.name for group in (ModelOptions, GenerationOptions) for field in attrs.fields(group))
+
+_RESERVED = frozenset({"command", "models"})
+CONFIG_FILE = "tramontane.config_file"
+"""Where a context's ``meta`` notes the file that values came from."""
 
 
 def config_option(function: F) -> F:
@@ -41,12 +48,15 @@ def config_option(function: F) -> F:
 def _apply(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
-    content = _parsed(path)
+    content = read_toml(path)
+    context.meta[CONFIG_FILE] = str(path)
     command = context.info_name or ""
     own = content.get(command, {})
     if not isinstance(own, Mapping):
         raise ConfigError(f"{path}: {command!r} is a command, so it must be a table: [{command}]")
-    tables = {command, *_siblings(context)}
+    if "models" in content:
+        context.ensure_object(State).models = read_models(path, content["models"])
+    tables = {command, *_siblings(context), *_RESERVED}
     common = {key: value for key, value in content.items() if key not in tables}
     options = {option.name: option for option in context.command.params if option.name and option.name != "config"}
     values = {**_checked(path, common, _SHARED), **_checked(path, own, frozenset(options))}
@@ -54,7 +64,12 @@ def _apply(context: click.Context, parameter: click.Parameter, path: Path | None
     context.default_map = {**(context.default_map or {}), **defaults}
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a configuration file.
+
+    Raises:
+        ConfigError: It cannot be read, or is no TOML.
+    """
     try:
         with path.open("rb") as file:
             return tomllib.load(file)

@@ -26,11 +26,14 @@ def chosen_model(state: State, argument: str | None, options: ModelOptions) -> s
     """The model that a command is about: its argument or ``--model``, else the demo model, which is said.
 
     Raises:
-        click.UsageError: Both were given, and differ.
+        click.UsageError: Both were given, and differ; or only a file names models, and it names several.
     """
     if argument is not None and options.model is not None and argument != options.model and _by_flag():
         raise click.UsageError(f"two models were named: {argument} and, with --model, {options.model}")
-    model = argument or options.model or DEMO
+    model = argument or options.model
+    if model is None and state.models:
+        raise click.UsageError("the file of --config lists models; name the one that is meant, with -m MODEL")
+    model = model or DEMO
     if model == DEMO and state.verbosity >= 0:
         say("This is the embedded demo model: it is tiny and tells short stories. Name another with -m MODEL.")
     return model

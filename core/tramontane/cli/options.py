@@ -107,6 +107,17 @@ class ModelOptions:
 
 
 @frozen(kw_only=True)
+class SourceOptions:
+    """Where a model's files come from."""
+
+    revision: str | None = None
+    quant: str | None = None
+    token_source: str | None = None
+    offline: bool = False
+    allow_pickle: bool = False
+
+
+@frozen(kw_only=True)
 class GenerationOptions:
     """How answers are sampled. ``None`` leaves a parameter to the model's own defaults."""
 
@@ -127,10 +138,17 @@ class GenerationOptions:
 
 _WHOLE = click.IntRange(min=1)
 
-_MODEL = (
-    shared("-m", "--model", metavar="MODEL", help="A folder, a file, a hub id, or demo."),
+_SOURCE = (
     shared("--revision", metavar="REV", help="Branch, tag or commit on the hub."),
     shared("--quant", metavar="TYPE", help="Stored format to pick, or type to quantize to; a number means bits."),
+    shared("--token-source", metavar="SOURCE", help="Hub token: cache, none, env:NAME, path:FILE or literal:TOKEN."),
+    shared("--offline", is_flag=True, help="Use local files only."),
+    shared("--allow-pickle", is_flag=True, help="Load weights stored as pickle, which can run code."),
+)
+
+_MODEL = (
+    shared("-m", "--model", metavar="MODEL", help="A folder, a file, a hub id, or demo."),
+    *_SOURCE,
     shared("--organization", metavar="NAME", help="What is quantized: default (all matrices) or moqe (experts)."),
     shared("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps ..."),
     shared("--device-map", metavar="MAP", help="How layers are spread over devices."),
@@ -150,9 +168,6 @@ _MODEL = (
     shared("--capture/--no-capture", default=None, help="Record the model's step once and replay it."),
     shared("--overlap/--no-overlap", default=None, help="Launch a step before the last one's tokens are read."),
     shared("--threads", type=_WHOLE, metavar="N", help="Threads on the CPU."),
-    shared("--token-source", metavar="SOURCE", help="Hub token: cache, none, env:NAME, path:FILE or literal:TOKEN."),
-    shared("--offline", is_flag=True, help="Use local files only."),
-    shared("--allow-pickle", is_flag=True, help="Load weights stored as pickle, which can run code."),
 )
 
 _GENERATION = (
@@ -187,6 +202,9 @@ def _record(record: type[Any], parameter: str, options: tuple[Callable[[Any], An
 
 #: Adds the shared model options; the command gets ``model_options: ModelOptions``.
 model_options = _record(ModelOptions, "model_options", _MODEL)
+
+#: Adds the options about where files come from; the command gets ``source: SourceOptions``.
+source_options = _record(SourceOptions, "source", _SOURCE)
 
 #: Adds the generation options; the command gets ``generation: GenerationOptions``.
 generation_options = _record(GenerationOptions, "generation", _GENERATION)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tramontane.cli.config_file import config_option
+from tramontane.cli.fleet import add_models
 from tramontane.cli.loading import chosen_model, model_settings, progress_bar
 from tramontane.cli.options import (
     HABITS,
@@ -63,10 +64,10 @@ def command(
     text = None if interactive else _one_prompt(prompt)
     if text is None and as_json:
         raise click.UsageError("--json prints one answer: give --prompt, or a prompt on standard input")
-    name = chosen_model(state, reference, model_options)
     if text is None:
-        _chat(state, name, model_options, generation)
+        _chat(state, reference, model_options, generation)
     else:
+        name = chosen_model(state, reference, model_options)
         _answer(state, name, text, raw, as_json, model_options, generation)
 
 
@@ -87,13 +88,13 @@ def _one_prompt(prompt: str | None) -> str | None:
     return text.rstrip("\n")
 
 
-def _chat(state: State, name: str, options: ModelOptions, generation: GenerationOptions) -> None:
+def _chat(state: State, reference: str | None, options: ModelOptions, generation: GenerationOptions) -> None:
     from tramontane.host import FrontendOptions, Host
 
     run = state.plugins.catalogs.frontends.get(CHAT).load("run")
     with progress_bar(state) as progress:
         host = Host(state.plugins, progress)
-        host.add(name, **model_settings(options))
+        add_models(host, state, reference, options)
         _load(host)
     try:
         run(host, FrontendOptions(system=generation.system, sampling=generation.sampling()))

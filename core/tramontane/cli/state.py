@@ -12,6 +12,7 @@ import click
 from attrs import define, field
 
 if TYPE_CHECKING:
+    from tramontane.cli.fleet import NamedModel
     from tramontane.plugins import Plugins
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,6 +28,8 @@ class State:
     plugin_files: tuple[str, ...] = ()
     verbosity: int = 0
     """0 says warnings, 1 and 2 say more (``-v``, ``-vv``), below 0 (``-q``) only errors."""
+    models: tuple[NamedModel, ...] = ()
+    """Those that the file of ``--config`` lists."""
     _plugins: Plugins | None = field(default=None, init=False)
 
     @property

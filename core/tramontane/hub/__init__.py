@@ -8,7 +8,8 @@ files is :mod:`tramontane.checkpoint`'s business. A local path never touches the
 from __future__ import annotations
 
 from tramontane.hub.choice import choose_files
+from tramontane.hub.listing import Announce, Listing, unannounced
 from tramontane.hub.resolve import resolve
 from tramontane.hub.tokens import read_token
 
-__all__ = ["choose_files", "read_token", "resolve"]
+__all__ = ["Announce", "Listing", "choose_files", "read_token", "resolve", "unannounced"]

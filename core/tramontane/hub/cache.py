@@ -60,16 +60,20 @@ class RepositoryCache:
         except OSError:  # a read-only cache: everything is there, only offline use by branch name is not
             return
 
+    def free(self) -> int:
+        """Bytes that the disk under the cache has left."""
+        place = self.root
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        return shutil.disk_usage(place).free
+
     def check_room(self, need: int) -> None:
         """Refuse a download that cannot fit.
 
         Raises:
             DiskFullError: With the numbers.
         """
-        place = self.root
-        while not place.exists() and place != place.parent:
-            place = place.parent
-        free = shutil.disk_usage(place).free
+        free = self.free()
         if need > free:
             raise DiskFullError(
                 f"{self.repository} needs {format_bytes(need)} in {self.root}, which has {format_bytes(free)} left",

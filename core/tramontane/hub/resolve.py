@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tramontane.errors import ConfigError, HubError, ModelNotFoundError
 from tramontane.hub.choice import Choose, choose_files
+from tramontane.hub.listing import Announce, Listing, unannounced
 from tramontane.hub.tokens import read_token
 from tramontane.progress import Counter, Progress, silent
 
@@ -41,6 +42,7 @@ def resolve(
     choose: Choose | None = None,
     quant: str | None = None,
     progress: Progress = silent,
+    announce: Announce = unannounced,
     endpoint: str | None = None,
     cache_dir: Path | None = None,
 ) -> Path:
@@ -60,6 +62,7 @@ def resolve(
         choose: Finds one model among the files of other loaders; see :attr:`tramontane.records.LoaderSpec.choose`.
         quant: The type that the user asked for: a model stored so wins over any other.
         progress: Told about the download.
+        announce: Told what will be downloaded before anything is; what it raises ends the call.
         endpoint: The hub's address; by default ``HF_ENDPOINT``.
         cache_dir: The hub's cache; by default where its client keeps it (``HF_HOME``, ``HF_HUB_CACHE``).
 
@@ -109,13 +112,13 @@ def resolve(
             choose=choose,
             quant=quant,
         )
-        found = _through_hub(request, cache, token, wanted, progress)
+        found = _through_hub(request, cache, token, wanted, progress, announce)
     return (_chosen(found, choose, quant) if files is None else None) or _weights_path(found, files, endings)
 
 
 def _through_hub(
     request: Request, cache: RepositoryCache, token: str | bool | None,
-    choose: Callable[[Iterable[str]], list[str]], progress: Progress,
+    choose: Callable[[Iterable[str]], list[str]], progress: Progress, announce: Announce,
 ) -> Path:  # fmt: skip
     from tramontane.hub.download import fetch
     from tramontane.hub.faults import translate
@@ -133,10 +136,12 @@ def _through_hub(
     if not commit.isalnum():
         raise HubError(f"{request.endpoint} answered for {request.name} with {commit!r}, which is not a commit")
     sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
-    missing = [name for name in choose(sizes) if not cache.holds(commit, name)]
+    wanted = {name: sizes[name] for name in choose(sizes)}
+    missing = [name for name in wanted if not cache.holds(commit, name)]
+    need = sum(wanted[name] for name in missing)
+    announce(Listing(request.repository, commit, cache.root, wanted, tuple(missing), cache.free()))
     try:
         if missing:
-            need = sum(sizes[name] for name in missing)
             cache.check_room(need)
             log.info("downloading %d files of %s", len(missing), request.name)
             fetch(

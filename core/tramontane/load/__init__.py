@@ -2,7 +2,7 @@
 """Loading: from a reference and options to a model that runs."""
 
 from tramontane.load.design import Design, design, plan_weights
-from tramontane.load.find import choose_backend, find_architecture, open_reference
+from tramontane.load.find import choose_backend, find_architecture, local_files, open_reference
 from tramontane.load.model import LoadedModel, load_model
 from tramontane.load.options import LoadOptions
 from tramontane.load.save import Saved, save_model
@@ -18,6 +18,7 @@ __all__ = [
     "design",
     "find_architecture",
     "load_model",
+    "local_files",
     "open_reference",
     "plan_weights",
     "save_model",

@@ -23,8 +23,8 @@ _log = logging.getLogger(__name__)
 
 def open_reference(ref: str, options: LoadOptions, plugins: Plugins, progress: Progress | None = None) -> Checkpoint:
     """Find and open a checkpoint without building anything."""
-    loaders = sorted(plugins.catalogs.loaders, key=lambda spec: (-spec.priority, spec.name))
-    path = _local(ref, options, plugins, loaders, progress)
+    path = local_files(ref, options, plugins, progress)
+    loaders = _loaders(plugins)
     for spec in loaders:
         if resolve(spec.detect, spec)(path):
             checkpoint: Checkpoint = resolve(spec.open, spec)(path, OpenOptions(allow_pickle=options.allow_pickle))
@@ -35,10 +35,26 @@ def open_reference(ref: str, options: LoadOptions, plugins: Plugins, progress: P
     raise CheckpointError(f"no loader recognizes {path}", hint=hint)
 
 
-def _local(
-    ref: str, options: LoadOptions, plugins: Plugins, loaders: Sequence[LoaderSpec], progress: Progress | None
+def local_files(
+    ref: str,
+    options: LoadOptions,
+    plugins: Plugins,
+    progress: Progress | None = None,
+    announce: hub.Announce = hub.unannounced,
 ) -> Path:
-    """Where the files are: as a plugin says, or on disk, or fetched from the hub."""
+    """Where the files are: as a plugin says, or on disk, or fetched from the hub. Nothing is opened.
+
+    Args:
+        ref: A folder, a file, a hub id, or a name that a plugin knows.
+        options: Revision, token, type and the like.
+        plugins: Whose loaders say what a model's files are.
+        progress: Is told how a download goes.
+        announce: Is told what a download would bring before it begins, and may prevent it by raising.
+
+    Raises:
+        HubError: The reference cannot be resolved to files.
+    """
+    loaders = _loaders(plugins)
     asked = {"revision": options.revision, "offline": options.offline, "quant": options.quant}
     found = plugins.decisions.resolve_model(ref, asked)
     if found is not None:
@@ -58,7 +74,13 @@ def _local(
         choose=choose,
         quant=options.quant,
         progress=progress or silent,
+        announce=announce,
     )
+
+
+def _loaders(plugins: Plugins) -> list[LoaderSpec]:
+    """In the order in which they are asked."""
+    return sorted(plugins.catalogs.loaders, key=lambda spec: (-spec.priority, spec.name))
 
 
 def find_architecture(checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins) -> ArchitectureSpec:

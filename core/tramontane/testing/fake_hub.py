@@ -126,6 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
         token = authorization.removeprefix("Bearer ") or None
         if token is not None and token not in self.fake.tokens:
             return self._refuse(401, "", "Invalid credentials in Authorization header")
+        if path == "/api/whoami-v2":
+            return self._owner(token)
         asked_file, asked_info = _FILE.fullmatch(path), _INFO.fullmatch(path)
         asked = asked_file or asked_info
         if asked is None:
@@ -140,6 +142,11 @@ class _Handler(BaseHTTPRequestHandler):
         if repository.gated and token not in repository.readers:
             return self._refuse(403 if token else 401, "GatedRepo", "Access to this model is restricted")
         return self._file(repository, asked_file["name"], body=body)
+
+    def _owner(self, token: str | None) -> None:
+        if token is None:
+            return self._refuse(401, "", "Invalid user token")
+        return self._send(200, json.dumps({"name": f"owner-of-{token}", "type": "user"}).encode(), {})
 
     def _information(self, name: str, repository: Repository) -> None:
         siblings = [

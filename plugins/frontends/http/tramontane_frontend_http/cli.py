@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tramontane.cli.config_file import config_option
-from tramontane.cli.loading import chosen_model, model_settings, progress_bar
+from tramontane.cli.fleet import add_models, preloaded
+from tramontane.cli.loading import progress_bar
 from tramontane.cli.options import HABITS, ModelOptions, log_option, model_options, shared
 from tramontane.cli.output import say
 from tramontane.cli.state import State, verbosity_options
@@ -55,14 +56,16 @@ def command(state: State, reference: str | None, model_options: ModelOptions, **
     from tramontane_frontend_http.server import serve
 
     settings = _settings(given)
-    name = chosen_model(state, reference, model_options)
     if settings.access_log:
         _log_accesses()
     with progress_bar(state) as progress:
         host = Host(state.plugins, progress)
-        host.add(given["served_name"] or name, name, **model_settings(model_options))
+        name = add_models(host, state, reference, model_options, name=given["served_name"])
         serve(
-            host, settings, lambda url, app: say(f"Serving {name} at {url} ({', '.join(app.mounted)}). Ctrl-C stops.")
+            host,
+            settings,
+            lambda url, app: say(f"Serving {name} at {url} ({', '.join(app.mounted)}). Ctrl-C stops."),
+            preloaded(state),
         )
 
 

@@ -12,7 +12,7 @@ import errno
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import uvicorn
 
@@ -60,13 +60,16 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(host: Host, settings: ServerSettings, ready: Callable[[str, Application], None]) -> None:
+def serve(
+    host: Host, settings: ServerSettings, ready: Callable[[str, Application], None], preload: Sequence[str] = ()
+) -> None:
     """Serve until SIGTERM or Ctrl-C; a second signal ends at once.
 
     Args:
         host: The models; the first is loaded before ``ready`` is called.
         settings: How to listen.
         ready: Told the base URL once requests are answered.
+        preload: Names of further models to load before that; the others are loaded when they are asked for.
 
     Raises:
         ConfigError: The port cannot be had.
@@ -80,7 +83,7 @@ def serve(host: Host, settings: ServerSettings, ready: Callable[[str, Applicatio
         h11_max_incomplete_event_size=64 * 1024, timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
     )  # fmt: skip
     try:
-        asyncio.run(_run(_Server(config), app, listening, host, settings, ready))
+        asyncio.run(_run(_Server(config), app, listening, host, settings, ready, preload))
     finally:
         listening.close()
         host.close()
@@ -88,7 +91,7 @@ def serve(host: Host, settings: ServerSettings, ready: Callable[[str, Applicatio
 
 async def _run(
     server: _Server, app: Application, listening: socket.socket, host: Host, settings: ServerSettings,
-    ready: Callable[[str, Application], None],
+    ready: Callable[[str, Application], None], preload: Sequence[str],
 ) -> None:  # fmt: skip
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -102,7 +105,7 @@ async def _run(
         with contextlib.suppress(NotImplementedError):  # Windows has no handlers on loops; Ctrl-C raises there
             loop.add_signal_handler(name, asked)
     running = asyncio.create_task(server.serve([listening]))
-    loading = asyncio.create_task(host.acquire())
+    loading = asyncio.create_task(_load(host, preload))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({loading, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
@@ -118,6 +121,11 @@ async def _run(
         server.should_exit = True
         await asyncio.wait({running}, timeout=settings.drain_seconds + 5)
         stopping.cancel()
+
+
+async def _load(host: Host, preload: Sequence[str]) -> None:
+    for name in (None, *preload):
+        await host.acquire(name)
 
 
 async def _drain(app: Application, server: _Server, seconds: float) -> None:
