@@ -95,6 +95,8 @@ def _weight_map(made: Design, checkpoint: Checkpoint) -> WeightMap:
     if checkpoint.dialect != HUGGING_FACE:
         return dialect_of(made.architecture, checkpoint.dialect).weight_map(checkpoint.config)
     maps = weight_maps(made.architecture, checkpoint.config)
+    others = (one.as_the_model_has_them() for one in maps)
+    maps = (*maps, *(one for one in others if one not in maps))
     parts = (part for matrix in made.blueprint.matrices.values() for part in matrix.parts)
     return maps[0] if len(maps) == 1 else choose(maps, [(part.path, "weight") for part in parts], checkpoint.tensors)
 

@@ -122,6 +122,16 @@ class Affine(Scheme):
             return codes * scale + self._spread(fields["offset"], fields, shape)
         return codes.sub(self._spread(fields["zero"], fields, shape)).mul(scale)
 
+    def gather(self, fields: Fields, shape: Shape, rows: Tensor) -> Tensor:
+        """See :meth:`Scheme.gather`; with groups along the outputs each row brings the scales of its group."""
+        if self.group_axis == "in":
+            return super().gather(fields, shape, rows)
+        if not rows.numel():
+            return torch.empty((0, shape[-1]), device=rows.device)
+        groups = rows % self.count_groups(*shape)
+        taken = {name: take(one, 0, rows if name == "weight" else groups) for name, one in fields.items()}
+        return evolve(self, groups=rows.numel()).dequantize(taken, (rows.numel(), shape[-1]))
+
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """See :meth:`Scheme.quantize`: the range of each group is mapped to the codes, values are rounded."""
         shape, top = tuple(weight.shape), 2**self.bits - 1

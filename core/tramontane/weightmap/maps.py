@@ -11,7 +11,7 @@ from attrs import evolve, field, frozen
 from tramontane.errors import PlanError
 from tramontane.tensors import TensorDecl
 from tramontane.weightmap.reads import Read
-from tramontane.weightmap.rules import Rule
+from tramontane.weightmap.rules import Rule, Split, Stack
 from tramontane.weightmap.sources import Leaf, Source, Tensors
 
 #: Buffers that old checkpoints store and that are computed; scales of a quantized cache, for the cache has the type it
@@ -79,6 +79,12 @@ class WeightMap:
     def inverse(self) -> WeightMap:
         """The map from the stored names to the model's: for saving, and for naming what a stored tensor is."""
         return evolve(self, rules=tuple(rule.inverse() for rule in reversed(self.rules)))
+
+    def as_the_model_has_them(self) -> WeightMap:
+        """The map for checkpoints that stack experts and part fused modules as the model does, whatever the usual ones
+        of the architecture do; itself where that makes no difference."""
+        kept = tuple(rule for rule in self.rules if not isinstance(rule, Split | Stack))
+        return self if kept == self.rules else evolve(self, rules=kept)
 
     def model_names(self, stored: str) -> tuple[str, ...]:
         """Names on the model's side of the tensors that a stored tensor holds (a part of)."""
