@@ -21,6 +21,7 @@ PYTHON = BIN / "python"
 OLDEST = (3, 11)
 NEWER = ("python3.14", "python3.13", "python3.12", "python3.11")
 USER, DEVELOPER = "requirements.txt", "requirements-dev.txt"
+PAGES = ("sync_plugins", "hook_pages", "model_pages", "error_pages")
 
 
 def run(arguments):
@@ -63,17 +64,15 @@ def lint(_arguments):
         call(BIN / "ruff", "check", "."),
         call(BIN / "ruff", "format", "--check", "."),
         call(BIN / "mypy"),
-        call(PYTHON, "scripts/sync_plugins.py", "--check"),
-        call(PYTHON, "scripts/hook_pages.py", "--check"),
-        call(PYTHON, "scripts/model_pages.py", "--check"),
+        *(call(PYTHON, f"scripts/{name}.py", "--check") for name in PAGES),
     )
 
 
 def docs(_arguments):
-    """Write everything that is generated: pages of hooks and models, extras, requirement files, known_plugins.json."""
+    """Write everything that is generated: pages, extras, requirement files, known_plugins.json."""
     if set_up(DEVELOPER):
         return 1
-    return max(call(PYTHON, f"scripts/{name}.py") for name in ("sync_plugins", "hook_pages", "model_pages"))
+    return max(call(PYTHON, f"scripts/{name}.py") for name in PAGES)
 
 
 def dist(_arguments):

@@ -3,7 +3,8 @@
 
 Every error a user can meet descends from :class:`TramontaneError`. An error is for a person: its message says what
 happened and with which names, its ``hint`` says what to do next. Programs tell errors apart by class (and by the
-stable ``code`` that frontends send over the wire), never by text.
+stable ``code`` that frontends send over the wire), never by text. The second paragraph of a class says what to do; with
+the first it is that class's part of ``docs/errors.md``.
 """
 
 from __future__ import annotations
@@ -33,19 +34,29 @@ class TramontaneError(Exception):
 
 
 class PluginError(TramontaneError):
-    """A plugin could not be used: it failed to import, to validate or to register."""
+    """A plugin could not be used: it failed to import, to validate or to register.
+
+    Update or uninstall the plugin; ``tramontane plugins`` says what happened to each, ``TRAMONTANE_PLUGINS_OFF``
+    leaves one out.
+    """
 
     code = "plugin_failed"
 
 
 class ConflictError(PluginError):
-    """Two distributions claim the same name in a catalog."""
+    """Two distributions claim the same name in a catalog.
+
+    Uninstall one of them, or say which is meant with ``TRAMONTANE_PREFER``.
+    """
 
     code = "plugin_conflict"
 
 
 class UnknownNameError(TramontaneError):
-    """A look-up in a catalog missed: no architecture, format, backend, command ... of that name."""
+    """A look-up in a catalog missed: no architecture, format, backend, command ... of that name.
+
+    Look at the near misses in the message; where a plugin is missing it gives the ``pip install`` line.
+    """
 
     code = "unknown_name"
 
@@ -54,25 +65,37 @@ class UnknownNameError(TramontaneError):
 
 
 class ConfigError(TramontaneError):
-    """A configuration (ours or a checkpoint's) has missing, wrong or unsupported keys; all are named at once."""
+    """A configuration (ours or a checkpoint's) has missing, wrong or unsupported keys; all are named at once.
+
+    Correct the keys that the message names; ``tramontane config --show`` says where a value came from.
+    """
 
     code = "invalid_config"
 
 
 class RequestError(TramontaneError):
-    """A request is not valid: wrong sampling parameters, an empty prompt, a prompt that cannot fit."""
+    """A request is not valid: wrong sampling parameters, an empty prompt, a prompt that cannot fit.
+
+    Correct the request; nothing ran, and the engine goes on.
+    """
 
     code = "invalid_request"
 
 
 class PromptTooLongError(RequestError):
-    """The prompt (or prompt plus requested tokens) is longer than the model or the cache can hold."""
+    """The prompt (or prompt plus requested tokens) is longer than the model or the cache can hold.
+
+    Shorten the prompt, or give the model more room with ``--max-model-len`` or ``--kv-memory``.
+    """
 
     code = "prompt_too_long"
 
 
 class GrammarError(RequestError):
-    """A constraint on the output cannot be used: it is not valid, uses what is not supported, or passes a limit."""
+    """A constraint on the output cannot be used: it is not valid, uses what is not supported, or passes a limit.
+
+    Change the keyword or the rule that the message names; ``docs/structured-output.md`` lists what is supported.
+    """
 
     code = "invalid_grammar"
 
@@ -81,49 +104,74 @@ class GrammarError(RequestError):
 
 
 class HubError(TramontaneError):
-    """A model reference could not be resolved to local files."""
+    """A model reference could not be resolved to local files.
+
+    Read the reason in the message; a local folder needs no hub.
+    """
 
     code = "hub_error"
 
 
 class ModelNotFoundError(HubError):
-    """No such local folder and no such repository or revision on the hub."""
+    """No such local folder and no such repository or revision on the hub.
+
+    Check the spelling of the path or of ``owner/name``; a private repository needs a token (``tramontane login``).
+    """
 
     code = "model_not_found"
 
 
 class GatedModelError(HubError):
-    """The repository exists but its owner asks people to accept terms first."""
+    """The repository exists but its owner asks people to accept terms first.
+
+    Accept the terms on the page of the model, then ``tramontane login`` with a token of the same account.
+    """
 
     code = "model_gated"
 
 
 class AuthenticationError(HubError):
-    """The hub refused the token."""
+    """The hub refused the token.
+
+    ``tramontane login`` with a new token, or ``--token-source none`` for public models.
+    """
 
     code = "hub_authentication"
 
 
 class OfflineError(HubError):
-    """The files are not in the local cache and the network is off or out of reach."""
+    """The files are not in the local cache and the network is off or out of reach.
+
+    Check the network, a proxy or ``HF_ENDPOINT``; ``tramontane pull`` fetches a model ahead of time.
+    """
 
     code = "offline"
 
 
 class DiskFullError(HubError):
-    """The disk has no room for the download."""
+    """The disk has no room for the download.
+
+    Make room (``tramontane cache list``), or set ``HF_HOME`` to a folder on another disk.
+    """
 
     code = "disk_full"
 
 
 class CheckpointError(TramontaneError):
-    """A checkpoint's files are damaged, hostile, or do not fit the model: every bad tensor is named in one message."""
+    """A checkpoint's files are damaged, hostile, or do not fit the model: every bad tensor is named in one message.
+
+    Download the files again, or choose the architecture that they are for with ``--arch``; ``tramontane inspect`` shows
+    what they hold.
+    """
 
     code = "invalid_checkpoint"
 
 
 class UnsafeFormatError(CheckpointError):
-    """The checkpoint stores its weights as pickle, which can run code; loading it must be asked for explicitly."""
+    """The checkpoint stores its weights as pickle, which can run code; loading it must be asked for explicitly.
+
+    Look for a version with safetensors, or pass ``--allow-pickle`` if you trust whoever made the file.
+    """
 
     code = "unsafe_format"
 
@@ -132,30 +180,45 @@ class UnsafeFormatError(CheckpointError):
 
 
 class PlanError(TramontaneError):
-    """A model cannot be built as asked: an unsupported feature, a shard boundary that cannot work, no kernel."""
+    """A model cannot be built as asked: an unsupported feature, a shard boundary that cannot work, no kernel.
+
+    Change the option that the message names; ``tramontane doctor`` says what this machine can run.
+    """
 
     code = "plan_failed"
 
 
 class OutOfMemoryError(PlanError):
-    """Weights, activations and the smallest useful cache do not fit; the message carries the numbers."""
+    """Weights, activations and the smallest useful cache do not fit; the message carries the numbers.
+
+    Take a smaller type (``tramontane tune`` lists those that fit), a shorter ``--max-model-len``, or a smaller model.
+    """
 
     code = "out_of_memory"
 
 
 class CaptureRefused(TramontaneError):
-    """A model's step cannot be recorded as a tape; the engine runs it eagerly and says so once, with this reason."""
+    """A model's step cannot be recorded as a tape; the engine runs it eagerly and says so once, with this reason.
+
+    Nothing, unless capture was insisted on: leave ``--capture`` out.
+    """
 
     code = "capture_refused"
 
 
 class EngineClosedError(TramontaneError):
-    """The engine was shut down while, or before, the call was made."""
+    """The engine was shut down while, or before, the call was made.
+
+    Load the model again; a program that closes an engine should let its requests end first.
+    """
 
     code = "engine_closed"
 
 
 class EngineError(TramontaneError):
-    """A step failed. The requests of that step end with this error; the engine goes on with the others."""
+    """A step failed. The requests of that step end with this error; the engine goes on with the others.
+
+    Send the request again; if it fails again, report it with the message and the output of ``tramontane doctor``.
+    """
 
     code = "engine_failed"
