@@ -90,6 +90,18 @@ def tramontane_quantizers() -> Iterable[r.QuantizerSpec]:
 
 
 @hookspec
+def tramontane_importances() -> Iterable[r.ImportanceSpec]:
+    """Files of importances: how much errors of each input of a matrix count when it is quantized.
+
+    >>> @hookimpl
+    ... def tramontane_importances():
+    ...     return ImportanceSpec(
+    ...         name="sums", detect="my_plugin.sums:detect", read="my_plugin.sums:read", write="my_plugin.sums:write"
+    ...     )
+    """
+
+
+@hookspec
 def tramontane_adapters() -> Iterable[r.AdapterSpec]:
     """Kinds of adapter.
 

@@ -51,6 +51,10 @@ class ModelSettings(TypedDict, total=False):
     """Name -> path of the adapters that requests may choose."""
     topology: str | None
     """File with quantization and device per layer."""
+    imatrix: str | None
+    """File of importances (llama.cpp's imatrix) that quantizing weighs by."""
+    calibrate: str | None
+    """Text that importances are collected from before quantizing."""
     kv_dtype: str | None
     """Number type of the key-value cache."""
     kv_memory: int | None

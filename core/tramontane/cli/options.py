@@ -92,6 +92,8 @@ class ModelOptions:
     arch: str | None = None
     adapter: tuple[tuple[str, str], ...] = ()
     topology: str | None = None
+    imatrix: str | None = None
+    calibrate: str | None = None
     kv_dtype: str | None = None
     kv_memory: int | None = None
     max_num_seqs: int | None = None
@@ -159,6 +161,8 @@ _MODEL = (
     shared("--arch", metavar="NAME", help="Run the checkpoint as this architecture."),
     shared("--adapter", type=named_path, multiple=True, metavar="NAME=PATH", help="Load an adapter; may be repeated."),
     shared("--topology", metavar="FILE", help="Per layer: quantization and device."),
+    shared("--imatrix", metavar="FILE", help="Importances to quantize by, as llama.cpp collects them."),
+    shared("--calibrate", metavar="FILE", help="A text to collect importances from before quantizing."),
     shared("--kv-dtype", metavar="TYPE", help="Number type of the key-value cache."),
     shared("--kv-memory", type=byte_size, metavar="SIZE", help="Memory for the key-value cache, such as 4GiB."),
     shared("--max-num-seqs", type=_WHOLE, metavar="N", help="Most sequences that run at a time."),

@@ -19,7 +19,7 @@ from tramontane.cli.state import State, verbosity_options
 if TYPE_CHECKING:
     from tramontane.api import LLM
 
-QUANTIZING = ("quant", "organization", "topology")
+QUANTIZING = ("quant", "organization", "topology", "imatrix", "calibrate")
 """Settings that are not for the base."""
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``tramontane quantize``: save a model in another type, one weight at a time."""
+"""``tramontane quantize``: save a model in another type or format, and collect importances."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,30 +14,87 @@ from tramontane.cli.options import ModelOptions, log_option, model_options
 from tramontane.cli.output import say
 from tramontane.cli.state import State, verbosity_options
 
+if TYPE_CHECKING:
+    from tramontane.load import Calibration, LoadOptions
+    from tramontane.progress import Progress
+
+_PATH = click.Path(path_type=Path)
+
 
 @click.command()
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A new folder for the model."
+    "-o", "--output", type=_PATH, metavar="PATH", help="A new folder, or a file whose ending names a format (.gguf)."
 )
+@click.option("--save-imatrix", "importances", type=_PATH, metavar="FILE", help="Keep what --calibrate collects.")
+@click.option("--lossy", is_flag=True, help="Write even what the file's format cannot describe in full.")
 @config_option
 @model_options
 @log_option
 @verbosity_options
 @click.pass_obj
-def command(state: State, output: Path, model_options: ModelOptions) -> None:
+def command(
+    state: State, output: Path | None, importances: Path | None, lossy: bool, model_options: ModelOptions
+) -> None:
     """Save a model quantized, so that it loads at once.
 
-    The folder holds safetensors files, the configuration, and the tokenizer and templates of the original. It is loaded
-    with -m DIR; nothing is quantized again. Without --quant or --topology the weights are saved as they are.
+    A folder gets safetensors files, the configuration, and the tokenizer and templates of the original; it is loaded
+    with -m DIR, and nothing is quantized again. A file such as model.gguf is written in the format that its ending
+    names. Without --quant or --topology the weights are saved as they are.
+
+    With --calibrate TEXT errors of inputs count by how strong they are when the model reads the text; --save-imatrix
+    FILE keeps that (llama.cpp's form) for --imatrix.
     """
+    if output is None and importances is None:
+        raise click.UsageError("nothing to write: name the model with -o PATH, or importances with --save-imatrix FILE")
+    if importances is not None and model_options.calibrate is None:
+        raise click.UsageError("--save-imatrix keeps what --calibrate TEXT collects")
     from tramontane.api.settings import load_options
-    from tramontane.load import save_model
-    from tramontane.memory import format_bytes
 
     model = chosen_model(state, None, model_options)
     options = load_options(model_settings(model_options))
     with progress_bar(state) as progress:
-        saved = save_model(model, output, options, plugins=state.plugins, progress=progress)
-    size = sum(file.stat().st_size for file in saved.files)
-    bits = 8 * size / saved.plan.parameters
-    say(f"{output}: {format_bytes(size)} instead of {format_bytes(saved.stored_nbytes)}, {bits:.2f} bits per weight")
+        collected = None
+        if importances is not None:
+            collected = _collected(state, model, options, importances, progress)
+        if output is not None:
+            _write(state, model, options, output, collected, progress, lossy=lossy)
+
+
+def _collected(state: State, model: str, options: LoadOptions, target: Path, progress: Progress) -> Calibration:
+    from tramontane.load import calibrate
+
+    found = calibrate(model, Path(options.calibrate or ""), options, state.plugins, progress)
+    found.save(target, state.plugins)
+    say(f"{target}: importances of {len(found.statistics)} matrices from {found.chunks} chunks of {found.text.name}")
+    return found
+
+
+def _write(
+    state: State,
+    model: str,
+    options: LoadOptions,
+    output: Path,
+    collected: Calibration | None,
+    progress: Progress,
+    *,
+    lossy: bool,
+) -> None:
+    """Write the model to a folder, or to a file in the format that its ending names."""
+    from tramontane.load import save_model
+    from tramontane.memory import format_bytes
+
+    importances = None if collected is None else collected.importances
+    form = next((one.name for one in state.plugins.catalogs.writers if output.name.endswith(one.extensions)), None)
+    if form is None:
+        saved = save_model(model, output, options, plugins=state.plugins, progress=progress, importances=importances)
+        size, before, plan = sum(file.stat().st_size for file in saved.files), saved.stored_nbytes, saved.plan
+    else:
+        from tramontane.export import WriteOptions, convert_model
+
+        converted = convert_model(
+            model, output, options, state.plugins, form=form, write=WriteOptions(changed=lossy), progress=progress,
+            importances=importances,
+        )  # fmt: skip
+        size, before, plan = output.stat().st_size, converted.stored_nbytes, converted.plan
+    bits = 8 * size / plan.parameters
+    say(f"{output}: {format_bytes(size)} instead of {format_bytes(before)}, {bits:.2f} bits per weight")

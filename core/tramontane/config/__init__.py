@@ -10,13 +10,14 @@ from tramontane.config.checkpoints import parse_dtype, quantization_config, read
 from tramontane.config.layers import layer_types_field, read_layer_types
 from tramontane.config.limits import only
 from tramontane.config.names import name_pattern
-from tramontane.config.reading import AtLeast, Size, derived, read_config, renamed
+from tramontane.config.reading import AtLeast, Size, complete_config, derived, read_config, renamed
 from tramontane.config.rope import RopeConfig, read_rope, rope_field
 
 __all__ = [
     "AtLeast",
     "RopeConfig",
     "Size",
+    "complete_config",
     "derived",
     "layer_types_field",
     "name_pattern",

@@ -63,6 +63,14 @@ def derived(read: Callable[[Mapping[str, Any], str], Any], **options: Any) -> An
     return attrs.field(metadata={_DERIVE: read}, **options)
 
 
+def complete_config(parsed: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the defaults of the architecture's own reading of it."""
+    plain = (int, float, str, bool)
+    read = {one.name: getattr(parsed, one.name) for one in attrs.fields(type(parsed))}
+    defaults = {key: value for key, value in read.items() if isinstance(value, plain)}
+    return {**defaults, **{key: value for key, value in config.items() if value is not None}}
+
+
 def read_config(cls: type[T], mapping: Mapping[str, Any], where: str = "config.json", *, strict: bool = False) -> T:
     """Make an attrs class from a mapping.
 

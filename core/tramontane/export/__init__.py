@@ -8,7 +8,18 @@ format; those are :class:`~tramontane.records.WriterSpec`'s.
 
 from __future__ import annotations
 
+from tramontane.export.convert import Converted, convert_model
 from tramontane.export.model import Export, ModelTensor, Outgoing, WriteOptions, export, write_model
 from tramontane.export.same import check_same_model
 
-__all__ = ["Export", "ModelTensor", "Outgoing", "WriteOptions", "check_same_model", "export", "write_model"]
+__all__ = [
+    "Converted",
+    "Export",
+    "ModelTensor",
+    "Outgoing",
+    "WriteOptions",
+    "check_same_model",
+    "convert_model",
+    "export",
+    "write_model",
+]

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import torch
 from attrs import define, field, frozen
 from torch import Tensor
 
 from tramontane.checkpoint import Files, MemoryTensor, TensorRef
+from tramontane.config import complete_config
 from tramontane.errors import PlanError
 from tramontane.records import ArchitectureSpec, WriterSpec, resolve
 from tramontane.schemes import Dense, Scheme
@@ -187,7 +187,7 @@ def export(loaded: LoadedModel, plugins: Plugins) -> Export:
         tensors.update({one.name: one for one in _plain(param)})
     return Export(
         architecture=loaded.architecture,
-        config=_complete(loaded),
+        config=complete_config(loaded.config, loaded.checkpoint.config),
         parsed=loaded.config,
         blueprint=loaded.blueprint,
         plugins=plugins,
@@ -207,14 +207,6 @@ def write_model(loaded: LoadedModel, path: Path, plugins: Plugins, *, form: str,
     """
     spec: WriterSpec = plugins.catalogs.writers.get(form)
     resolve(spec.write, spec)(export(loaded, plugins), path, options)
-
-
-def _complete(loaded: LoadedModel) -> dict[str, Any]:
-    """The configuration, with the defaults of the architecture's own reading of it."""
-    plain = (int, float, str, bool)
-    read = {a.name: getattr(loaded.config, a.name) for a in attrs.fields(type(loaded.config))}
-    defaults = {key: value for key, value in read.items() if isinstance(value, plain)}
-    return {**defaults, **{key: value for key, value in loaded.checkpoint.config.items() if value is not None}}
 
 
 def _parts(matrix: Matrix) -> Iterator[ModelTensor]:

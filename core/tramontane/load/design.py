@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +21,12 @@ from tramontane.config import parse_dtype, read_config, read_dtype
 from tramontane.dialects import HUGGING_FACE, dialect_of
 from tramontane.errors import ConfigError
 from tramontane.load.find import find_architecture
+from tramontane.load.importances import read_importances
 from tramontane.load.options import LoadOptions
 from tramontane.load.quantize import quantization_request
 from tramontane.ops import Runtime
 from tramontane.plugins import Plugins
-from tramontane.quantization import quantize_plan
+from tramontane.quantization import Importances, quantize_plan
 from tramontane.records import ArchitectureSpec, resolve
 from tramontane.runner import Model
 from tramontane.weightmap import WeightMap, choose
@@ -62,9 +64,17 @@ def design(checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins, backe
 
 
 def plan_weights(
-    made: Design, checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins, backend: Backend
+    made: Design,
+    checkpoint: Checkpoint,
+    options: LoadOptions,
+    plugins: Plugins,
+    backend: Backend,
+    importances: Importances | None = None,
 ) -> ModelPlan:
     """Find every weight of the design in the checkpoint, quantize what is asked for, then let plugins change the plan.
+
+    Args:
+        importances: What quantizing weighs by; from the file that the options name, if not given.
 
     Raises:
         CheckpointError: Tensors are missing, unexpected or mis-shaped; all are named.
@@ -73,7 +83,10 @@ def plan_weights(
     names, formats = _weight_map(made, checkpoint), _formats(checkpoint, plugins)
     sources = Sources.of(checkpoint, names, formats, blueprint.tied)
     plan = make_plan(made.architecture.name, blueprint, sources, checkpoint)
-    request = quantization_request(options, plugins, backend, [*(bound.name for bound in formats), *checkpoint.types])
+    if importances is None and options.imatrix is not None:
+        importances = read_importances(Path(options.imatrix), made, checkpoint.config, plugins)
+    stored = [*(bound.name for bound in formats), *checkpoint.types]
+    request = quantization_request(options, plugins, backend, stored, importances)
     if request is not None:
         plan = quantize_plan(plan, request)
     return plugins.decisions.transform_plan(plan)[0]

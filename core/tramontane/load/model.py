@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,11 +28,13 @@ from tramontane.load.design import Design, design, plan_weights
 from tramontane.load.find import choose_backend, open_reference
 from tramontane.load.foreign import translated
 from tramontane.load.options import LoadOptions
+from tramontane.load.quantize import check_importances
 from tramontane.load.text import text_side
 from tramontane.ops import Op, TakeRows
 from tramontane.plugins import Plugins, installed
 from tramontane.prepare import BatchBuffers
 from tramontane.progress import Progress
+from tramontane.quantization import Importances
 from tramontane.records import ArchitectureSpec, resolve
 from tramontane.runner import Model, ModelRunner
 from tramontane.sampler import Sampler
@@ -85,12 +88,13 @@ def load_model(
     """
     options, plugins = options or LoadOptions(), plugins or installed()
     started = time.monotonic()
+    importances = calibrated(ref, options, plugins, progress)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     checkpoint = open_reference(ref, options, plugins, progress)
     try:
         checkpoint = translated(checkpoint, options, plugins)
-        loaded = _build(ref, checkpoint, options, plugins, progress)
+        loaded = _build(ref, checkpoint, options, plugins, importances, progress)
     except BaseException:
         checkpoint.close()
         raise
@@ -98,14 +102,31 @@ def load_model(
     return loaded
 
 
+def calibrated(
+    ref: str, options: LoadOptions, plugins: Plugins, progress: Progress | None = None
+) -> Importances | None:
+    """The importances that the options ask to collect before quantizing."""
+    check_importances(options)
+    if options.calibrate is None:
+        return None
+    from tramontane.load.calibrate import calibrate  # which loads a model itself
+
+    return calibrate(ref, Path(options.calibrate), options, plugins, progress).importances
+
+
 def _build(
-    ref: str, checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins, progress: Progress | None
+    ref: str,
+    checkpoint: Checkpoint,
+    options: LoadOptions,
+    plugins: Plugins,
+    importances: Importances | None,
+    progress: Progress | None,
 ) -> LoadedModel:
     backend = choose_backend(options, plugins)
     made = design(checkpoint, options, plugins, backend)
     blueprint, model = made.blueprint, made.model
     take = Builder(blueprint).op(TakeRows())
-    plan = plan_weights(made, checkpoint, options, plugins, backend)
+    plan = plan_weights(made, checkpoint, options, plugins, backend, importances)
     fill_weights(plan, blueprint, backend, progress)
     kernels = _candidates(backend, plugins)
     for bound in blueprint.ops:

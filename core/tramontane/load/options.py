@@ -28,6 +28,10 @@ class LoadOptions:
     """Which matrices are quantized: ``default`` all, ``moqe`` those of experts."""
     topology: str | None = None
     """File with type and device per layer."""
+    imatrix: str | None = None
+    """File of importances that quantizing weighs by."""
+    calibrate: str | None = None
+    """Text that importances are collected from before quantizing."""
     kv_dtype: str = "auto"
     kv_memory: int | None = None
     """Bytes for the cache."""

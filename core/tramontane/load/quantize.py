@@ -36,6 +36,7 @@ def quantization_request(
         PlanError: The name is that of a stored format, and the checkpoint is not stored so.
         ConfigError: The topology or the organization is wrong.
     """
+    check_importances(options)
     if options.quant is None and options.topology is None:
         return None
 
@@ -58,6 +59,18 @@ def quantization_request(
         importances=importances or {},
         device=backend.device,
     )
+
+
+def check_importances(options: LoadOptions) -> None:
+    """Refuse importances that would count for nothing.
+
+    Raises:
+        ConfigError: Two sources of them are named, or nothing is to be quantized.
+    """
+    if options.imatrix is not None and options.calibrate is not None:
+        raise ConfigError("importances come from a file (imatrix) or from a text (calibrate), not from both")
+    if (options.imatrix or options.calibrate) and options.quant is None and options.topology is None:
+        raise ConfigError("importances count only where weights are quantized", hint="say to which type with --quant")
 
 
 def find_quantizer(name: str, plugins: Plugins, backend: Backend) -> Quantizer:

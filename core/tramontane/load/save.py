@@ -15,9 +15,11 @@ from tramontane.config import read_dtype
 from tramontane.load.design import Design, design, plan_weights
 from tramontane.load.find import choose_backend, open_reference
 from tramontane.load.foreign import translated
+from tramontane.load.model import calibrated
 from tramontane.load.options import LoadOptions
 from tramontane.plugins import Plugins, installed
 from tramontane.progress import Progress
+from tramontane.quantization import Importances
 from tramontane.saved import save_plan
 
 
@@ -38,18 +40,29 @@ def save_model(
     *,
     plugins: Plugins | None = None,
     progress: Progress | None = None,
+    importances: Importances | None = None,
 ) -> Saved:
     """Write the model, quantized as the options say, so that it loads back as it is.
+
+    Args:
+        ref: As :func:`tramontane.load.load_model` takes it.
+        directory: A new or empty folder.
+        options: What to quantize to.
+        plugins: Where formats and types are looked up.
+        progress: Told how far it is.
+        importances: What quantizing weighs by; collected, or read, as the options say if not given.
 
     Raises:
         TramontaneError: As :func:`tramontane.load.load_model`; or the folder is not empty.
     """
     options, plugins = options or LoadOptions(), plugins or installed()
+    if importances is None:
+        importances = calibrated(ref, options, plugins, progress)
     with open_reference(ref, options, plugins, progress) as opened:
         checkpoint = translated(opened, options, plugins)
         backend = choose_backend(options, plugins)
         made = design(checkpoint, options, plugins, backend)
-        plan = plan_weights(made, checkpoint, options, plugins, backend)
+        plan = plan_weights(made, checkpoint, options, plugins, backend, importances)
         config = _config(checkpoint, made)
         files = save_plan(plan, made.blueprint, checkpoint, directory, config=config, progress=progress)
         return Saved(files=files, plan=plan, stored_nbytes=checkpoint.nbytes)

@@ -12,7 +12,7 @@ batch may be a field, and no output shape may depend on routing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -43,6 +43,13 @@ class Op:
     def outputs(self, weights: Sequence[Any], *inputs: Tensor) -> tuple[Meta, ...]:
         """Shapes and dtypes of the outputs for these inputs."""
         raise NotImplementedError
+
+    def matrix_inputs(self, weights: Sequence[Any], *inputs: Tensor) -> Iterator[tuple[int, int | None, Tensor]]:
+        """The activations that meet each matrix: number of the weight, expert or ``None``, and rows [N, I].
+
+        For statistics, never while a step is timed. Ops whose matrices are never quantized have none.
+        """
+        return iter(())
 
     def reference(self, ctx: Ctx | None, weights: Sequence[Any], *inputs: Tensor) -> tuple[Tensor, ...]:
         """The slow, correct version. Returns fresh tensors; never writes its inputs."""

@@ -6,7 +6,7 @@ Legend: T tokens, L chosen rows, I inputs, O outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,11 @@ class Linear(Op):
     def outputs(self, weights: Sequence[Any], *inputs: Tensor) -> tuple[Meta, ...]:
         (x,) = inputs
         return (((*x.shape[:-1], self.out_features), self.out_dtype or x.dtype),)
+
+    def matrix_inputs(self, weights: Sequence[Any], *inputs: Tensor) -> Iterator[tuple[int, int | None, Tensor]]:
+        """See :meth:`Op.matrix_inputs`."""
+        (x,) = inputs
+        yield 0, None, x.reshape(-1, x.shape[-1])
 
     def reference(self, ctx: Ctx | None, weights: Sequence[Any], *inputs: Tensor) -> tuple[Tensor, ...]:
         (x,) = inputs

@@ -9,7 +9,7 @@ Legend: T tokens, D hidden size, F intermediate size, X experts, K experts per t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -144,11 +144,25 @@ class Experts(Op):
             total_TD = total_TD.index_add(0, token_N, made_ND * weights_TK[token_N, slot_N].unsqueeze(1))
         return (total_TD.to(x_TD.dtype),)
 
+    def matrix_inputs(self, weights: Sequence[Any], *inputs: Tensor) -> Iterator[tuple[int, int | None, Tensor]]:
+        """See :meth:`Op.matrix_inputs`."""
+        x_TD, _, ids_TK = inputs
+        for expert in ids_TK.unique().tolist():
+            token_N, _ = (ids_TK == expert).nonzero(as_tuple=True)
+            x_ND = x_TD[token_N].float()
+            yield 0, expert, x_ND
+            yield 1, expert, self.between(expert, x_ND, weights)
+
     def one(self, expert: int, x_ND: Tensor, weights: Sequence[Any]) -> Tensor:
         """What one expert makes of its tokens, in float32: [N, D]."""
+        y_ND: Tensor = self.between(expert, x_ND, weights) @ weights[1].expert(expert).float().T
+        return y_ND + weights[3].tensor[expert].float() if self.bias else y_ND
+
+    def between(self, expert: int, x_ND: Tensor, weights: Sequence[Any]) -> Tensor:
+        """What the second matrix of an expert is given, in float32: [N, F]."""
         both = x_ND @ weights[0].expert(expert).float().T
         if self.bias:
             both = both + weights[2].tensor[expert].float()
         (h_NF,) = self.gate.reference(None, (), both)
-        y_ND: Tensor = h_NF @ weights[1].expert(expert).float().T
-        return y_ND + weights[3].tensor[expert].float() if self.bias else y_ND
+        made: Tensor = h_NF
+        return made

@@ -28,6 +28,7 @@ KINDS: Mapping[str, type[r.Record]] = {
     "architectures": r.ArchitectureSpec,
     "quant_formats": r.QuantFormatSpec,
     "quantizers": r.QuantizerSpec,
+    "importances": r.ImportanceSpec,
     "backends": r.BackendSpec,
     "kernels": r.KernelSpec,
     "adapters": r.AdapterSpec,
@@ -191,6 +192,7 @@ class Catalogs:
     architectures: Catalog[r.ArchitectureSpec]
     quant_formats: Catalog[r.QuantFormatSpec]
     quantizers: Catalog[r.QuantizerSpec]
+    importances: Catalog[r.ImportanceSpec]
     backends: Catalog[r.BackendSpec]
     kernels: Catalog[r.KernelSpec]
     adapters: Catalog[r.AdapterSpec]

@@ -7,18 +7,23 @@ business. It never touches a checkpoint that is quantized already.
 
 from __future__ import annotations
 
-from tramontane.quantization.plan import Importances, Organization, Request, quantize_plan
+from tramontane.quantization.importance import ImportanceFile, Importances, Statistics, Sums, importances_of
+from tramontane.quantization.plan import Organization, Request, quantize_plan
 from tramontane.quantization.quantizer import Pack, Quantizer, by_rows
 from tramontane.quantization.topology import Topology, read_topology
 
 __all__ = [
+    "ImportanceFile",
     "Importances",
     "Organization",
     "Pack",
     "Quantizer",
     "Request",
+    "Statistics",
+    "Sums",
     "Topology",
     "by_rows",
+    "importances_of",
     "quantize_plan",
     "read_topology",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from enum import Enum
 from functools import partial
 
@@ -20,14 +20,12 @@ from torch import Tensor
 
 from tramontane.build.plan import ModelPlan, PartPlan, WeightPlan
 from tramontane.errors import PlanError
+from tramontane.quantization.importance import Importances
 from tramontane.quantization.quantizer import Quantizer
 from tramontane.quantization.topology import KEEP, Topology
 from tramontane.schemes import Dense, Fields
 
 _log = logging.getLogger(__name__)
-
-Importances = Mapping[str, Tensor]
-"""Module path -> importance of each input's error, float32 [I] or [X, 1, I]."""
 
 
 class Organization(Enum):
@@ -86,6 +84,8 @@ class _Chooser:
     """Parts of shapes that no type can store."""
     other: Counter[str] = field(factory=Counter)
     """Parts that got a fallback."""
+    unweighed: Counter[str] = field(factory=Counter)
+    """Parts without importances although others have them."""
 
     def part(self, weight: WeightPlan, part: PartPlan) -> PartPlan:
         self._check_device(part.path)
@@ -99,7 +99,7 @@ class _Chooser:
         chosen = self._fitting(wanted, part.shape)
         if chosen is None:
             return part
-        importance = self.request.importances.get(part.path) if chosen.weighs else None
+        importance = self._importance(part.path) if chosen.weighs else None
         return evolve(part, scheme=chosen.scheme, pack=partial(_packed, chosen, importance))
 
     def _wanted(self, weight: WeightPlan, path: str) -> Quantizer | None:
@@ -126,6 +126,12 @@ class _Chooser:
             self.other[f"{what}: {chosen.name}"] += 1
         return chosen
 
+    def _importance(self, path: str) -> Tensor | None:
+        found = self.request.importances.get(path)
+        if found is None and self.request.importances:
+            self.unweighed[path.rpartition(".")[2]] += 1
+        return found
+
     def _check_device(self, path: str) -> None:
         topology = self.request.topology
         asked = None if topology is None else topology.device(path)
@@ -143,6 +149,7 @@ class _Chooser:
         said = (
             (logging.WARNING, "kept as stored, not quantized again", self.stored),
             (logging.WARNING, "left in floating point, since rows are not whole blocks", self.unfit),
+            (logging.INFO, "quantized without importances, which were not collected for them", self.unweighed),
             (logging.INFO, "of another type than asked, since rows are not whole blocks", self.other),
         )
         for level, what, found in said:

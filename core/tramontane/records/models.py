@@ -105,6 +105,24 @@ class QuantizerSpec(Record):
 
 
 @frozen(kw_only=True)
+class ImportanceSpec(Record):
+    """Files that say how much errors of each input of a matrix count: what quantizing may weigh by."""
+
+    kind: ClassVar[str] = "importance format"
+
+    form: str = ""
+    """The format whose dialects name the matrices: ``gguf``."""
+    detect: str = lazy()
+    """``detect(path) -> bool``: whether this can read the path; cheap, reads a few bytes at most."""
+    read: str = lazy()
+    """``read(path) -> ImportanceFile`` of :mod:`tramontane.quantization`."""
+    write: str = lazy()
+    """``write(path, file) -> None``; the path's ending may choose among variants."""
+    extensions: tuple[str, ...] = texts(default=())
+    """File name endings it writes, with the dot; the first is the default."""
+
+
+@frozen(kw_only=True)
 class AdapterSpec(Record):
     """A kind of adapter: LoRA, X-LoRA, AnyMoE ..."""
 

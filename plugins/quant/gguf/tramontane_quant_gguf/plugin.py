@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tramontane import hookimpl
-from tramontane.records import LoaderSpec, QuantFormatSpec, QuantizerSpec, WriterSpec
+from tramontane.records import ImportanceSpec, LoaderSpec, QuantFormatSpec, QuantizerSpec, WriterSpec
 
 
 @hookimpl
@@ -33,6 +33,21 @@ def tramontane_quant_formats() -> list[QuantFormatSpec]:
 def tramontane_writers() -> list[WriterSpec]:
     """GGUF files."""
     return [WriterSpec(name="gguf", write="tramontane_quant_gguf.writing.model:write_gguf", extensions=(".gguf",))]
+
+
+@hookimpl
+def tramontane_importances() -> list[ImportanceSpec]:
+    """llama.cpp's importance files."""
+    return [
+        ImportanceSpec(
+            name="imatrix",
+            form="gguf",
+            detect="tramontane_quant_gguf.importances:recognizes",
+            read="tramontane_quant_gguf.importances:read",
+            write="tramontane_quant_gguf.importances:write",
+            extensions=(".gguf", ".imatrix", ".dat"),
+        )
+    ]
 
 
 @hookimpl

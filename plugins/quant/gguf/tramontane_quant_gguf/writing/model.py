@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from tramontane.config import RopeConfig
 from tramontane.dialects import Dialect, dialects_of
 from tramontane.errors import CheckpointError
 from tramontane.export import Export, Outgoing, WriteOptions, check_same_model
-from tramontane.schemes import BlockCodec, Ggml
+from tramontane.schemes import BlockCodec, Dense, Ggml
 from tramontane_quant_gguf.loader import ARCHITECTURE, described
 from tramontane_quant_gguf.quantizers import CODECS, quantize
 from tramontane_quant_gguf.reading import Metadata
@@ -26,6 +28,7 @@ from tramontane_quant_gguf.writing.settings import write_rope, write_settings
 from tramontane_quant_gguf.writing.types import choose, wanted_type
 from tramontane_quant_gguf.writing.vocabulary import write_vocabulary
 
+_log = logging.getLogger(__name__)
 FORM = "gguf"
 FILE_TYPES: Mapping[str, int] = MappingProxyType(
     {
@@ -61,6 +64,7 @@ def write_gguf(export: Export, path: Path, options: WriteOptions) -> None:
     dialect = _dialect(export)
     wanted = None if options.quant is None else wanted_type(options.quant)
     outgoing = [(tensor, choose(tensor, wanted)) for tensor in export.outgoing(dialect.weight_map(export.config))]
+    _say_lost(outgoing)
     settings, factors = _settings(export, dialect)
     _check(export, path, settings, factors, [tensor for tensor, _ in outgoing], options)
     kinds = [codec.name for tensor, codec in outgoing if tensor.is_matrix]
@@ -72,6 +76,18 @@ def write_gguf(export: Export, path: Path, options: WriteOptions) -> None:
         for tensor, codec in outgoing
     ]
     write_file(path, {**_general(export, dialect, max(set(kinds), key=kinds.count)), **settings}, tensors)
+
+
+def _say_lost(outgoing: Sequence[tuple[Outgoing, BlockCodec]]) -> None:
+    """Schemes that the format has not are written as floats; that is said once."""
+    lost = Counter(
+        f"{tensor.scheme.name} as {codec.name}"
+        for tensor, codec in outgoing
+        if tensor.is_matrix and tensor.scheme is not None and not isinstance(tensor.scheme, Dense | Ggml)
+    )
+    if lost:
+        listed = ", ".join(f"{count} x {what}" for what, count in lost.items())
+        _log.warning("GGUF has no such types, so %d matrices are written in others: %s", lost.total(), listed)
 
 
 def _check(

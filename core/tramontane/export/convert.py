@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a reference and options to a file in another format, without loading: one part of a matrix at a time is read,
+quantized where that is asked for, and written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from attrs import define, field, frozen
+from torch import Tensor
+
+from tramontane.build.fill import bring
+from tramontane.build.plan import ModelPlan, ParamPlan, PartPlan, WeightPlan
+from tramontane.checkpoint import Checkpoint, MemoryTensor, TensorRef
+from tramontane.config import complete_config
+from tramontane.export.model import Export, ModelTensor, WriteOptions
+from tramontane.load.design import Design, design, plan_weights
+from tramontane.load.find import choose_backend, open_reference
+from tramontane.load.foreign import translated
+from tramontane.load.model import calibrated
+from tramontane.load.options import LoadOptions
+from tramontane.plugins import Plugins
+from tramontane.progress import Counter, Progress, silent
+from tramontane.quantization import Importances
+from tramontane.records import WriterSpec, resolve
+from tramontane.schemes import Dense
+from tramontane.tensors import AXES
+from tramontane.weightmap import tensor_name
+from tramontane.weights import Param
+
+
+@frozen(kw_only=True)
+class Converted:
+    """What was written."""
+
+    plan: ModelPlan
+    stored_nbytes: int
+    """Bytes of the tensors that it was made from."""
+
+
+@define(kw_only=True, eq=False)
+class _Brought(TensorRef):
+    """One canonical field of a part, made when it is read."""
+
+    part: PartPlan = field(repr=False)
+    counter: Counter = field(repr=False)
+
+    def read(self, index: tuple[slice, ...] | None = None, out: Tensor | None = None) -> Tensor:
+        """See :meth:`TensorRef.read`."""
+        whole = bring(self.part)[self.name].cpu()
+        self.counter.add(whole.nbytes, self.part.path)
+        wanted = whole if index is None else whole[index]
+        return wanted if out is None else out.copy_(wanted)
+
+
+def convert_model(
+    ref: str,
+    path: Path,
+    options: LoadOptions,
+    plugins: Plugins,
+    *,
+    form: str,
+    write: WriteOptions,
+    progress: Progress | None = None,
+    importances: Importances | None = None,
+) -> Converted:
+    """Write a model, quantized as the load options say, to a file in the format ``form``.
+
+    Raises:
+        TramontaneError: As :func:`tramontane.load.load_model` and :func:`tramontane.export.write_model`.
+    """
+    spec: WriterSpec = plugins.catalogs.writers.get(form)
+    if importances is None:
+        importances = calibrated(ref, options, plugins, progress)
+    with open_reference(ref, options, plugins, progress) as opened:
+        checkpoint = translated(opened, options, plugins)
+        backend = choose_backend(options, plugins)
+        made = design(checkpoint, options, plugins, backend)
+        plan = plan_weights(made, checkpoint, options, plugins, backend, importances)
+        counter = Counter(progress or silent, "save", plan.nbytes)
+        resolve(spec.write, spec)(_export(made, plan, checkpoint, plugins, counter), path, write)
+        return Converted(plan=plan, stored_nbytes=checkpoint.nbytes)
+
+
+def _export(made: Design, plan: ModelPlan, checkpoint: Checkpoint, plugins: Plugins, counter: Counter) -> Export:
+    tensors = [one for weight in plan.weights for one in _parts(weight, counter)]
+    tensors += [one for planned in plan.params for one in _plain(made.blueprint.params[planned.path], planned)]
+    return Export(
+        architecture=made.architecture,
+        config=complete_config(made.config, checkpoint.config),
+        parsed=made.config,
+        blueprint=made.blueprint,
+        plugins=plugins,
+        tensors={one.name: one for one in tensors},
+        files=checkpoint.files,
+        metadata=checkpoint.metadata,
+        dialect=checkpoint.dialect,
+    )
+
+
+def _parts(weight: WeightPlan, counter: Counter) -> Iterator[ModelTensor]:
+    for part in weight.parts:
+        stored = part.source.scheme
+        scheme = stored if isinstance(part.scheme, Dense) and isinstance(stored, Dense) else part.scheme
+        fields = {
+            name: _Brought(name=name, dtype=one.dtype, shape=one.shape, part=part, counter=counter)
+            for name, one in scheme.fields(part.shape).items()
+        }
+        name = tensor_name(part.path, "weight")
+        yield ModelTensor(name, part.shape, AXES[-len(part.shape) :], fields, scheme, weight.uses)
+
+
+def _plain(param: Param, planned: ParamPlan) -> Iterator[ModelTensor]:
+    for wanted, source in zip(param.sources, planned.sources, strict=True):
+        name = tensor_name(wanted.path, wanted.field)
+        axes = ("expert", "out") if len(wanted.shape) == 2 else ("out",)[: len(wanted.shape)]
+        yield ModelTensor(name, wanted.shape, axes, {"weight": MemoryTensor.of(name, source.read())})
