@@ -22,6 +22,8 @@ from attrs import define, field, frozen
 from tramontane.errors import ConfigError, EngineClosedError, TramontaneError, UnknownNameError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tramontane.api import AsyncLLM
     from tramontane.plugins import Plugins
     from tramontane.progress import Progress
@@ -101,9 +103,13 @@ class Host:
     Args:
         plugins: The generation of plugins that models are loaded with; the installed ones by default.
         progress: Is told how loading goes.
+        state_dir: Where frontends keep what must survive the process; without it they keep it in memory.
     """
 
-    def __init__(self, plugins: Plugins | None = None, progress: Progress | None = None) -> None:
+    def __init__(
+        self, plugins: Plugins | None = None, progress: Progress | None = None, *, state_dir: Path | None = None
+    ) -> None:
+        self.state_dir = state_dir
         self._plugins = plugins
         self._progress = progress
         self._slots: dict[str, _Slot] = {}

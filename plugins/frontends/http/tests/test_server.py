@@ -24,14 +24,26 @@ pytest.importorskip("tramontane_frontend_openai", reason="asks the OpenAI fronte
 @contextmanager
 def served(*options: str) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
     """A server of the demo model: process, base URL, and what it has said so far."""
-    command = [sys.executable, "-m", "tramontane", "serve", "-m", "demo", "--port", "0", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "tramontane",
+        "serve",
+        "-m",
+        "demo",
+        "--port",
+        "0",
+        "--state-dir",
+        "none",
+        *options,
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     said: list[str] = []
     assert process.stderr is not None
     reader = Thread(target=lambda: said.extend(iter(process.stderr.readline, "")), daemon=True)  # type: ignore[union-attr]
     reader.start()
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 150
         while time.monotonic() < until:
             found = re.search(r"at (http://\S+)", "".join(said))
             if found:

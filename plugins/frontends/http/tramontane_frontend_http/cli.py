@@ -40,6 +40,7 @@ KEY_VARIABLE = "TRAMONTANE_API_KEY"
 @shared("--drain-seconds", type=click.FloatRange(0), default=30.0, show_default=True, help="To end open answers.")
 @shared("--tls-certificate", type=click.Path(path_type=Path), metavar="FILE", help="Serve HTTPS with this certificate.")
 @shared("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="The certificate's key.")
+@shared("--state-dir", metavar="DIR", help="Where stored responses and files are kept; none keeps them in memory.")
 @click.option("--access-log/--no-access-log", default=True, help="One line per request on standard error.")
 @click.option("--metrics/--no-metrics", default=True, help="Offer /metrics to Prometheus.")
 @config_option
@@ -59,7 +60,7 @@ def command(state: State, reference: str | None, model_options: ModelOptions, **
     if settings.access_log:
         _log_accesses()
     with progress_bar(state) as progress:
-        host = Host(state.plugins, progress)
+        host = Host(state.plugins, progress, state_dir=_state_dir(given["state_dir"]))
         name = add_models(host, state, reference, model_options, name=given["served_name"])
         serve(
             host,
@@ -80,6 +81,15 @@ def _settings(given: dict[str, Any]) -> ServerSettings:
         tls_certificate=given["tls_certificate"], tls_key=given["tls_key"], access_log=given["access_log"],
         metrics=given["metrics"],
     )  # fmt: skip
+
+
+def _state_dir(given: str | None) -> Path | None:
+    """The folder for what outlives the server: the one that is named, or ours in the XDG state directory."""
+    if given is not None:
+        return None if given == "none" else Path(given)
+    stated = Path(os.environ.get("XDG_STATE_HOME", ""))
+    base = stated if stated.is_absolute() else Path.home() / ".local" / "state"
+    return base / "tramontane"
 
 
 def _keys(file: Path | None) -> tuple[str, ...]:

@@ -148,6 +148,7 @@ def test_models_by_name(client: TestClient) -> None:
     assert client.get("/models/nobody").status_code == 404
 
 
+TURN = [{"role": "user", "content": "x"}]
 WRONG: list[tuple[str, dict[str, Any], int, str | None]] = [
     ("/completions", {"prompt": "a", "temperature": "hot"}, 400, "temperature"),
     ("/completions", {"prompt": "a", "temperature": -1}, 400, None),
@@ -165,14 +166,22 @@ WRONG: list[tuple[str, dict[str, Any], int, str | None]] = [
     ("/completions", {"prompt": "a", "model": "nobody"}, 404, None),
     ("/chat/completions", {"messages": [{"role": "user", "content": "x"}]}, 400, None),
     ("/chat/completions", {"model": "talker", "messages": "hi"}, 400, "messages"),
-    ("/chat/completions", {"model": "talker", "messages": [], "tools": [{}]}, 400, "tools"),
-    ("/chat/completions", {"model": "talker", "messages": [], "top_logprobs": 2}, 400, "top_logprobs"),
+    ("/chat/completions", {"model": "talker", "messages": []}, 400, "messages"),
+    ("/chat/completions", {"model": "talker", "messages": [{"content": "x"}]}, 400, "messages[0].role"),
     (
         "/chat/completions",
-        {"model": "talker", "messages": [], "response_format": {"type": "json_object"}},
+        {"model": "talker", "messages": [{"role": "user", "content": 3}]},
         400,
-        "response_format",
+        "messages[0].content",
     ),
+    ("/chat/completions", {"model": "talker", "messages": TURN, "top_logprobs": 2}, 400, "top_logprobs"),
+    ("/completions", {"prompt": "a", "grammar": {"type": "regex", "value": 3}}, 400, "grammar.value"),
+    ("/completions", {"prompt": "a", "grammar": {"type": "magic", "value": "x"}}, 400, "grammar.type"),
+    ("/completions", {"prompt": "a", "seed": 2**70}, 400, "seed"),
+    ("/completions", {"prompt": "a", "cache_salt": "../x"}, 400, "cache_salt"),
+    ("/completions", {"prompt": "a", "user": "x" * 10**6}, 400, "user"),
+    ("/detokenize", {"tokens": [-1]}, 400, "tokens"),
+    ("/detokenize", {"tokens": [2**80]}, 400, "tokens"),
     ("/embeddings", {"input": "a", "dimensions": 8}, 400, "dimensions"),
 ]
 

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors of requests that came over a network, and what of any error may go back over it."""
+
+from __future__ import annotations
+
+from tramontane.errors import EngineClosedError, EngineError, RequestError, TramontaneError, UnknownNameError
+
+
+class FieldError(RequestError):
+    """A request that cannot be served as it is.
+
+    Args:
+        message: What is wrong.
+        param: The field, as a path within the body (``messages[0].role``).
+        status: The HTTP status of the answer.
+        wire_code: A vendor's stable word for the fault.
+    """
+
+    def __init__(
+        self, message: str, *, param: str | None = None, status: int = 400, wire_code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.param = param
+        self.status = status
+        self.wire_code = wire_code
+
+
+def status_of(error: TramontaneError) -> int:
+    """The HTTP status of an error."""
+    if isinstance(error, FieldError):
+        return error.status
+    if isinstance(error, UnknownNameError):
+        return 404
+    if isinstance(error, EngineClosedError):
+        return 503
+    return 400 if isinstance(error, RequestError) else 500
+
+
+def public_message(error: TramontaneError) -> str:
+    """What a client may read of an error. Of faults of the inside it learns nothing: they name paths and addresses."""
+    if status_of(error) < 500:
+        return error.message
+    if isinstance(error, EngineClosedError):
+        return "the model was stopped"
+    return "the model failed on this request" if isinstance(error, EngineError) else "the server failed"
