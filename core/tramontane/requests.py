@@ -210,3 +210,5 @@ class Delta:
     output: object | None = None
     """Task ``LOGITS``: float32 array [tokens, vocab]; task ``EMBED``: float32 array [hidden]."""
     error: str | None = None
+    error_code: str | None = None
+    """The :attr:`tramontane.errors.TramontaneError.code` of an error that the request itself is to blame for."""

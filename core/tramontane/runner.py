@@ -23,6 +23,7 @@ from tramontane.backends.base import Runnable
 from tramontane.batch import Ctx
 from tramontane.cache.spec import CacheLayout
 from tramontane.engine.runner import StepResult
+from tramontane.grammar.matching import Matching
 from tramontane.ops import BoundOp
 from tramontane.prepare import BatchBuffers
 from tramontane.requests import EngineRequest, Task
@@ -78,11 +79,15 @@ class ModelRunner:
     states: StateStore | None = None
     program: Runnable | None = None
     """The captured body; ``None`` runs the model's own code."""
+    matching: Matching = field(init=False)
     _salt: bytes = field(factory=lambda: os.urandom(16), init=False, repr=False)
     _previous: Tensor | None = field(default=None, init=False, repr=False)
 
+    def __attrs_post_init__(self) -> None:
+        self.matching = Matching(self.vocab_size)
+
     def started(self, sequence: Running) -> None:
-        """Set up the sampler's state for a sequence."""
+        """Set up the state of sampler and grammar for a sequence."""
         if sequence.generates:
             request = sequence.request
             self.sampler.start(
@@ -90,6 +95,8 @@ class ModelRunner:
                 seed=self._seed(request), index=sequence.index,
                 output_ids=sequence.tokens[sequence.prompt_len :], eos_ids=request.eos_token_ids,
             )  # fmt: skip
+            if sequence.grammar is not None:
+                self.matching.start(sequence.slot, sequence.grammar, sequence)
 
     def _seed(self, request: EngineRequest) -> int:
         """The request's seed, or one of its own that is the same whenever the request begins again."""
@@ -102,6 +109,7 @@ class ModelRunner:
         """Forget a sequence."""
         if sequence.generates:
             self.sampler.drop(sequence.slot)
+            self.matching.drop(sequence.slot)
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> Done:
@@ -138,12 +146,19 @@ class ModelRunner:
     def _sample(self, plan: StepPlan, hidden_LD: Tensor, result: StepResult) -> None:
         rows = [row for row in plan.rows if row.samples]
         logits_LV = self.model.head(hidden_LD)
-        keys = [row.seq.slot for row in rows]
-        sampled = self.sampler.sample(logits_LV, keys, [row.start + row.count for row in rows])
+        slots = [row.seq.slot for row in rows]
+        positions = [row.start + row.count for row in rows]
+        for slot, ids in self.matching.undrawn(slots, positions).items():
+            self.sampler.extend(slot, ids)
+        masks, certain = self.matching.masks(slots, positions)
+        sampled = self.sampler.sample(logits_LV, slots, positions, masks, certain)
         self._previous = sampled.tokens
         result.token_ids = sampled.tokens.tolist()
         result.logprobs = sampled.logprobs
         result.faults = {row: str(fault) for row, fault in sampled.faults.items()}
+        taken = self.matching.take(slots, positions, result.token_ids)
+        result.forced, result.ended = taken.forced, taken.ended
+        result.faults |= taken.faults
 
     def _collect(self, result: StepResult, index: int, row: Row, hidden_LD: Tensor) -> None:
         """What logits, embedding and prompt-log-probability requests want of one row."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 from bisect import insort
 from heapq import heappop, heappush
 from operator import attrgetter
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import define, field
 
@@ -27,9 +27,17 @@ from tramontane.errors import RequestError
 from tramontane.requests import EngineRequest, FinishReason
 from tramontane.sequence import Row, Sequence, Status, StepPlan
 
+if TYPE_CHECKING:
+    from tramontane.grammar.compiler import Compiled
+
 __all__ = ["Listener", "Row", "Scheduler", "Sequence", "Status", "StepPlan"]
 
 _ORDER = attrgetter("order")
+
+
+def _reading(seq: Sequence) -> bool:
+    """Whether a sequence reads its prompt; one that has tokens forced upon it decodes, and goes first."""
+    return seq.computed < seq.prompt_len
 
 
 class Listener(Protocol):
@@ -94,7 +102,7 @@ class Scheduler:
 
     # --- coming and going ---------------------------------------------------------------------------------------------
 
-    def add(self, request: EngineRequest) -> None:
+    def add(self, request: EngineRequest, grammar: Compiled | None = None) -> None:
         """Queue a checked request, one sequence per choice. Further choices are held until the first one has computed
         the prompt, so that they find its blocks.
 
@@ -104,7 +112,7 @@ class Scheduler:
         if request.id in self.requests:
             raise RequestError(f"a request with id {request.id!r} is being served already")
         self._admitted += 1
-        sequences = make_sequences(request, self._admitted, self.cache, self.max_len)
+        sequences = make_sequences(request, self._admitted, self.cache, self.max_len, grammar)
         self.requests[request.id] = sequences
         self.queued += len(sequences)
         self._enqueue(sequences[0])
@@ -176,9 +184,11 @@ class Scheduler:
         step = _Step(self.config.max_batched_tokens)
         prompts = self._plan_decodes(step)
         cap = min(step.budget, prompt_cap, self.config.max_prompt_tokens) if step.rows else step.budget
+        prompts.sort(key=_reading)
         for place, seq in enumerate(prompts):
             if cap > 0 and seq.status is Status.RUNNING:
-                cap -= self._plan_prompt(step, seq, cap, prompts[place + 1 :])
+                newer = [one for one in prompts[place + 1 :] if one.order > seq.order]
+                cap -= self._plan_prompt(step, seq, cap, newer)
         if cap > 0 and self.queued:
             self._admit(step, cap)
         if not step.rows:
@@ -372,6 +382,14 @@ class Scheduler:
         if token in seq.stop_ids and len(tokens) - 1 - seq.prompt_len >= seq.request.sampling.min_tokens:
             return FinishReason.STOP
         return FinishReason.LENGTH if len(tokens) >= seq.limit else None
+
+    def append_forced(self, seq: Sequence, token: int) -> FinishReason | None:
+        """As :meth:`append`, for a token that its grammar forces after the last one. What a step in flight samples
+        for it is known with that."""
+        seq.pending += 1
+        reason = self.append(seq, token)
+        seq.pending = 0
+        return reason
 
     def check_integrity(self) -> None:
         """Check queues, slots and blocks against each other; only when no step is in flight.

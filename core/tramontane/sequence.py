@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from attrs import define, field
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from tramontane.cache.manager import Holding
 from tramontane.requests import EngineRequest, Task
+
+if TYPE_CHECKING:
+    from tramontane.grammar.compiler import Compiled
 
 
 class Status(IntEnum):
@@ -63,6 +66,8 @@ class Sequence:
     """The request's further choices, while they wait for this one to compute the prompt."""
     answered: bool = False
     """A delta was sent."""
+    grammar: Compiled | None = None
+    """What the output must match."""
 
     @property
     def slot(self) -> int:

@@ -13,7 +13,7 @@ from attrs import define, evolve, field
 
 from tramontane.api.collect import RequestOutput
 from tramontane.api.results import Completion, CompletionDelta
-from tramontane.errors import EngineClosedError, EngineError, TramontaneError
+from tramontane.errors import EngineClosedError, EngineError, GrammarError, TramontaneError
 from tramontane.requests import Delta, FinishReason
 
 MOST_PIECES = 64
@@ -88,6 +88,8 @@ class Answers:
 
 def _failure(delta: Delta) -> TramontaneError | None:
     """Why a delta ends the whole call. The engine cancels nothing that was not cancelled here, but when it closes."""
+    if delta.error is not None and delta.error_code == GrammarError.code:
+        return GrammarError(delta.error)
     if delta.error is not None:
         return EngineError(delta.error)
     if delta.finish_reason is FinishReason.CANCELED:

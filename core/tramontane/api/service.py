@@ -14,6 +14,8 @@ from tramontane.api.answers import Answers
 from tramontane.api.collect import RequestOutput
 from tramontane.api.request_maker import RequestMaker
 from tramontane.api.settings import load_options
+from tramontane.grammar.compiler import GrammarCompiler
+from tramontane.grammar.vocabulary import Vocabulary
 from tramontane.records import EngineInfo, RequestSummary
 from tramontane.schemes import Dense
 
@@ -35,13 +37,15 @@ class Service:
     name: str
     """What the model is called in messages and to observers."""
     engine: EngineThread = field(init=False)
+    grammars: GrammarCompiler | None = field(init=False)
     maker: RequestMaker = field(init=False)
     info: EngineInfo = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         from tramontane.engine import EngineCore, EngineThread
 
-        self.engine = EngineThread(EngineCore(self.model.runner, self.model.engine))
+        self.grammars = _grammars(self.model)
+        self.engine = EngineThread(EngineCore(self.model.runner, self.model.engine, self.grammars))
         ended = partial(_tell, self.observers, self.name)
         self.maker = RequestMaker.of(self.name, self.model, self.engine.max_len, self.engine.abort, ended)
         self.info = _info(self.name, self.model, self.engine.max_len)
@@ -89,6 +93,8 @@ class Service:
         """Stop the engine; calls that wait end with ``EngineClosedError``. Closing twice is fine."""
         if not self.engine.closed:
             self.engine.close()
+            if self.grammars is not None:
+                self.grammars.close()
             self.model.close()
             self.observers.engine_stopped(self.info)
 
@@ -96,6 +102,12 @@ class Service:
         """A model that nobody holds any more, by a face or by a running call, is stopped."""
         if hasattr(self, "engine"):
             self.close()
+
+
+def _grammars(model: LoadedModel) -> GrammarCompiler | None:
+    """What compiles the grammars of a model's outputs; ``None`` without a tokenizer."""
+    tokenizer, size = model.tokenizer, model.runner.vocab_size
+    return GrammarCompiler(lambda: Vocabulary.of(tokenizer, size)) if tokenizer is not None else None
 
 
 def _tell(observers: Observers, name: str, output: RequestOutput) -> None:

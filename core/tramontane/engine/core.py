@@ -16,17 +16,22 @@ from attrs import define, evolve
 
 from tramontane.cache.manager import CacheManager
 from tramontane.engine.config import EngineConfig
+from tramontane.engine.gate import Gate
 from tramontane.engine.intake import check_request
-from tramontane.engine.outputs import ended, gather, sampled, sampled_with
+from tramontane.engine.outputs import ended, gather, refused, sampled, sampled_with
 from tramontane.engine.pace import Pace
 from tramontane.engine.runner import Pending, Runner, StepResult
 from tramontane.engine.stats import EngineStats
-from tramontane.errors import OutOfMemoryError, TramontaneError
-from tramontane.requests import Delta, EngineRequest, FinishReason
+from tramontane.errors import OutOfMemoryError, RequestError, TramontaneError
+from tramontane.grammar.compiler import GrammarCompiler
+from tramontane.requests import Delta, EngineRequest, FinishReason, Task
 from tramontane.scheduler import Scheduler
 from tramontane.sequence import Row, Sequence, Status, StepPlan
 
 log = logging.getLogger(__name__)
+
+#: Seconds that an engine with nothing else to do waits for a grammar before it looks for news.
+_GRAMMAR_WAIT = 0.005
 
 
 @define(eq=False)
@@ -43,6 +48,7 @@ class EngineCore:
     Args:
         runner: Executes the steps.
         config: Limits and switches.
+        grammars: Compiles what outputs must match; without it such requests are refused.
 
     Not thread-safe, but for :meth:`check` and :meth:`stats`.
 
@@ -50,7 +56,9 @@ class EngineCore:
         OutOfMemoryError: The cache cannot hold even the shortest sequence.
     """
 
-    def __init__(self, runner: Runner, config: EngineConfig | None = None) -> None:
+    def __init__(
+        self, runner: Runner, config: EngineConfig | None = None, grammars: GrammarCompiler | None = None
+    ) -> None:
         self.runner = runner
         self.config = config or EngineConfig()
         self.max_len = runner.cache_layout.longest(runner.num_blocks, runner.max_model_len)
@@ -61,6 +69,7 @@ class EngineCore:
                 hint="give the engine more --kv-memory",
             )
         self.cache, self.scheduler = self._fresh()
+        self.gate = Gate(grammars)
         self.pace = Pace(self.config.prompt_seconds, self.config.max_batched_tokens)
         self._flight: _Flight | None = None
         self._waiting_deltas: list[Delta] = []
@@ -87,8 +96,10 @@ class EngineCore:
         Raises:
             RequestError: No tokens, or ids outside the vocabulary.
             PromptTooLongError: Longer than the model or the cache can hold.
+            GrammarError: The model cannot be constrained.
         """
         check_request(request, self.runner.vocab_size, self.max_len)
+        self.gate.check(request)
 
     def add(self, request: EngineRequest) -> None:
         """Queue a request.
@@ -96,14 +107,23 @@ class EngineCore:
         Raises:
             RequestError: As :meth:`check`, or a request of that id is being served.
             PromptTooLongError: As :meth:`check`.
+            GrammarError: As :meth:`check`, or too many grammars wait to be compiled.
         """
         self.check(request)
-        self.scheduler.add(request if request.arrival else evolve(request, arrival=time.monotonic()))
+        request = request if request.arrival else evolve(request, arrival=time.monotonic())
+        if request.id in self.gate:
+            raise RequestError(f"a request with id {request.id!r} is being served already")
+        if request.sampling.constraint is not None and request.task is Task.GENERATE:
+            self.gate.add(request)
+        else:
+            self.scheduler.add(request)
         self._requests += 1
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """End a request, or one of its choices. The next step reports it as canceled. Unknown ids are no error: the
         request may have ended just now."""
+        if request_id in self.gate and (request := self.gate.drop(request_id)) is not None:
+            self._waiting_deltas += refused(request, FinishReason.CANCELED)
         for seq in list(self.scheduler.requests.get(request_id, ())):
             if seq.status is not Status.FINISHED and index in (None, seq.index):
                 self.scheduler.finish(seq)
@@ -111,17 +131,19 @@ class EngineCore:
 
     def abort_all(self) -> None:
         """End every request."""
+        for request in self.gate.clear():
+            self._waiting_deltas += refused(request, FinishReason.CANCELED)
         for request_id in list(self.scheduler.requests):
             self.abort(request_id)
 
     def serves(self, request_id: str) -> bool:
         """Whether a request has not ended."""
-        return request_id in self.scheduler.requests
+        return request_id in self.scheduler.requests or request_id in self.gate
 
     @property
     def has_work(self) -> bool:
         """Whether a further step has something to do or to report."""
-        return bool(self.scheduler.requests or self._flight or self._waiting_deltas)
+        return bool(self.scheduler.requests or self._flight or self._waiting_deltas or self.gate)
 
     def reset_prefix_cache(self) -> None:
         """Forget all cached prefixes: weights or adapters changed."""
@@ -156,6 +178,8 @@ class EngineCore:
         return deltas
 
     def _plan(self, deltas: list[Delta]) -> StepPlan | None:
+        if self.gate:
+            self._admit(deltas)
         plan = self.scheduler.schedule(self.pace.prompt_cap())
         failures = self.scheduler.take_failures()
         for seq, error in failures:
@@ -164,6 +188,17 @@ class EngineCore:
         if plan is None and self._flight is None and self.scheduler.requests and not failures:
             self._unblock(deltas)
         return plan
+
+    def _admit(self, deltas: list[Delta]) -> None:
+        """Queue the requests whose grammar is ready, and report those whose grammar was refused."""
+        if not (self.scheduler.requests or self._flight or deltas):
+            self.gate.wait(_GRAMMAR_WAIT)
+        for request, outcome in self.gate.ready():
+            if isinstance(outcome, BaseException):
+                code = outcome.code if isinstance(outcome, TramontaneError) else None
+                deltas += refused(request, FinishReason.ERROR, describe(outcome), code)
+            else:
+                self.scheduler.add(request, outcome)
 
     def _launch(self, plan: StepPlan, deltas: list[Delta]) -> _Flight | None:
         if self._flight is None:
@@ -198,7 +233,7 @@ class EngineCore:
             sample += row.samples
             if not scheduler.landed(row):
                 continue
-            if row.samples and plain and not row.all_outputs:
+            if row.samples and plain and not row.all_outputs and seq.grammar is None:
                 token = token_ids[sample]
                 reason = scheduler.append(seq, token)
                 deltas.append(sampled(seq, token, reason))
@@ -221,13 +256,28 @@ class EngineCore:
         if sample in result.faults:
             self._end_request(seq, result.faults[sample], deltas)
             return
-        token = result.token_ids[sample]
-        reason = self.scheduler.append(seq, token)
+        if row.start + row.count < len(seq.tokens):
+            return  # its grammar forced the token, and it was reported, while this step was in flight
+        tokens, reason = self._append(seq, sample, result)
         prompt = seq.collected if row.all_outputs else None
-        deltas.append(sampled_with(seq, token, reason, result.logprobs.get(sample), prompt))
-        self._sampled += 1
+        deltas.append(sampled_with(seq, tokens, reason, result.logprobs.get(sample), prompt))
+        self._sampled += len(tokens)
         if reason is not None:
             self.scheduler.finish(seq)
+
+    def _append(self, seq: Sequence, sample: int, result: StepResult) -> tuple[list[int], FinishReason | None]:
+        """Note a sampled token and those that its grammar forces after it; which were kept, and what they end."""
+        tokens = [result.token_ids[sample]]
+        reason = self.scheduler.append(seq, tokens[0])
+        forced = result.forced.get(sample, ())
+        for token in forced:
+            if reason is not None:
+                break
+            tokens.append(token)
+            reason = self.scheduler.append_forced(seq, token)
+        if sample in result.ended and len(tokens) == 1 + len(forced):
+            reason = FinishReason.STOP  # complete, even where it is as long as it may be
+        return tokens, reason
 
     # --- failures -----------------------------------------------------------------------------------------------------
 
@@ -244,6 +294,8 @@ class EngineCore:
         log.critical("the engine failed and begins anew", exc_info=error)
         deltas = self._take_waiting()
         sequences = [seq for choices in self.scheduler.requests.values() for seq in choices]
+        for request in self.gate.clear():
+            deltas += refused(request, FinishReason.ERROR, describe(error))
         deltas += [ended(s, FinishReason.ERROR, describe(error)) for s in sequences if s.status is not Status.FINISHED]
         flight, self._flight = self._flight, None
         if flight:

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tramontane.cache.manager import CacheManager
-from tramontane.errors import GrammarError, PromptTooLongError, RequestError
+from tramontane.errors import PromptTooLongError, RequestError
 from tramontane.requests import EngineRequest, Task
 from tramontane.sequence import Sequence, Status
+
+if TYPE_CHECKING:
+    from tramontane.grammar.compiler import Compiled
 
 
 def check_request(request: EngineRequest, vocab_size: int, max_len: int) -> None:
@@ -37,11 +42,11 @@ def check_request(request: EngineRequest, vocab_size: int, max_len: int) -> None
     beyond = [token for token, _ in request.sampling.logit_bias if token >= vocab_size]
     if beyond:
         raise RequestError(f"logit_bias names token {beyond[0]}, but the vocabulary has {vocab_size} tokens")
-    if request.sampling.constraint is not None:
-        raise GrammarError("this engine cannot constrain its output", hint="leave the constraint out")
 
 
-def make_sequences(request: EngineRequest, serial: int, cache: CacheManager, max_len: int) -> list[Sequence]:
+def make_sequences(
+    request: EngineRequest, serial: int, cache: CacheManager, max_len: int, grammar: Compiled | None = None
+) -> list[Sequence]:
     """One sequence per choice of a checked request.
 
     Args:
@@ -49,6 +54,7 @@ def make_sequences(request: EngineRequest, serial: int, cache: CacheManager, max
         serial: How many requests came before: breaks ties of rank.
         cache: Opens the sequences' holdings.
         max_len: Most tokens of a sequence.
+        grammar: What the output must match.
     """
     sampling, length = request.sampling, len(request.prompt_token_ids)
     generates = request.task is Task.GENERATE
@@ -70,6 +76,7 @@ def make_sequences(request: EngineRequest, serial: int, cache: CacheManager, max
                 cache=cache.open(tokens, request.salt),
                 wants_all=not generates or (index == 0 and sampling.prompt_logprobs is not None),
                 status=Status.HELD,
+                grammar=grammar,
             )
         )
     return sequences

@@ -8,13 +8,23 @@ from typing import Any
 import numpy as np
 
 from tramontane.engine.runner import StepResult
-from tramontane.requests import Delta, FinishReason, Task, TokenLogprobs
+from tramontane.requests import Delta, EngineRequest, FinishReason, Task, TokenLogprobs
 from tramontane.sequence import Row, Sequence
 
 
 def ended(seq: Sequence, reason: FinishReason, error: str | None = None) -> Delta:
     """The delta of a sequence that ends without a further token."""
     return Delta(request_id=seq.request.id, index=seq.index, finish_reason=reason, error=error)
+
+
+def refused(
+    request: EngineRequest, reason: FinishReason, error: str | None = None, code: str | None = None
+) -> list[Delta]:
+    """The deltas of a request that ends before it has sequences."""
+    return [
+        Delta(request_id=request.id, index=index, finish_reason=reason, error=error, error_code=code)
+        for index in range(request.sampling.n)
+    ]
 
 
 def sampled(seq: Sequence, token: int, reason: FinishReason | None) -> Delta:
@@ -30,19 +40,29 @@ def sampled(seq: Sequence, token: int, reason: FinishReason | None) -> Delta:
 
 
 def sampled_with(
-    seq: Sequence, token: int, reason: FinishReason | None, logprobs: TokenLogprobs | None, prompt: list[Any] | None
+    seq: Sequence,
+    tokens: list[int],
+    reason: FinishReason | None,
+    logprobs: TokenLogprobs | None,
+    prompt: list[Any] | None,
 ) -> Delta:
-    """The delta of a sampled token with log-probabilities of itself or of the prompt."""
+    """The delta of a sampled token, with those its grammar forces after it, or with log-probabilities of itself or of
+    the prompt."""
     return Delta(
         request_id=seq.request.id,
         index=seq.index,
-        token_ids=(token,),
+        token_ids=tuple(tokens),
         logprobs=() if logprobs is None else (logprobs,),
         finish_reason=reason,
-        stop_token=token if reason is FinishReason.STOP else None,
+        stop_token=tokens[-1] if reason is FinishReason.STOP and _ends(seq, tokens[-1]) else None,
         cached_tokens=_cached(seq),
         prompt_logprobs=None if prompt is None else (None, *prompt),
     )
+
+
+def _ends(seq: Sequence, token: int) -> bool:
+    """Whether a token is no part of the text but its end. A grammar may end a text without one."""
+    return token in seq.stop_ids or (seq.grammar is not None and token in seq.request.eos_token_ids)
 
 
 def gather(row: Row, index: int, result: StepResult) -> Delta | None:

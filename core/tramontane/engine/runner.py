@@ -22,6 +22,11 @@ class StepResult:
     """Sample index -> log-probabilities, for the rows whose request asked for them."""
     prompt_logprobs: dict[int, list[TokenLogprobs]] = field(factory=dict)
     """Row index -> log-probabilities of the prompt tokens that follow each token of the row (``Row.targets``)."""
+    forced: dict[int, tuple[int, ...]] = field(factory=dict)
+    """Sample index -> tokens that follow the sampled one because the grammar leaves no choice. They are known from now
+    on; a row of the next step, if that is launched already, samples the first of them."""
+    ended: set[int] = field(factory=set)
+    """Sample indices whose output is complete by its grammar."""
     faults: dict[int, str] = field(factory=dict)
     """Sample index -> why this row's sampling failed; that request ends with an error, the others go on."""
     outputs: dict[int, Any] = field(factory=dict)

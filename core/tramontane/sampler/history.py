@@ -79,6 +79,15 @@ class History:
         for row in rows:
             self._lengths[row] += 1
 
+    @torch.inference_mode()
+    def extend(self, row: int, ids: Sequence[int]) -> None:
+        """Append tokens to one row."""
+        start = self._lengths[row]
+        self._grow(start + len(ids), more_rows=False)
+        new = torch.tensor(list(ids), dtype=torch.int32)
+        self._ids_SC[row, start : start + len(ids)] = new.to(self.device, non_blocking=True)
+        self._length_S[row] = self._lengths[row] = start + len(ids)
+
     def past(self, rows: Sequence[int], rows_R: Tensor) -> Past:
         """What the rows hold, as wide as the longest of them."""
         width = max(self._lengths[row] for row in rows)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -109,6 +110,13 @@ class Sampler:
         if key in self._plan_keys:
             self._plan, self._plan_keys = None, []
 
+    def extend(self, key: Hashable, ids: Sequence[int]) -> None:
+        """Remember tokens that a sequence got without a draw."""
+        state = self._states[key]
+        state.drawn += len(ids)
+        if state.row is not None:
+            self._history.extend(state.row, ids)
+
     @torch.inference_mode()
     def sample(
         self,
@@ -116,6 +124,7 @@ class Sampler:
         keys: Sequence[Hashable],
         positions: Sequence[int],
         masks: Mapping[Hashable, Tensor] | None = None,
+        certain: Mapping[Hashable, int] | None = None,
     ) -> Sampled:
         """Draw one token for each row.
 
@@ -125,6 +134,7 @@ class Sampler:
             positions: The place each drawn token takes in its sequence (prompt length + tokens drawn so far).
             masks: For some keys, which tokens are allowed: int32 words [ceil(V / 32)], bit j of word i for token
                 32 i + j.
+            certain: For some keys, the token: nothing is drawn, but it is reported and remembered as if it had been.
         """
         logits_LV = logits_LV[:, : self.vocab_size]
         plan = self._planned(keys)
@@ -135,6 +145,9 @@ class Sampler:
         if masks or plan.waiting:
             self._restrict(logits_LV, keys, plan, masks or {})
         tokens_L, peak_L = self._draw(logits_LV, plan, positions)
+        for row, key in enumerate(keys if certain else ()):
+            if certain and key in certain:
+                tokens_L[row], peak_L[row] = certain[key], 0.0
         report = observed.report(tokens_L[plan.observing_R]) if observed is not None else None
         if plan.remembering is not None:
             kept = plan.remembering
@@ -251,15 +264,22 @@ def _forbid(logits_V: Tensor, mask: Tensor | None, banned_E: Tensor | None) -> N
             logits_V.index_fill_(0, banned_E, -torch.inf)
         return
     vocab = logits_V.shape[0]
-    words = mask.to(logits_V.device, non_blocking=True)
-    bits = torch.arange(32, dtype=torch.int32, device=logits_V.device)
-    allowed_V = ((words[:, None] >> bits) & 1).flatten()[:vocab].to(torch.bool)
+    allowed_V = _unpacked(mask, logits_V.device)[:vocab]
     if allowed_V.shape[0] < vocab:
         allowed_V = torch.nn.functional.pad(allowed_V, (0, vocab - allowed_V.shape[0]))
     if banned_E is not None:
         rest_V = allowed_V.index_fill(0, banned_E, False)
         allowed_V = torch.where(rest_V.any(), rest_V, allowed_V)
     logits_V.masked_fill_(~allowed_V, -torch.inf)
+
+
+def _unpacked(words: Tensor, device: torch.device) -> Tensor:
+    """Words of bits as bools. numpy is ten times as fast on the host: 0.02 against 0.3 ms for a row of 152k."""
+    if device.type == "cpu":
+        bits = np.unpackbits(words.numpy().view(np.uint8), bitorder="little")
+        return torch.from_numpy(bits).view(torch.bool)
+    shifts = torch.arange(32, dtype=torch.int32, device=device)
+    return ((words.to(device, non_blocking=True)[:, None] >> shifts) & 1).flatten().to(torch.bool)
 
 
 def _name(processor: LogitsProcessor) -> str:
