@@ -142,7 +142,7 @@ def tramontane_chat_formats() -> Iterable[r.ChatFormatSpec]:
 
     >>> @hookimpl
     ... def tramontane_chat_formats():
-    ...     return ChatFormatSpec(name="foo", markers=("<|foo_start|>",), tool_parser="my_plugin.chat:ToolParser")
+    ...     return ChatFormatSpec(name="foo", markers=("<|foo_call|>",), format="my_plugin.chat:FOO")
     """
 
 

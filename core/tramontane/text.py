@@ -70,10 +70,19 @@ class OutputText:
         prompt_ids: What the output continues; its text is not given out.
         params: ``stop``, ``include_stop``, ``min_tokens`` and ``skip_special_tokens`` matter here. A text that is
             complete before token ``min_tokens`` stops nothing.
+        visible: Special tokens that are not left out, whatever ``params`` say.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], params: SamplingParams) -> None:
-        self._detokenizer = Detokenizer(tokenizer, prompt_ids, skip_special_tokens=params.skip_special_tokens)
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        visible: frozenset[int] = frozenset(),
+    ) -> None:
+        self._detokenizer = Detokenizer(
+            tokenizer, prompt_ids, skip_special_tokens=params.skip_special_tokens, visible=visible
+        )
         self._stops = StopStrings(params.stop) if params.stop else None
         self._include_stop = params.include_stop
         self._min_tokens = params.min_tokens

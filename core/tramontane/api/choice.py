@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from attrs import define, field
 
+from tramontane.api.reading import Reading
 from tramontane.api.results import Choice
+from tramontane.chat.parsing import OutputParser, Parsed
 from tramontane.requests import Delta, EngineRequest, FinishReason, TokenLogprobs
 from tramontane.text import OutputText
 from tramontane.tokenizer import Tokenizer
+from tramontane.tools.calls import ToolCall
 
 
 @define(eq=False)
@@ -18,54 +21,95 @@ class ChoiceOutput:
     request: EngineRequest
     index: int
     text_out: OutputText | None
+    parser: OutputParser | None = None
+    """Tells reasoning and calls from the text, where the request is a chat."""
     finish_reason: FinishReason | None = None
     token_ids: list[int] = field(factory=list)
     _text: list[str] = field(factory=list)
+    _reasoning: list[str] = field(factory=list)
+    _calls: list[_Call] = field(factory=list)
     _logprobs: list[TokenLogprobs] = field(factory=list)
 
     @classmethod
-    def begin(cls, request: EngineRequest, index: int, tokenizer: Tokenizer | None) -> ChoiceOutput:
+    def begin(
+        cls, request: EngineRequest, index: int, tokenizer: Tokenizer | None, reading: Reading | None = None
+    ) -> ChoiceOutput:
         """A choice that has no token yet."""
         ids, params = request.prompt_token_ids, request.sampling
-        return cls(request, index, OutputText(tokenizer, ids, params) if tokenizer is not None else None)
+        if tokenizer is None:
+            return cls(request, index, None)
+        if reading is None:
+            return cls(request, index, OutputText(tokenizer, ids, params))
+        return cls(request, index, OutputText(tokenizer, ids, params, reading.visible), reading.parser())
 
-    def push(self, delta: Delta) -> tuple[str, int]:
+    def push(self, delta: Delta) -> tuple[Parsed, int]:
         """Take in a delta up to the token that completes a stop string.
 
         Returns:
-            The text that can be shown now, and how many of the delta's tokens were taken.
+            What can be shown now, and how many of the delta's tokens were taken.
         """
-        text, taken = "", 0
+        shown, taken = Parsed(), 0
         for token in delta.token_ids:
             taken += 1
             self.token_ids.append(token)
-            text += self._feed(token, ends=delta.stop_token == token and taken == len(delta.token_ids))
+            shown += self._feed(token, ends=delta.stop_token == token and taken == len(delta.token_ids))
             if self.finish_reason is not None:
                 break
         self._logprobs += delta.logprobs[:taken]
         if self.finish_reason is None and delta.finish_reason is not None:
             self.finish_reason = delta.finish_reason
-            text += self.text_out.finish() if self.text_out is not None else ""
-        if text:
-            self._text.append(text)
-        return text, taken
+            shown += self._parse(self.text_out.finish() if self.text_out is not None else "")
+        if self.finish_reason is not None and self.parser is not None:
+            shown += self.parser.finish()
+            if self.finish_reason is FinishReason.STOP and self.parser.calls:
+                self.finish_reason = FinishReason.TOOL_CALLS
+        self._keep(shown)
+        return shown, taken
 
     def result(self) -> Choice:
         """The choice as far as it is known; one that goes on counts as cancelled."""
         return Choice(
             index=self.index,
             text="".join(self._text),
+            reasoning="".join(self._reasoning) or None,
+            tool_calls=tuple(call.whole() for call in self._calls),
             token_ids=tuple(self.token_ids),
             finish_reason=self.finish_reason or FinishReason.CANCELED,
             logprobs=tuple(self._logprobs) if self.request.sampling.logprobs is not None else None,
         )
 
-    def _feed(self, token: int, ends: bool) -> str:
-        """The text a token lets be shown. An EOS or stop id that ended the choice is no text, unless asked for."""
+    def _feed(self, token: int, ends: bool) -> Parsed:
+        """What a token lets be shown. An EOS or stop id that ended the choice is no text, unless asked for."""
         out = self.text_out
         if out is None or (ends and not self.request.sampling.include_stop):
-            return ""
-        text = out.feed(token)
-        if out.stopped:
+            return Parsed()
+        shown = self._parse(out.feed(token))
+        if out.stopped or (self.parser is not None and self.parser.closed):
             self.finish_reason = FinishReason.STOP
-        return text
+        return shown
+
+    def _parse(self, text: str) -> Parsed:
+        return self.parser.push(text) if self.parser is not None and text else Parsed(text)
+
+    def _keep(self, shown: Parsed) -> None:
+        """Add a piece to what the whole choice will be."""
+        if shown.text:
+            self._text.append(shown.text)
+        if shown.reasoning:
+            self._reasoning.append(shown.reasoning)
+        for delta in shown.calls:
+            if delta.index == len(self._calls):
+                self._calls.append(_Call(delta.id or "", delta.name or ""))
+            self._calls[delta.index].arguments.append(delta.arguments)
+
+
+@define(eq=False)
+class _Call:
+    """A tool call while it grows."""
+
+    id: str
+    name: str
+    arguments: list[str] = field(factory=list)
+
+    def whole(self) -> ToolCall:
+        return ToolCall(id=self.id, name=self.name, arguments="".join(self.arguments))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from attrs import define
 
 from tramontane.api.choice import ChoiceOutput
+from tramontane.api.reading import Reading
 from tramontane.api.results import Completion, CompletionDelta, Usage
 from tramontane.requests import Delta, EngineRequest, FinishReason, TokenLogprobs
 from tramontane.tokenizer import Tokenizer
@@ -32,9 +33,17 @@ class RequestOutput:
     _prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
 
     @classmethod
-    def begin(cls, request: EngineRequest, tokenizer: Tokenizer | None, *, prompt: int, start: float) -> RequestOutput:
+    def begin(
+        cls,
+        request: EngineRequest,
+        tokenizer: Tokenizer | None,
+        *,
+        prompt: int,
+        start: float,
+        reading: Reading | None = None,
+    ) -> RequestOutput:
         """An answer of which nothing is known yet; without a tokenizer it will have no text."""
-        choices = [ChoiceOutput.begin(request, index, tokenizer) for index in range(request.sampling.n)]
+        choices = [ChoiceOutput.begin(request, index, tokenizer, reading) for index in range(request.sampling.n)]
         return cls(request, prompt, start, choices)
 
     @property
@@ -55,13 +64,15 @@ class RequestOutput:
         if choice.finish_reason is not None:
             return None
         self._note(delta, at)
-        text, taken = choice.push(delta)
-        if not (text or taken or choice.finish_reason):
+        shown, taken = choice.push(delta)
+        if not (shown or taken or choice.finish_reason):
             return None
         return CompletionDelta(
             prompt=self.prompt,
             index=delta.index,
-            text=text,
+            text=shown.text,
+            reasoning=shown.reasoning,
+            tool_calls=shown.calls,
             token_ids=delta.token_ids[:taken],
             logprobs=delta.logprobs[:taken],
             finish_reason=choice.finish_reason,

@@ -77,7 +77,7 @@ class ModelFace:
     @property
     def has_chat_template(self) -> bool:
         """Whether :meth:`chat` works; a base model only completes text."""
-        return self._service.maker.chat_template is not None
+        return self._service.maker.chats.template is not None
 
     @property
     def plan(self) -> ModelPlan:
@@ -126,7 +126,7 @@ class ModelFace:
         Raises:
             RequestError: The model has no chat template, or the template refuses the messages.
         """
-        return self._service.maker.render(messages, **template)
+        return self._service.maker.chats.render(messages, **template)
 
     def close(self) -> None:
         """Stop the engine; calls that still run end with ``EngineClosedError``.

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from tramontane.api.answers import Answers
-from tramontane.api.chat_call import ChatCall, Message
+from tramontane.api.chat_call import ChatCall
+from tramontane.api.chat_maker import ChatMaker, Prepared
 from tramontane.api.collect import RequestOutput
 from tramontane.api.prompts import PromptLimits, as_list, token_ids
 from tramontane.errors import RequestError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from tramontane.api.settings import RequestSettings
-    from tramontane.chat import ChatTemplate
     from tramontane.load import LoadedModel
     from tramontane.tokenizer import Tokenizer
 
@@ -32,13 +32,6 @@ _FROM_GENERATION_CONFIG = ("temperature", "top_k", "top_p", "min_p", "repetition
 _RENAMED = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
 NEVER = -1e9
 """A bias that keeps a token from being sampled."""
-_RENDER_OPTIONS = frozenset(
-    {
-        "tools", "documents", "add_generation_prompt", "continue_final_message", "enable_thinking", "reasoning_effort",
-        "template_kwargs", "name",
-    }
-)  # fmt: skip
-"""What :meth:`tramontane.chat.ChatTemplate.render` takes by name."""
 
 
 def default_sampling(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,7 +61,7 @@ class RequestMaker:
 
     name: str
     tokenizer: Tokenizer | None
-    chat_template: ChatTemplate | None
+    chats: ChatMaker
     defaults: dict[str, Any]
     vocab_size: int
     max_model_len: int
@@ -91,7 +84,7 @@ class RequestMaker:
         return cls(
             name=name,
             tokenizer=model.tokenizer,
-            chat_template=model.chat_template,
+            chats=ChatMaker(name, model.tokenizer, model.chat_template, model.chat_format),
             defaults=default_sampling(model.generation_config),
             vocab_size=model.runner.vocab_size,
             max_model_len=max_len,
@@ -138,14 +131,12 @@ class RequestMaker:
             RequestError: The model has no template, the template refuses the messages, they do not fit, or the call
                 asks for what the model's chat format cannot do.
         """
-        if call.tool_choice not in (None, "auto", "none") or call.response_format is not None:
-            raise RequestError("this model cannot be made to call a tool or to keep to a form")
-        offered = None if call.tool_choice == "none" else call.tools
-        ids = self.render(call.messages, tools=offered, **call.template)
-        limits = self._limits(reserve=1)
-        checked = token_ids(ids, self._encode_text, limits, where="the conversation")
-        chosen = params if params is not None else self.params(max_tokens=None)
-        return self._answers([checked], [_sampling(chosen)], Task.GENERATE, options or {}, start)
+        if call.response_format is not None:
+            raise RequestError("this model cannot be made to keep to a form")
+        chosen = _sampling(params if params is not None else self.params(max_tokens=None))
+        chat = self.chats.prepare(call)
+        checked = token_ids(chat.ids, self._encode_text, self._limits(reserve=1), where="the conversation")
+        return self._answers([checked], [chosen], Task.GENERATE, options or {}, start, chat)
 
     def task(self, prompts: Any, task: Task) -> Answers:
         """The requests that ask for logits or embeddings.
@@ -160,24 +151,6 @@ class RequestMaker:
     def encode(self, prompt: Any, *, reserve: int, where: str = "the prompt") -> tuple[int, ...]:
         """A prompt as checked token ids that leave room for ``reserve`` more."""
         return token_ids(prompt, self._encode_text, self._limits(reserve), where)
-
-    def render(self, messages: Sequence[Message], **template: Any) -> list[int]:
-        """The token ids of a conversation, by the model's chat template.
-
-        Raises:
-            RequestError: The model has no template or tokenizer, the template takes no tools, or the messages are not a
-                list of messages.
-        """
-        if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence) or not messages:
-            raise RequestError("messages must be a list of messages, each with a role and a content")
-        if self.chat_template is None:
-            raise RequestError(
-                f"{self.name} has no chat template, so it cannot chat",
-                hint="complete text with generate(), or give a template with chat_template",
-            )
-        if template.get("tools") and not self.chat_template.supports_tools:
-            raise RequestError(f"the chat template of {self.name} takes no tools", hint="leave tools out")
-        return self.chat_template.encode(self.required_tokenizer(), list(messages), **_template_options(template))
 
     def required_tokenizer(self) -> Tokenizer:
         """The tokenizer.
@@ -196,11 +169,15 @@ class RequestMaker:
         task: Task,
         options: RequestSettings,
         start: float | None,
+        chat: Prepared | None = None,
     ) -> Answers:
         if any(params.stop for params in sampling):
             self.required_tokenizer()  # stop strings are looked for in the text
         begun = time.monotonic() if start is None else start
         eos = tuple(self.tokenizer.eos_ids) if self.tokenizer is not None else ()
+        reading = None
+        if chat is not None:
+            eos, reading = tuple(dict.fromkeys((*eos, *chat.ends))), chat.reading
         outputs = []
         for place, (prompt, params) in enumerate(zip(ids, sampling, strict=True)):
             request = EngineRequest(
@@ -212,7 +189,8 @@ class RequestMaker:
                 arrival=begun,
                 **options,
             )
-            outputs.append(RequestOutput.begin(request, self.tokenizer, prompt=place, start=begun))
+            output = RequestOutput.begin(request, self.tokenizer, prompt=place, start=begun, reading=reading)
+            outputs.append(output)
         return Answers(outputs, self.abort, self.ended)
 
     def _params_of_each(self, params: Params, count: int) -> list[SamplingParams]:
@@ -239,12 +217,3 @@ def _sampling(params: Any) -> SamplingParams:
     if not isinstance(params, SamplingParams):
         raise RequestError(f"sampling parameters must be SamplingParams, got {type(params).__name__}")
     return params
-
-
-def _template_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that rendering knows by name as they are; the others become variables of the template."""
-    known = {name: value for name, value in given.items() if name in _RENDER_OPTIONS}
-    extra = {name: value for name, value in given.items() if name not in _RENDER_OPTIONS}
-    if extra:
-        known["template_kwargs"] = {**(known.get("template_kwargs") or {}), **extra}
-    return known

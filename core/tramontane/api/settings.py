@@ -35,6 +35,8 @@ class ModelSettings(TypedDict, total=False):
     """Another tokenizer than the model's: a folder or file."""
     chat_template: str | None
     """Another chat template than the model's: a file, or the template itself."""
+    chat_format: str | None
+    """How the model writes reasoning and tool calls: the name of a chat format; by default its template tells."""
     device: str | None
     """``auto``, ``cpu``, ``cuda``, ``cuda:1`` ..."""
     device_map: str | None

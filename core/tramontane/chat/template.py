@@ -29,6 +29,9 @@ from tramontane.errors import RequestError, TramontaneError
 from tramontane.tokenizer import Tokenizer
 from tramontane.tokenizer.marks import Marker, without_marks
 
+#: Under which templates look for tools.
+TOOL_NAMES = ("tools", "xml_tools", "available_tools")
+
 #: Names that request-supplied variables may not take: the template's own inputs, and what other implementations of
 #: chat templates mean by such an argument.
 RESERVED = frozenset(
@@ -132,7 +135,7 @@ class ChatTemplate:
     @property
     def supports_tools(self) -> bool:
         """Whether a template looks at tools; where none does, they would be dropped without a word."""
-        return "tools" in self.variables or "tool_use" in self.source.templates
+        return not self.variables.isdisjoint(TOOL_NAMES) or "tool_use" in self.source.templates
 
     def render(
         self,
@@ -180,11 +183,13 @@ class ChatTemplate:
         conversation = self._marker.mark_all(conversation)
         if continue_final_message:
             _open_end(conversation)
+        shown = self._marker.mark_all(offered) if offered or habits.needs_tools else None
         variables = {
+            **dict.fromkeys((name for name in TOOL_NAMES if name in self.variables), shown),
             **self._extra(template_kwargs, enable_thinking, reasoning_effort),
             **self._names,
             "messages": conversation,
-            "tools": self._marker.mark_all(offered) if offered or habits.needs_tools else None,
+            "tools": shown,
             "documents": self._marker.mark_all(plain(list(documents), "documents")) if documents else None,
             "add_generation_prompt": add_generation_prompt,
         }

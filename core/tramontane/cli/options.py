@@ -89,6 +89,7 @@ class ModelOptions:
     max_model_len: int | None = None
     tokenizer: str | None = None
     chat_template: str | None = None
+    chat_format: str | None = None
     arch: str | None = None
     adapter: tuple[tuple[str, str], ...] = ()
     topology: str | None = None
@@ -158,6 +159,7 @@ _MODEL = (
     shared("--max-model-len", type=_WHOLE, metavar="N", help="Longest sequence in tokens."),
     shared("--tokenizer", metavar="PATH", help="Another tokenizer than the model's."),
     shared("--chat-template", metavar="FILE", help="Another chat template than the model's."),
+    shared("--chat-format", metavar="NAME", help="How the model writes tool calls, if its template does not tell."),
     shared("--arch", metavar="NAME", help="Run the checkpoint as this architecture."),
     shared("--adapter", type=named_path, multiple=True, metavar="NAME=PATH", help="Load an adapter; may be repeated."),
     shared("--topology", metavar="FILE", help="Per layer: quantization and device."),

@@ -43,6 +43,7 @@ from tramontane.tape.capture import capture
 
 if TYPE_CHECKING:
     from tramontane.chat import ChatTemplate
+    from tramontane.chat.parsing import ChatFormat
     from tramontane.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class LoadedModel:
     engine: EngineConfig
     tokenizer: Tokenizer | None
     chat_template: ChatTemplate | None
+    chat_format: ChatFormat | None
     generation_config: Mapping[str, Any]
     checkpoint: Checkpoint
     capture_note: str
@@ -155,7 +157,7 @@ def _build(
         states=states,
     )
     note = _capture(runner, made, backend, kernels, options)
-    tokenizer, template = text_side(checkpoint, options, plugins)
+    tokenizer, template, chat_format = text_side(checkpoint, options, plugins)
     if tokenizer is not None:
         runner.sampler.breaker_ids = tokenizer.breaker_ids
     return LoadedModel(
@@ -171,6 +173,7 @@ def _build(
         engine=options.engine,
         tokenizer=tokenizer,
         chat_template=template,
+        chat_format=chat_format,
         generation_config=checkpoint.generation_config,
         checkpoint=checkpoint,
         capture_note=note,

@@ -19,6 +19,8 @@ class LoadOptions:
     arch: str | None = None
     tokenizer: str | None = None
     chat_template: str | None = None
+    chat_format: str | None = None
+    """How the model writes reasoning and tool calls, where its template does not tell."""
     device: str = "auto"
     backend: str = "auto"
     dtype: str = "auto"

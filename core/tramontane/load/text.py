@@ -12,10 +12,12 @@ from tramontane.checkpoint import Checkpoint, Files
 from tramontane.errors import CheckpointError
 from tramontane.load.options import LoadOptions
 from tramontane.plugins import Plugins
-from tramontane.records import resolve
+from tramontane.plugins.catalogs import Catalog
+from tramontane.records import ChatFormatSpec, resolve
 
 if TYPE_CHECKING:
     from tramontane.chat import ChatTemplate
+    from tramontane.chat.parsing import ChatFormat
     from tramontane.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -23,11 +25,14 @@ _log = logging.getLogger(__name__)
 
 def text_side(
     checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins
-) -> tuple[Tokenizer | None, ChatTemplate | None]:
-    """Tokenizer and template. Without a tokenizer a model runs on token ids; without a template it completes text.
+) -> tuple[Tokenizer | None, ChatTemplate | None, ChatFormat | None]:
+    """Tokenizer, template and format of the answers.
+
+    Without a tokenizer a model runs on token ids; without a template it completes text.
 
     Raises:
         CheckpointError: The given tokenizer does not exist, or a file of either cannot be read.
+        UnknownNameError: No installed plugin has the given chat format.
     """
     from tramontane.chat import ChatTemplate, find_template
 
@@ -36,8 +41,24 @@ def text_side(
     written = None if source is None else "\n".join(source.templates.values())
     tokenizer = _tokenizer(files, written, checkpoint, options, plugins)
     if tokenizer is None:
-        return None, None
-    return tokenizer, ChatTemplate.from_files(files, tokenizer, override=options.chat_template)
+        return None, None, None
+    template = ChatTemplate.from_files(files, tokenizer, override=options.chat_template)
+    return tokenizer, template, find_format(written, plugins.catalogs.chat_formats, options.chat_format)
+
+
+def find_format(template: str | None, formats: Catalog[ChatFormatSpec], name: str | None = None) -> ChatFormat | None:
+    """The chat format of a name, or the first whose marks are all in a template; ``None`` where no format knows it.
+
+    Raises:
+        UnknownNameError: No installed plugin has a format of that name.
+    """
+    if name is not None:
+        spec: ChatFormatSpec | None = formats.get(name)
+    else:
+        text = template or ""
+        spec = next((one for one in formats if one.markers and all(mark in text for mark in one.markers)), None)
+    found: ChatFormat | None = spec.load("format") if spec is not None else None
+    return found
 
 
 def _tokenizer(

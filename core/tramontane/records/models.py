@@ -176,12 +176,10 @@ class ChatFormatSpec(Record):
     kind: ClassVar[str] = "chat format"
 
     markers: tuple[str, ...] = texts(default=())
-    """Strings that all occur in a chat template of this format; how ``auto`` recognizes it."""
+    """Strings that all occur in a chat template of this format; without any it is only chosen by name."""
     template: str | None = optional_lazy()
     """``adapt(template) -> str``: repairs a template's quirks."""
-    tool_parser: str | None = optional_lazy()
-    """``make() -> ToolCallParser``: finds tool calls in a stream of text."""
-    reasoning_parser: str | None = optional_lazy()
-    """``make() -> ReasoningParser``: tells reasoning from answer in a stream of text."""
+    format: str = lazy()
+    """The :class:`~tramontane.chat.parsing.ChatFormat`: parser and grammar of what the model writes."""
     priority: int = 0
     """Where several match, the highest wins."""

@@ -21,6 +21,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 from tramontane.api.service import Service
 from tramontane.cache.spec import CacheLayout, CacheSpec, plan_layout
 from tramontane.chat import ChatTemplate
+from tramontane.chat.parsing import ChatFormat
 from tramontane.engine import EngineConfig
 from tramontane.engine.runner import StepResult
 from tramontane.plugins import Observers
@@ -140,6 +141,8 @@ def answering_service(
     answer: Answer,
     *,
     chat: bool = True,
+    template: str = TEMPLATE,
+    chat_format: ChatFormat | None = None,
     tokenizer: bool = True,
     generation_config: Mapping[str, Any] | None = None,
     engine: EngineConfig | None = None,
@@ -152,6 +155,8 @@ def answering_service(
     Args:
         answer: From the prompt's text to the answer's.
         chat: Whether it has a chat template.
+        template: The chat template.
+        chat_format: How its answers are read.
         tokenizer: Whether it has a tokenizer.
         generation_config: As of the model's ``generation_config.json``.
         engine: How the engine is to run.
@@ -169,7 +174,8 @@ def answering_service(
         runner=AnsweringRunner(answer, bytes_as_tokens, layout, **runner),
         engine=engine or EngineConfig(block_tokens=16),
         tokenizer=bytes_as_tokens if tokenizer else None,
-        chat_template=ChatTemplate(TEMPLATE, control=bytes_as_tokens.control) if chat else None,
+        chat_format=chat_format,
+        chat_template=ChatTemplate(template, control=bytes_as_tokens.control) if chat else None,
         generation_config=generation_config or {},
         capture_note="off",
         plan=SimpleNamespace(weights=()),

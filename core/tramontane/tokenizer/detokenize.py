@@ -24,12 +24,18 @@ class Detokenizer:
         prompt_ids: What came before. Its text is not given out, but a text that follows something does not lose its
             leading space, and a character the prompt began is completed.
         skip_special_tokens: Leave out special tokens.
+        visible: Special tokens that are not left out.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt_ids: Sequence[int] = (), *, skip_special_tokens: bool = True
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int] = (),
+        *,
+        skip_special_tokens: bool = True,
+        visible: frozenset[int] = frozenset(),
     ) -> None:
-        skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
+        skipped = tokenizer.special_ids - visible if skip_special_tokens else frozenset()
         if tokenizer.pieces is not None:
             self._way: _ByPieces | _ByWindow = _ByPieces(tokenizer, tokenizer.pieces, prompt_ids, skipped)
         else:

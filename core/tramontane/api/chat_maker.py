@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a call of ``chat`` to the ids of its prompt and to how its answer is made and read. Nothing runs here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field, frozen
+
+from tramontane.api.chat_call import ChatCall, Message
+from tramontane.api.reading import Reading
+from tramontane.api.tool_choice import ToolChoice
+from tramontane.chat.parsing import ChatFormat, Offered
+from tramontane.errors import RequestError
+from tramontane.tools import schemas
+
+if TYPE_CHECKING:
+    from tramontane.chat import ChatTemplate, Rendered
+    from tramontane.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
+_RENDER_OPTIONS = frozenset(
+    {
+        "documents", "add_generation_prompt", "continue_final_message", "enable_thinking", "reasoning_effort",
+        "template_kwargs", "name",
+    }
+)  # fmt: skip
+"""What :meth:`tramontane.chat.ChatTemplate.render` takes by name."""
+
+
+@frozen
+class Prepared:
+    """A chat ready to become a request."""
+
+    ids: list[int]
+    reading: Reading | None
+    ends: tuple[int, ...]
+    """Tokens that end the answer, beside those of the tokenizer."""
+
+
+@define(eq=False)
+class ChatMaker:
+    """Prepares the chats of one model."""
+
+    name: str
+    """What the model is called in messages."""
+    tokenizer: Tokenizer | None
+    template: ChatTemplate | None
+    form: ChatFormat | None
+    """How the model writes reasoning and calls; ``None`` where no installed format knows the template."""
+    _said: bool = field(default=False, init=False)
+
+    def prepare(self, call: ChatCall) -> Prepared:
+        """Render a conversation and decide how its answer is read.
+
+        Raises:
+            RequestError: The model cannot chat, the template refuses the messages, or the call asks for what the format
+                cannot do.
+        """
+        tools = schemas(call.tools)
+        offered = Offered.of(tools)
+        choice = ToolChoice.of(call.tool_choice, tuple(offered.schemas))
+        rendered = self._rendered(call.messages, [] if choice.mode == "none" else tools, call.template)
+        ids = self._tokenizer().encode_rendered(rendered.marked)
+        if not call.parse or self.form is None:
+            self._refuse_forced(call, choice)
+            return Prepared(ids, None, ())
+        reading = Reading(
+            form=self.form,
+            offered=Offered({name: offered.schemas[name] for name in choice.allowed}),
+            visible=self._ids(self.form.visible) & self._tokenizer().special_ids,
+            thinking=self.form.opens_reasoning(rendered.text[-_TAIL:]),
+            most_calls=None if call.parallel_tool_calls else 1,
+        )
+        return Prepared(ids, reading, tuple(sorted(self._ids(self.form.ends))))
+
+    def render(self, messages: Sequence[Message], *, tools: Sequence[Any] | None = None, **template: Any) -> list[int]:
+        """The token ids of a conversation, by the model's chat template.
+
+        Raises:
+            RequestError: The model has no template or tokenizer, the template takes no tools, or the messages are not a
+                list of messages.
+        """
+        rendered = self._rendered(messages, schemas(tools), template)
+        return self._tokenizer().encode_rendered(rendered.marked)
+
+    def _rendered(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+    ) -> Rendered:
+        if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence) or not messages:
+            raise RequestError("messages must be a list of messages, each with a role and a content")
+        if self.template is None:
+            raise RequestError(
+                f"{self.name} has no chat template, so it cannot chat",
+                hint="complete text with generate(), or give a template with chat_template",
+            )
+        if tools and not self.template.supports_tools:
+            raise RequestError(f"the chat template of {self.name} takes no tools", hint="leave tools out")
+        return self.template.render(list(messages), tools=tools or None, **_template_options(options))
+
+    def _refuse_forced(self, call: ChatCall, choice: ToolChoice) -> None:
+        """Without a format nothing tells what a call looks like: it can be neither forced nor found."""
+        if self.form is not None or not choice.allowed:
+            return
+        hint = "name the model's format with chat_format (--chat-format); `tramontane plugins` lists those installed"
+        if choice.mode == "required" or choice.narrowed:
+            raise RequestError(f"no installed chat format knows how {self.name} writes tool calls", hint=hint)
+        if call.parse and not self._said:
+            self._said = True
+            _log.warning("tool calls of %s stay text: no installed chat format knows its template; %s", self.name, hint)
+
+    def _ids(self, texts: Sequence[str]) -> frozenset[int]:
+        found = map(self._tokenizer().token_id, texts)
+        return frozenset(token for token in found if token is not None)
+
+    def _tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise RequestError(f"{self.name} has no tokenizer", hint="give token ids, or a tokenizer with tokenizer=")
+        return self.tokenizer
+
+
+_TAIL = 256
+"""Characters at a prompt's end that show whether it opens the reasoning."""
+
+
+def _template_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that rendering knows by name as they are; the others become variables of the template."""
+    known = {name: value for name, value in given.items() if name in _RENDER_OPTIONS}
+    extra = {name: value for name, value in given.items() if name not in _RENDER_OPTIONS}
+    if extra:
+        known["template_kwargs"] = {**(known.get("template_kwargs") or {}), **extra}
+    return known

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How families of chat models write reasoning and tool calls, for Tramontane."""
