@@ -10,6 +10,7 @@ from attrs import frozen
 
 from tramontane.cache.spec import CacheLayout
 from tramontane.errors import OutOfMemoryError
+from tramontane.memory import format_bytes
 
 CACHE_SHARE = 0.5
 """Share of the free memory that the cache may take where nothing else is said: a host has other work too."""
@@ -34,13 +35,8 @@ class MemoryPlan:
         """One line for people."""
         parts = ("weights", "arena", "logits", "cache", "states")
         sizes = ((name, getattr(self, name)) for name in parts)
-        said = ", ".join(f"{name} {megabytes(size)}" for name, size in sizes if size or name != "states")
-        return f"{said} of {megabytes(self.free)} free"
-
-
-def megabytes(count: int) -> str:
-    """``1.5 GiB`` or ``12 MiB``."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+        said = ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes if size or name != "states")
+        return f"{said} of {format_bytes(self.free)} free"
 
 
 def budget_blocks(
@@ -74,8 +70,9 @@ def budget_blocks(
     blocks = min(useful, layout.blocks_in(allowed))
     least = len(layout.groups) + 1
     if blocks < least:
+        block = format_bytes(layout.block_bytes)
         raise OutOfMemoryError(
-            f"the cache gets {megabytes(allowed)}, but {least} blocks of {megabytes(layout.block_bytes)} are the least",
+            f"the cache gets {format_bytes(allowed)}, but it needs {least} blocks of {block}",
             hint="give it more with --kv-memory, free memory, or use a smaller model or type",
         )
     return blocks

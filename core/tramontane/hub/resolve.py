@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import re
@@ -82,9 +83,7 @@ def resolve(
         return _chosen(path, choose, quant) or path if path.is_dir() else path
     name = str(ref)
     if isinstance(ref, Path) or _looks_like_path(name, endings):
-        raise ModelNotFoundError(
-            f"there is no file or directory {name!r}", hint="check the path; nothing was downloaded"
-        )
+        raise ModelNotFoundError(f"there is no file or directory {name!r}", hint=_near(name))
     token = read_token(token_source)
 
     from huggingface_hub import constants, get_token
@@ -198,6 +197,20 @@ def _existing(ref: str | Path) -> Path | None:
         return path if path.exists() else None
     except (OSError, ValueError, RuntimeError):  # too long, a NUL byte, no home directory
         return None
+
+
+def _near(name: str) -> str:
+    """What may have been meant by a path that does not exist."""
+    try:
+        path = Path(name).expanduser()
+        found = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    except (OSError, ValueError, RuntimeError):
+        found = []
+    return (
+        f"did you mean {path.parent / found[0]}? Nothing was downloaded"
+        if found
+        else "check the path; nothing was downloaded"
+    )
 
 
 def _looks_like_path(name: str, endings: Sequence[str]) -> bool:

@@ -29,10 +29,7 @@ def open_reference(ref: str, options: LoadOptions, plugins: Plugins, progress: P
         if resolve(spec.detect, spec)(path):
             checkpoint: Checkpoint = resolve(spec.open, spec)(path, OpenOptions(allow_pickle=options.allow_pickle))
             return checkpoint
-    kinds = ", ".join(f"{spec.name} ({' '.join(spec.extensions)})" for spec in loaders)
-    trouble = plugins.catalogs.loaders.trouble()
-    hint = f"installed loaders: {kinds}" + (f"; {trouble}" if trouble else "")
-    raise CheckpointError(f"no loader recognizes {path}", hint=hint)
+    raise _unrecognized(path, loaders, plugins.catalogs.loaders.trouble())
 
 
 def local_files(
@@ -76,6 +73,17 @@ def local_files(
         progress=progress or silent,
         announce=announce,
     )
+
+
+def _unrecognized(path: Path, loaders: Sequence[LoaderSpec], trouble: str | None) -> CheckpointError:
+    """No loader wants a path: what it is, and what the loaders read."""
+    kinds = [f"{spec.name} ({' '.join(spec.extensions)})" for spec in loaders if spec.extensions]
+    hint = f"installed loaders: {', '.join(kinds)}" + (f"; {trouble}" if trouble else "")
+    if not path.is_dir():
+        return CheckpointError(f"no loader recognizes {path}", hint=hint)
+    held = sorted(entry.name for entry in path.iterdir())
+    what = f"it has {', '.join(held[:5])}{' ...' if len(held) > 5 else ''}" if held else "it is empty"
+    return CheckpointError(f"the folder {path} holds no model: {what}", hint=hint)
 
 
 def _loaders(plugins: Plugins) -> list[LoaderSpec]:

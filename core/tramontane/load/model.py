@@ -18,7 +18,7 @@ from attrs import define
 
 from tramontane.backends.base import Backend
 from tramontane.build import Blueprint, Builder
-from tramontane.build.budget import MemoryPlan, budget_blocks, megabytes
+from tramontane.build.budget import MemoryPlan, budget_blocks
 from tramontane.build.fill import fill_weights
 from tramontane.build.plan import ModelPlan
 from tramontane.checkpoint import Checkpoint
@@ -30,6 +30,7 @@ from tramontane.load.foreign import translated
 from tramontane.load.options import LoadOptions
 from tramontane.load.quantize import check_importances
 from tramontane.load.text import text_side
+from tramontane.memory import format_bytes
 from tramontane.ops import Op, TakeRows
 from tramontane.plugins import Plugins, installed
 from tramontane.prepare import BatchBuffers
@@ -225,7 +226,7 @@ def _budget(made: Design, backend: Backend, options: LoadOptions, plan: ModelPla
     if holds < made.max_model_len:
         _log.warning(
             "the cache of %s holds %d tokens of one sequence, fewer than the %d that the model is set to",
-            megabytes(memory.cache),
+            format_bytes(memory.cache),
             holds,
             made.max_model_len,
         )
