@@ -23,7 +23,11 @@ _PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.option(
-    "-o", "--output", type=_PATH, metavar="PATH", help="A new folder, or a file whose ending names a format (.gguf)."
+    "-o",
+    "--output",
+    type=_PATH,
+    metavar="PATH",
+    help="A new folder, or a file whose ending names a format (.gguf, .uqff).",
 )
 @click.option("--save-imatrix", "importances", type=_PATH, metavar="FILE", help="Keep what --calibrate collects.")
 @click.option("--lossy", is_flag=True, help="Write even what the file's format cannot describe in full.")
@@ -95,6 +99,10 @@ def _write(
             model, output, options, state.plugins, form=form, write=WriteOptions(changed=lossy), progress=progress,
             importances=importances,
         )  # fmt: skip
-        size, before, plan = output.stat().st_size, converted.stored_nbytes, converted.plan
+        size, before, plan = (
+            sum(file.stat().st_size for file in converted.files),
+            converted.stored_nbytes,
+            converted.plan,
+        )
     bits = 8 * size / plan.parameters
     say(f"{output}: {format_bytes(size)} instead of {format_bytes(before)}, {bits:.2f} bits per weight")

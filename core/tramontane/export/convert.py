@@ -4,10 +4,11 @@ quantized where that is asked for, and written."""
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from pathlib import Path
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from torch import Tensor
 
 from tramontane.build.fill import bring
@@ -37,19 +38,36 @@ class Converted:
     plan: ModelPlan
     stored_nbytes: int
     """Bytes of the tensors that it was made from."""
+    files: tuple[Path, ...]
+    """Those with the format's ending."""
+
+
+@define(eq=False)
+class _Part:
+    """A part of a matrix, quantized once for all its fields: each is kept until it is asked for."""
+
+    plan: PartPlan
+    counter: Counter
+    _waiting: dict[str, Tensor] = field(factory=dict, init=False)
+
+    def take(self, name: str) -> Tensor:
+        """One of the canonical fields."""
+        if name not in self._waiting:
+            self._waiting = dict(bring(self.plan))
+        found = self._waiting.pop(name).cpu()
+        self.counter.add(found.nbytes, self.plan.path)
+        return found
 
 
 @define(kw_only=True, eq=False)
 class _Brought(TensorRef):
     """One canonical field of a part, made when it is read."""
 
-    part: PartPlan = field(repr=False)
-    counter: Counter = field(repr=False)
+    part: _Part = field(repr=False)
 
     def read(self, index: tuple[slice, ...] | None = None, out: Tensor | None = None) -> Tensor:
         """See :meth:`TensorRef.read`."""
-        whole = bring(self.part)[self.name].cpu()
-        self.counter.add(whole.nbytes, self.part.path)
+        whole = self.part.take(self.name)
         wanted = whole if index is None else whole[index]
         return wanted if out is None else out.copy_(wanted)
 
@@ -65,12 +83,15 @@ def convert_model(
     progress: Progress | None = None,
     importances: Importances | None = None,
 ) -> Converted:
-    """Write a model, quantized as the load options say, to a file in the format ``form``.
+    """Write a model, quantized as the load options say, to a file in the format ``form``. The type may be one that the
+    format holds in a form of its own; a format may make several files of the one that is named.
 
     Raises:
         TramontaneError: As :func:`tramontane.load.load_model` and :func:`tramontane.export.write_model`.
     """
     spec: WriterSpec = plugins.catalogs.writers.get(form)
+    if options.quant is not None:
+        options = evolve(options, quant=spec.types.get(options.quant.strip().lower(), options.quant))
     if importances is None:
         importances = calibrated(ref, options, plugins, progress)
     with open_reference(ref, options, plugins, progress) as opened:
@@ -79,8 +100,16 @@ def convert_model(
         made = design(checkpoint, options, plugins, backend)
         plan = plan_weights(made, checkpoint, options, plugins, backend, importances)
         counter = Counter(progress or silent, "save", plan.nbytes)
+        before = _stamps(path)
         resolve(spec.write, spec)(_export(made, plan, checkpoint, plugins, counter), path, write)
-        return Converted(plan=plan, stored_nbytes=checkpoint.nbytes)
+        files = tuple(sorted(file for file, stamp in _stamps(path).items() if before.get(file) != stamp))
+        return Converted(plan=plan, stored_nbytes=checkpoint.nbytes, files=files)
+
+
+def _stamps(path: Path) -> dict[Path, tuple[int, int]]:
+    """The files in a folder that may be those of ``path``, and what changes when they are written."""
+    found = {file: file.stat() for file in path.parent.glob(f"{glob.escape(path.stem)}*{path.suffix}")}
+    return {file: (stat.st_ino, stat.st_mtime_ns) for file, stat in found.items()}
 
 
 def _export(made: Design, plan: ModelPlan, checkpoint: Checkpoint, plugins: Plugins, counter: Counter) -> Export:
@@ -103,8 +132,9 @@ def _parts(weight: WeightPlan, counter: Counter) -> Iterator[ModelTensor]:
     for part in weight.parts:
         stored = part.source.scheme
         scheme = stored if isinstance(part.scheme, Dense) and isinstance(stored, Dense) else part.scheme
+        brought = _Part(part, counter)
         fields = {
-            name: _Brought(name=name, dtype=one.dtype, shape=one.shape, part=part, counter=counter)
+            name: _Brought(name=name, dtype=one.dtype, shape=one.shape, part=brought)
             for name, one in scheme.fields(part.shape).items()
         }
         name = tensor_name(part.path, "weight")

@@ -82,6 +82,11 @@ def _check_lazy_values(record: Record, attribute: Attribute[Any], value: Mapping
         _check_lazy(record, attribute, item)
 
 
+def _check_names(record: Record, attribute: Attribute[Any], value: Mapping[object, object]) -> None:
+    for one in (*value.keys(), *value.values()):
+        _check_name(record, attribute, one)
+
+
 def _check_texts(record: Record, attribute: Attribute[Any], value: object) -> None:
     if not isinstance(value, tuple) or not all(isinstance(item, str) and item for item in value):
         raise _refuse(record, attribute, "a tuple of non-empty strings", value)
@@ -111,6 +116,11 @@ def lazy_mapping() -> Any:
         hash=False,
         metadata={"lazy": True},
     )
+
+
+def names() -> Any:
+    """A field that maps names to names."""
+    return field(factory=dict, converter=_frozen_mapping, validator=_check_names, hash=False)
 
 
 def name() -> Any:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from attrs import frozen
 
-from tramontane.records.base import Record, lazy, lazy_mapping, optional_lazy, texts
+from tramontane.records.base import Record, lazy, lazy_mapping, names, optional_lazy, texts
 
 
 @frozen(kw_only=True)
@@ -42,6 +42,8 @@ class WriterSpec(Record):
     :class:`~tramontane.export.WriteOptions`."""
     extensions: tuple[str, ...] = texts(default=())
     """File name endings it writes, with the dot; the first is the default."""
+    types: Mapping[str, str] = names()
+    """Types that the format holds in a form of its own: what people ask for -> the type to quantize to instead."""
 
 
 @frozen(kw_only=True)

@@ -18,7 +18,7 @@ from tramontane.build.blueprint import Blueprint
 from tramontane.build.fill import bring
 from tramontane.build.plan import ModelPlan, PartPlan
 from tramontane.build.sources import TensorSource
-from tramontane.checkpoint import CANONICAL, Checkpoint
+from tramontane.checkpoint import CANONICAL, Checkpoint, Files
 from tramontane.errors import CheckpointError
 from tramontane.hub.layout import INDEX
 from tramontane.progress import Counter, Progress, silent
@@ -109,7 +109,7 @@ def save_plan(
     if count > 1:
         index = {"metadata": {"total_size": sum(file.stat().st_size for file in files)}, "weight_map": placed}
         (directory / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
-    _small_files(checkpoint, directory, config)
+    write_beside(checkpoint.files, directory, config)
     return tuple(files)
 
 
@@ -140,11 +140,11 @@ def _shards(entries: list[_Entry], limit: int) -> list[list[_Entry]]:
     return shards
 
 
-def _small_files(checkpoint: Checkpoint, directory: Path, config: Mapping[str, Any]) -> None:
+def write_beside(files: Files, directory: Path, config: Mapping[str, Any]) -> None:
     """Configuration, tokenizer, templates: everything beside the weights that a checkpoint gives as text."""
-    for name in checkpoint.files.entries:
+    for name in files.entries:
         wanted = name.endswith(COPIED) and name not in LEFT_BEHIND and "quant" not in name
-        content = checkpoint.files.bytes(name) if wanted else None
+        content = files.bytes(name) if wanted else None
         if content is not None:
             target = directory / name
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tramontane import hookimpl
-from tramontane.records import LoaderSpec, QuantFormatSpec
+from tramontane.records import LoaderSpec, QuantFormatSpec, QuantizerSpec, WriterSpec
 
 
 @hookimpl
@@ -26,3 +28,24 @@ def tramontane_loaders() -> list[LoaderSpec]:
 def tramontane_quant_formats() -> list[QuantFormatSpec]:
     """Layers as mistral.rs serializes them."""
     return [QuantFormatSpec(name="uqff", format="tramontane_quant_uqff.format:Format")]
+
+
+@hookimpl
+def tramontane_writers() -> list[WriterSpec]:
+    """Files that mistral.rs reads."""
+    own = ("fp8", "hqq4", "hqq8", "mxfp4")
+    return [
+        WriterSpec(
+            name="uqff",
+            write="tramontane_quant_uqff.writer:write_uqff",
+            extensions=(".uqff",),
+            types={name: f"uqff-{name}" for name in own},
+        )
+    ]
+
+
+@hookimpl
+def tramontane_quantizers() -> Iterator[QuantizerSpec]:
+    """Types in the form that the files hold them in."""
+    for name in ("uqff-fp8", "uqff-hqq4", "uqff-hqq8", "uqff-mxfp4", "f8q8"):
+        yield QuantizerSpec(name=name, make="tramontane_quant_uqff.quantizers:make")
