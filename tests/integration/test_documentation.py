@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the documentation shows, works: Python blocks run, and every command line is one that the program takes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from tramontane.cli.app import group
+from tramontane.cli.state import State
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "docs/guides/*.md", "docs/deploy/*.md", "plugins/*/*/README.md")
+    for path in ROOT.glob(pattern)
+)
+ELSEWHERE = {"CONTRIBUTING.md", "docs/adding-a-model.md"}
+"""Pages whose Python is run by a test of their own, or is a plugin's file."""
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"(?<!`)`(?:[\w./]*/)?(tramontane [a-z][^`\n]*)`(?!`)")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    for path in PAGES:
+        for match in FENCE.finditer(path.read_text(encoding="utf-8")):
+            if match[1] == language:
+                yield name_of(path), match[2]
+
+
+PYTHON = [
+    pytest.param(text, id=f"{name}-{i}") for i, (name, text) in enumerate(blocks("python")) if name not in ELSEWHERE
+]
+
+
+@pytest.mark.parametrize("text", PYTHON)
+def test_python_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tramontane_loader_demo", reason="the examples use the demo model")
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {"__name__": "__example__"}
+    try:
+        exec(compile(text, "example", "exec"), scope)
+    finally:
+        for value in scope.values():
+            if hasattr(value, "close") and not isinstance(value, type):
+                value.close()
+
+
+def lines() -> Iterator[tuple[str, str]]:
+    """(page, command line) of everything that is shown of the program."""
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        shown = [
+            line for match in FENCE.finditer(text) if match[1] in ("", "sh", "bash") for line in match[2].splitlines()
+        ]
+        for line in [*shown, *INLINE.findall(text)]:
+            found = re.match(r"\s*\$?\s*(?:\S*/)?(tramontane .*)", line)
+            if found:
+                yield name_of(path), re.split(r"\s{2,}|\s#|\s[|>&]|\$\(", found[1])[0].strip()
+
+
+LINES = sorted(set(lines()))
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(LINES) > 30
+    assert len(PYTHON) >= 2
+
+
+@pytest.mark.parametrize(("page", "line"), [pytest.param(page, line, id=f"{page}: {line}") for page, line in LINES])
+def test_a_command_line_is_one_that_the_program_takes(page: str, line: str) -> None:
+    words = [word.strip("[]") for word in shlex.split(line)[1:] if word not in ("...", "[OPTIONS]")]
+    if not words or words[0].startswith("-"):
+        with click.Context(group, obj=State()) as root:
+            group.make_parser(root).parse_args(list(words))
+        return
+    for name in words[0].split("|"):
+        with click.Context(group, info_name="tramontane", obj=State()) as root:
+            command: click.Command | None = group.get_command(root, name)
+            rest = words[1:]
+            while isinstance(command, click.Group) and rest:
+                command, rest = command.get_command(root, rest[0].split("|")[0]), rest[1:]
+            assert command is not None, f"{page}: {line}: there is no command {name}"
+            with click.Context(command, parent=root, info_name=name) as context:
+                command.make_parser(context).parse_args(list(rest))
