@@ -177,6 +177,13 @@ class AsyncCompletionStream:
                 raise
         return answers.pieces.popleft()
 
+    @property
+    def prompt_tokens(self) -> tuple[int, ...]:
+        """Tokens of each prompt, in the caller's order; empty before the first ``await``."""
+        if self._sink is None:
+            return ()
+        return tuple(len(output.request.prompt_token_ids) for output in self._sink.answers.outputs)
+
     def __await__(self) -> Generator[Any, None, Any]:
         return self._whole().__await__()
 

@@ -22,6 +22,9 @@ class FrontendSpec(Record):
     """``make_app(host) -> ASGI application``."""
     mount: str | None = None
     """The path under which ``app`` is mounted, such as ``/v1``."""
+    openapi: str | None = optional_lazy()
+    """``describe() -> dict``: the ``paths``, and what else of an OpenAPI document belongs to ``app``; paths include the
+    mount."""
     run: str | None = optional_lazy()
     """``run(host, options) -> None``: owns its loop, such as a terminal."""
 

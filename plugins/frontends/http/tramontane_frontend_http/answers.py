@@ -10,6 +10,15 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+_KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
 
 class JsonResponse(Response):
     """JSON by orjson."""
@@ -24,13 +33,12 @@ async def refuse(
     scope: Scope, receive: Receive, send: Send, status: int, code: str, message: str,
     headers: Mapping[str, str] | None = None,
 ) -> None:  # fmt: skip
-    """Answer with an error in the envelope that OpenAI's clients read; every frontend of the port shares it."""
-    kind = (
-        "authentication_error"
-        if status in (401, 403)
-        else "rate_limit_error"
-        if status == 429
-        else "invalid_request_error"
-    )
-    body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    """Answer with an error that clients of every API of the port can read: OpenAI's look into ``error`` alone,
+    Anthropic's also want ``type`` and ``request_id`` around it."""
+    kind = _KINDS.get(status, "invalid_request_error" if status < 500 else "api_error")
+    body = {
+        "type": "error",
+        "error": {"message": message, "type": kind, "param": None, "code": code},
+        "request_id": scope.get("state", {}).get("request_id"),
+    }
     await JsonResponse(body, status, headers=dict(headers or {}))(scope, receive, send)

@@ -7,10 +7,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from attrs import define
+from prometheus_client.registry import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount
@@ -18,10 +17,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tramontane.host import Host
 from tramontane.records import FrontendSpec, resolve
+from tramontane_frontend_http import documents, operations
 from tramontane_frontend_http.answers import refuse
 from tramontane_frontend_http.gate import Gate
 from tramontane_frontend_http.log import AccessLog
-from tramontane_frontend_http.operations import routes
+from tramontane_frontend_http.metrics import Traffic
+from tramontane_frontend_http.mounts import Mounts
 from tramontane_frontend_http.settings import ServerSettings
 
 _log = logging.getLogger(__name__)
@@ -58,22 +59,19 @@ def make_app(host: Host, settings: ServerSettings | None = None) -> Application:
     """
     chosen = settings or ServerSettings()
     specs = [spec for spec in host.plugins.catalogs.frontends if spec.app is not None and spec.mount is not None]
-    # The longest path first: ``/v1/messages`` is another frontend's than the rest of ``/v1``.
-    specs.sort(key=lambda spec: (-len((spec.mount or "").rstrip("/")), spec.name))
-    mounts = [Mount((spec.mount or "").rstrip("/"), _frontend(spec, host), name=spec.name) for spec in specs]
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
-
-    inner: ASGIApp = Starlette(routes=[*routes(host, metrics=chosen.metrics), *mounts], lifespan=lifespan)
+    mounted = Mounts([((spec.mount or "").rstrip("/"), _frontend(spec, host)) for spec in specs])
+    described = documents.document(specs, keyed=bool(chosen.api_keys))
+    registry = CollectorRegistry()
+    own = [*operations.routes(host, registry, metrics=chosen.metrics), *documents.routes(described)]
+    inner: ASGIApp = Starlette(routes=[*own, Mount("", mounted)])
     if chosen.cors_origins:
         inner = CORSMiddleware(
             inner, allow_origins=list(chosen.cors_origins), allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"], expose_headers=["x-request-id"],
         )  # fmt: skip
     gate = Gate(_Guarded(inner), chosen)
-    return Application(AccessLog(gate, chosen.access_log), gate, tuple(spec.name for spec in specs))
+    counted = Traffic(gate, registry, described["paths"]) if chosen.metrics else gate
+    return Application(AccessLog(counted, chosen.access_log), gate, tuple(spec.name for spec in specs))
 
 
 def _frontend(spec: FrontendSpec, host: Host) -> ASGIApp:

@@ -37,6 +37,10 @@ KEY_VARIABLE = "TRAMONTANE_API_KEY"
 @shared("--max-body", type=click.IntRange(1), default=50 * 2**20, show_default=True, help="Bytes of a request's body.")
 @shared("--max-concurrent", type=click.IntRange(1), default=512, show_default=True, help="Requests open at a time.")
 @shared("--rate-limit", type=click.IntRange(1), metavar="N", help="Requests per minute and key.")
+@shared(
+    "--request-timeout", type=click.FloatRange(0.001), default=600.0, show_default=True, help="Until an answer begins."
+)
+@click.option("--separate-keys", is_flag=True, help="Keep what each API key stored and cached from the others.")
 @shared("--drain-seconds", type=click.FloatRange(0), default=30.0, show_default=True, help="To end open answers.")
 @shared("--tls-certificate", type=click.Path(path_type=Path), metavar="FILE", help="Serve HTTPS with this certificate.")
 @shared("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="The certificate's key.")
@@ -77,6 +81,7 @@ def _settings(given: dict[str, Any]) -> ServerSettings:
         host=given["host"], port=given["port"], api_keys=_keys(given["api_key_file"]), insecure=given["insecure"],
         allowed_hosts=tuple(name.lower() for name in given["allow_host"]), cors_origins=tuple(given["cors_origin"]),
         max_body_bytes=given["max_body"], max_concurrent=given["max_concurrent"],
+        request_timeout=given["request_timeout"], separate_keys=given["separate_keys"],
         requests_per_minute=given["rate_limit"], drain_seconds=given["drain_seconds"],
         tls_certificate=given["tls_certificate"], tls_key=given["tls_key"], access_log=given["access_log"],
         metrics=given["metrics"],

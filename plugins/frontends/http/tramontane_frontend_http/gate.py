@@ -7,6 +7,8 @@ are open, so no spelling of a path (``//v1/models``) is a way around it.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import hmac
 import time
 from collections import OrderedDict
@@ -34,6 +36,51 @@ class _Bucket:
 
 
 @define(eq=False)
+class _Passage:
+    """One request on its way to a frontend."""
+
+    scope: Scope
+    outer_receive: Receive
+    outer_send: Send
+    settings: ServerSettings
+    clock: asyncio.Timeout | None = None
+    refused: bool = False
+    _started: bool = False
+    _seen: int = 0
+    _complete: bool = False
+
+    async def receive(self) -> Message:
+        """A piece of the body, unless it is one too many or too late."""
+        try:
+            async with asyncio.timeout(None if self._complete else self.settings.body_timeout):
+                message = await self.outer_receive()
+        except TimeoutError:
+            await self.refuse(408, "timeout", "the body took too long to arrive")
+            return {"type": "http.disconnect"}
+        self._complete = not message.get("more_body", False)
+        self._seen += len(message.get("body", b""))
+        if self._seen > self.settings.max_body_bytes:
+            await self.refuse(413, "body_too_large", f"the body is larger than {self.settings.max_body_bytes} bytes")
+            return {"type": "http.disconnect"}
+        return message
+
+    async def send(self, message: Message) -> None:
+        """A piece of the answer, unless the request was refused meanwhile."""
+        if not self.refused:
+            if not self._started and self.clock is not None:
+                self.clock.reschedule(None)  # only the beginning of an answer is awaited
+            self._started = True
+            await self.outer_send(message)
+
+    async def refuse(self, status: int, code: str, message: str) -> None:
+        """Answer in the frontend's place, if it has not begun."""
+        if not self._started and not self.refused:
+            self.refused = True
+            headers = {"Connection": "close"} if status in (408, 413) else None
+            await refuse(self.scope, self.outer_receive, self.outer_send, status, code, message, headers)
+
+
+@define(eq=False)
 class Gate:
     """Middleware: checks a request, then hands it on."""
 
@@ -55,6 +102,9 @@ class Gate:
             status, code, message, extra = fault
             await refuse(scope, receive, send, status, code, message, extra)
             return
+        if self.settings.separate_keys and self.settings.api_keys:
+            digest = hashlib.sha256(_key(headers).encode()).digest()
+            scope.setdefault("state", {})["tenant"] = digest
         self.open_requests += 1
         try:
             await self._pass(scope, receive, send)
@@ -87,30 +137,16 @@ class Gate:
         return None
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand a request on. If its body grows too large it is refused here; its frontend sees a client that left."""
-        seen, started, refused, limit = 0, False, False, self.settings.max_body_bytes
-
-        async def measured() -> Message:
-            nonlocal seen, refused
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen <= limit:
-                return message
-            if not started:
-                refused = True
-                await refuse(scope, receive, send, 413, "body_too_large", f"the body is larger than {limit} bytes")
-            return {"type": "http.disconnect"}
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            if not refused:
-                started = True
-                await send(message)
-
+        """Hand a request on. If its body grows too large, or it or its answer takes too long, it is refused here; its
+        frontend sees a client that left."""
+        passage = _Passage(scope, receive, send, self.settings)
         try:
-            await self.app(scope, measured, watched)
-        except Exception:
-            if not refused:
+            async with asyncio.timeout(self.settings.request_timeout) as passage.clock:
+                await self.app(scope, passage.receive, passage.send)
+        except Exception as error:
+            if isinstance(error, TimeoutError) and passage.clock is not None and passage.clock.expired():
+                await passage.refuse(504, "timeout", "the answer took too long to begin")
+            if not passage.refused:
                 raise
 
     def _host_is_served(self, header: str) -> bool:
@@ -122,15 +158,14 @@ class Gate:
         return "*" in allowed or origin in allowed or urlsplit(origin).netloc == host
 
     def _has_key(self, headers: Headers) -> bool:
-        given = headers.get("authorization", "")
-        key = given[7:] if given[:7].lower() == "bearer " else headers.get("x-api-key", "")
+        key = _key(headers)
         # Every key is compared, in constant time, so that the answer's time tells nothing about any of them.
-        found = [hmac.compare_digest(key.strip().encode(), known.encode()) for known in self.settings.api_keys]
+        found = [hmac.compare_digest(key.encode(), known.encode()) for known in self.settings.api_keys]
         return any(found)
 
     def _client(self, scope: Scope, headers: Headers) -> str:
         if self.settings.api_keys:
-            return headers.get("authorization") or headers.get("x-api-key") or ""
+            return _key(headers)
         client = scope.get("client")
         return client[0] if client else ""
 
@@ -150,6 +185,12 @@ class Gate:
             return (1 - bucket.level) * 60 / rate
         bucket.level -= 1
         return 0.0
+
+
+def _key(headers: Headers) -> str:
+    """The API key that a request carries."""
+    given = headers.get("authorization", "")
+    return (given[7:] if given[:7].lower() == "bearer " else headers.get("x-api-key", "")).strip()
 
 
 def _name_of(host: str) -> str:

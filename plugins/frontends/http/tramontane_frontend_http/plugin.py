@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import sys
+
 from tramontane import hookimpl
-from tramontane.records import CommandSpec
+from tramontane.records import CommandSpec, RequestSummary
 
 
 @hookimpl
@@ -17,3 +19,11 @@ def tramontane_commands() -> list[CommandSpec]:
             help="Serve models over HTTP (OpenAI API ...).",
         )
     ]
+
+
+@hookimpl
+def tramontane_request_finished(request: RequestSummary) -> None:
+    """Times for Prometheus, in processes that serve: others never import what counts them."""
+    metrics = sys.modules.get("tramontane_frontend_http.metrics")
+    if metrics is not None:
+        metrics.times().note(request)

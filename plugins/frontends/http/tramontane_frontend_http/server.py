@@ -12,6 +12,7 @@ import errno
 import logging
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 
 import uvicorn
@@ -19,6 +20,7 @@ import uvicorn
 from tramontane.errors import ConfigError, TramontaneError
 from tramontane.host import Host
 from tramontane_frontend_http.app import Application, make_app
+from tramontane_frontend_http.protocol import hurried
 from tramontane_frontend_http.settings import ServerSettings
 
 _log = logging.getLogger(__name__)
@@ -76,17 +78,26 @@ def serve(
         TramontaneError: The model cannot be loaded.
     """
     listening = bind(settings)
+    try:
+        asyncio.run(_run(*_server(host, settings), listening, host, settings, ready, preload))
+    finally:
+        listening.close()
+        host.close()
+
+
+def _server(host: Host, settings: ServerSettings) -> tuple[_Server, Application]:
     app = make_app(host, settings)
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", server_header=False, date_header=True,
+        app, http=hurried(settings.header_timeout), ws="none", log_config=None, access_log=False, lifespan="off",
+        server_header=False,
         ssl_certfile=settings.tls_certificate, ssl_keyfile=settings.tls_key, timeout_keep_alive=75,
         h11_max_incomplete_event_size=64 * 1024, timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
     )  # fmt: skip
     try:
-        asyncio.run(_run(_Server(config), app, listening, host, settings, ready, preload))
-    finally:
-        listening.close()
-        host.close()
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"the TLS certificate or key cannot be used: {error}") from None
+    return _Server(config), app
 
 
 async def _run(

@@ -40,7 +40,14 @@ class ServerSettings:
     requests_per_minute: int | None = None
     """Per key (or per address where there are no keys)."""
     request_timeout: float | None = 600.0
-    """Seconds until the first byte of an answer."""
+    """Seconds until the first byte of an answer; then 504."""
+    body_timeout: float | None = 30.0
+    """Seconds between two pieces of a request's body; then 408."""
+    header_timeout: float = 15.0
+    """Seconds until a connection has sent the head of a request; then it is closed."""
+    separate_keys: bool = False
+    """Each API key sees only what was stored with it, and shares no cached beginnings with others, whose times could
+    tell what they send."""
     drain_seconds: float = 30.0
     """How long open answers may take to end once the server is asked to stop."""
     access_log: bool = True
@@ -90,5 +97,8 @@ class ServerSettings:
                 yield f"{name} must be above 0, got {getattr(self, name)}"
         if self.requests_per_minute is not None and self.requests_per_minute < 1:
             yield f"requests_per_minute must be above 0, got {self.requests_per_minute}"
+        for name in ("request_timeout", "body_timeout", "header_timeout"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                yield f"{name} must be above 0, got {getattr(self, name)}"
         if (self.tls_certificate is None) != (self.tls_key is None):
             yield "TLS needs both a certificate and a key file"

@@ -69,7 +69,9 @@ def stream(
         used: list[Usage] = []
         try:
             async for delta in deltas:
-                yield frame(orjson.dumps(chunk(delta)))
+                made = chunk(delta)
+                if made is not None:
+                    yield frame(orjson.dumps(made))
                 if delta.usage is not None:
                     used.append(delta.usage)
             if last is not None:

@@ -10,4 +10,11 @@ from tramontane.records import FrontendSpec
 @hookimpl
 def tramontane_frontends() -> list[FrontendSpec]:
     """The API under ``/v1``."""
-    return [FrontendSpec(name="openai", app="tramontane_frontend_openai.app:make_app", mount="/v1")]
+    return [
+        FrontendSpec(
+            name="openai",
+            app="tramontane_frontend_openai.app:make_app",
+            mount="/v1",
+            openapi="tramontane_frontend_openai.openapi:describe",
+        )
+    ]

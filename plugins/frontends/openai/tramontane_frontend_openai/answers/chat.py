@@ -45,8 +45,8 @@ class ChatShape:
         ]
         return self._frame("chat.completion", choices) | {"usage": usage([done.usage], self._reasoning)}
 
-    def chunk(self, delta: CompletionDelta) -> dict[str, Any]:
-        """A piece of it."""
+    def chunk(self, delta: CompletionDelta) -> dict[str, Any] | None:
+        """A piece of it; ``None`` where nothing can be shown yet."""
         self.note(delta)
         content: dict[str, Any] = {"role": "assistant", "content": ""} if delta.index not in self._begun else {}
         self._begun.add(delta.index)
@@ -56,6 +56,8 @@ class ChatShape:
             content["reasoning_content"] = delta.reasoning
         if delta.tool_calls:
             content["tool_calls"] = [_call_piece(piece) for piece in delta.tool_calls]
+        if not (content or delta.finish_reason or (self.wants_logprobs and delta.logprobs)):
+            return None
         choice = {
             "index": delta.index, "delta": content, "logprobs": self._logprobs(delta.logprobs or None),
             "finish_reason": finish(delta.finish_reason),

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors in Anthropic's envelope: ``{"type": "error", "error": {"type", "message"}, "request_id"}``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from tramontane.errors import TramontaneError
+from tramontane.wire import public_message, status_of
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def envelope(error: TramontaneError, request_id: str | None) -> dict[str, Any]:
+    """The body of an error answer; the message names the field, as Anthropic's do."""
+    status = status_of(error)
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+    param, message = getattr(error, "param", None), public_message(error)
+    said = message if param is None or param in message else f"{param}: {message}"
+    return {"type": "error", "error": {"type": kind, "message": said}, "request_id": request_id}
+
+
+def respond(error: TramontaneError, request_id: str | None) -> Response:
+    """An error as an answer."""
+    body = orjson.dumps(envelope(error, request_id))
+    return Response(body, status_of(error), media_type="application/json", headers=headers(request_id))
+
+
+def headers(request_id: str | None) -> dict[str, str]:
+    """Headers of every answer: clients report the id under this name."""
+    return {} if request_id is None else {"request-id": request_id}
