@@ -8,7 +8,8 @@ sound is found out when it is compiled.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Self
 
@@ -34,6 +35,10 @@ class Kind(StrEnum):
     LARK = "lark"
     LLGUIDANCE = "llguidance"
     CHOICE = "choice"
+
+
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+"""A bracket, or a whole string."""
 
 
 def _triggers(value: str | int | Iterable[str | int]) -> tuple[str | int, ...]:
@@ -88,16 +93,54 @@ class Constraint:
     @classmethod
     def choice(cls, texts: Sequence[str]) -> Self:
         """Exactly one of some texts."""
-        return cls(kind=Kind.CHOICE, value=json.dumps(list(texts), ensure_ascii=False))
+        return cls(kind=Kind.CHOICE, value=json.dumps([*texts], ensure_ascii=False))
 
     def triggered(self, after: str | int | Iterable[str | int], *, again: bool = False) -> Self:
         """The same constraint, from the moment one of ``after`` appears in free text; see :attr:`after`."""
         return evolve(self, after=after, again=again)
 
     def __attrs_post_init__(self) -> None:
-        size = len(self.value.encode("utf-8", "surrogatepass"))
-        if size > MAX_BYTES:
-            raise GrammarError(f"a constraint of kind {self.kind} may have {MAX_BYTES} bytes, this one has {size}")
+        for fault in _faults(self):
+            raise GrammarError(f"a constraint of kind {self.kind} cannot be used: {fault}")
+
+
+def _faults(constraint: Constraint) -> Iterator[str]:
+    value, after = constraint.value, constraint.after
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        yield f"it is not valid Unicode ({error.reason} at character {error.start})"
+        return
+    if size > MAX_BYTES:
+        yield f"it may have {MAX_BYTES} bytes, and has {size}"
+    if len(after) > MAX_TRIGGERS or not all(_is_trigger(one) for one in after):
+        yield f"after may hold {MAX_TRIGGERS} token ids and texts of 1 to {MAX_TRIGGER_LENGTH} characters"
+    if constraint.kind is Kind.CHOICE:
+        choices = json.loads(value)
+        if not choices or len(choices) > MAX_CHOICES or not all(isinstance(one, str) for one in choices):
+            yield f"it must be a list of 1 to {MAX_CHOICES} texts"
+        elif "" in choices:
+            yield "a choice must not be empty"
+    if constraint.kind in (Kind.JSON_SCHEMA, Kind.LLGUIDANCE) and _depth(value) > MAX_JSON_DEPTH:
+        yield f"it may be nested {MAX_JSON_DEPTH} deep"
+
+
+def _is_trigger(one: object) -> bool:
+    if isinstance(one, str):
+        return 0 < len(one) <= MAX_TRIGGER_LENGTH
+    return isinstance(one, int) and not isinstance(one, bool) and one >= 0
+
+
+def _depth(text: str) -> int:
+    """How deeply brackets nest, those inside strings aside."""
+    deepest = depth = 0
+    for match in _BRACKET.finditer(text):
+        if match[0] in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif match[0] in "]}":
+            depth -= 1
+    return deepest
 
 
 __all__ = ["Constraint", "Kind"]

@@ -12,13 +12,17 @@ from llguidance import LLMatcher, LLTokenizer
 
 from tramontane.errors import GrammarError
 from tramontane.grammar.constraint import Constraint, Kind
+from tramontane.grammar.schema import strict_schema
 
 WHITESPACE = r"(\x20|\x0A[\x20\x09]{0,16})"
 """What may stand between the tokens of JSON, once: a space, or a line break with its indentation. Without a bound a
 model that likes blanks writes them until it is cut off."""
-_STRICT = {"lenient": False, "coerce_one_of": False}
-"""A schema's own ``x-guidance`` may not ask for less than the schema says."""
+_STRICT = {"lenient": False, "coerce_one_of": False, "json_allowed_escapes": '"\\\\bfnrt'}
+"""A schema's own ``x-guidance`` may not ask for less than the schema says. Only escapes without which a character
+cannot be written are allowed: ``{"\\u0066oo": 1}`` would otherwise get round what a schema says about ``foo``."""
 _UNSUPPORTED = re.compile(r"Unimplemented keys: \[(.*)\]")
+_NAMED = re.compile(r"(oneOf) constraints are not supported|Unknown (?:format): (\S+)")
+_LIST = "docs/structured-output.md lists what is refused"
 _MATCH = "matched"
 
 
@@ -39,10 +43,14 @@ def explained(message: str) -> GrammarError:
         names = ", ".join(json.loads(f"[{found[1]}]"))
         return GrammarError(
             f"the schema uses what is not supported: {names}",
-            hint="docs/structured-output.md lists what is refused",
+            hint=_LIST,
         )
     if message.startswith("panic:"):
         return GrammarError("the grammar is too large or too deep to be compiled")
+    named = _NAMED.match(message)
+    if named:
+        message = f"the schema uses what is not supported: {named[1] or 'format'} {named[2] or ''}".strip()
+        return GrammarError(message, hint=_LIST)
     return GrammarError(f"the grammar cannot be used: {message.split('<non-verbose/>')[0].strip()[:2000]}")
 
 
@@ -51,7 +59,7 @@ def _plain(constraint: Constraint) -> str:
     try:
         match constraint.kind:
             case Kind.JSON_SCHEMA | Kind.JSON_OBJECT:
-                schema = value if constraint.kind is Kind.JSON_SCHEMA else '{"type": "object"}'
+                schema = strict_schema(value) if constraint.kind is Kind.JSON_SCHEMA else '{"type": "object"}'
                 options = {} if '"x-guidance"' in schema else {"whitespace_pattern": WHITESPACE}
                 return LLMatcher.grammar_from_json_schema(schema, defaults=options, overrides=_STRICT)  # type: ignore[arg-type]
             case Kind.REGEX:

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Grammars that are meant to hurt: each ends in a typed error or is served, within its time, and nothing else stops."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tramontane.errors import GrammarError
+from tramontane.grammar import Constraint, compiler
+from tramontane.grammar.compiler import GrammarCompiler
+from tramontane.grammar.trial import Limits
+from tramontane.grammar.vocabulary import Vocabulary
+
+SECONDS = 3.0
+REFUSED, EITHER = True, False
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    demo = pytest.importorskip("tramontane_loader_demo", reason="the demo plugin is not installed")
+    from tramontane.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_directory(Path(demo.__file__).parent / "model")
+    return Vocabulary.of(tokenizer, tokenizer.vocab_size)
+
+
+@pytest.fixture(scope="module")
+def grammars(vocabulary: Vocabulary) -> Iterator[GrammarCompiler]:
+    made = GrammarCompiler(lambda: vocabulary, Limits(seconds=SECONDS))
+    made.compile(Constraint.regex("warm up")).result(60)
+    yield made
+    made.close()
+
+
+def nested(depth: int) -> str:
+    return '{"type":"array","items":' * depth + "true" + "}" * depth
+
+
+def chain(count: int, link: Callable[[str], object]) -> str:
+    """Definitions that each refer to the next one."""
+    links: dict[str, object] = {f"a{i}": link(f"#/$defs/a{i + 1}") for i in range(count)}
+    return json.dumps({"$defs": links | {f"a{count}": {"type": "string"}}, "$ref": "#/$defs/a0"})
+
+
+def reference(to: str) -> object:
+    return {"$ref": to}
+
+
+def pair(to: str) -> object:
+    return {"type": "object", "properties": {"x": {"$ref": to}, "y": {"$ref": to}}}
+
+
+def rules(count: int, one: str) -> str:
+    body = "".join(one.format(a=i, b=i + 1) for i in range(count))
+    return f'start: {one[0]}0\n{body}{one[0]}{count}: "x"\n'
+
+
+ATTACKS: dict[str, tuple[bool, Callable[[], Constraint]]] = {
+    "nested quantifiers": (EITHER, lambda: Constraint.regex("(a+)+b")),
+    "ambiguous alternatives": (EITHER, lambda: Constraint.regex("(a|a)*c")),
+    "counted twice": (EITHER, lambda: Constraint.regex("a{1,100000}{1,100000}")),
+    "counted and nested": (EITHER, lambda: Constraint.regex("(" * 7 + "a" + "{0,9})" * 7)),
+    "exponential automaton": (EITHER, lambda: Constraint.regex("(.*[ab].{12}[cd].{12})|(.*x.{30})")),
+    "30000 groups": (REFUSED, lambda: Constraint.regex("(" * 30_000 + "a" + ")" * 30_000)),
+    "invalid pattern": (REFUSED, lambda: Constraint.regex("[z-a")),
+    "complement": (REFUSED, lambda: Constraint.lark("start: A\nA: /.*a.{18}/ & /.*b.{17}/ & ~/.*c.{16}/")),
+    "pattern in a schema": (EITHER, lambda: Constraint.json_schema({"type": "string", "pattern": "(a+)+b"})),
+    "invalid pattern in a schema": (REFUSED, lambda: Constraint.json_schema({"type": "string", "pattern": "("})),
+    "schema 30000 deep": (REFUSED, lambda: Constraint.json_schema(nested(9_000))),
+    "schema 5000 references long": (REFUSED, lambda: Constraint.json_schema(chain(5_000, reference))),
+    "schema that doubles": (REFUSED, lambda: Constraint.json_schema(chain(3_000, pair))),
+    "schema of itself": (REFUSED, lambda: Constraint.json_schema({"$ref": "#"})),
+    "remote reference": (REFUSED, lambda: Constraint.json_schema({"$ref": "http://127.0.0.1:9/a.json"})),
+    "file reference": (REFUSED, lambda: Constraint.json_schema({"$ref": "file:///etc/passwd"})),
+    "no schema": (REFUSED, lambda: Constraint.json_schema("[1, 2")),
+    "wrong type": (REFUSED, lambda: Constraint.json_schema({"type": {"a": 1}})),
+    "huge numbers": (
+        EITHER,
+        lambda: Constraint.json_schema({"type": "number", "multipleOf": 1e-300, "minimum": 1e300}),
+    ),
+    "huge lengths": (EITHER, lambda: Constraint.json_schema({"type": "string", "minLength": 10**9})),
+    "left recursion": (EITHER, lambda: Constraint.lark('start: start "a" | "a"')),
+    "empty cycle": (REFUSED, lambda: Constraint.lark("start: a\na: b\nb: a")),
+    "nullable cycles": (EITHER, lambda: Constraint.lark("start: a*\na: b*\nb: c*\nc: ")),
+    "30000 parentheses": (REFUSED, lambda: Constraint.lark("start: " + "(" * 30_000 + '"a"' + ")" * 30_000)),
+    "10000 rules in a row": (REFUSED, lambda: Constraint.lark(rules(10_000, "a{a}: a{b}\n"))),
+    "10000 terminals in a row": (REFUSED, lambda: Constraint.lark(rules(8_000, 'A{a}: A{b} "y"\n'))),
+    "terminals that double": (REFUSED, lambda: Constraint.lark(rules(40, "A{a}: A{b} A{b}\n"))),
+    "rules that double": (EITHER, lambda: Constraint.lark(rules(40, "a{a}: a{b} a{b} |\n"))),
+    "deep llguidance": (REFUSED, lambda: Constraint.llguidance('{"grammars":[{"json_schema":' + nested(9_000) + "}]}")),
+    "wrong llguidance": (REFUSED, lambda: Constraint.llguidance("{}")),
+    "lone surrogate": (REFUSED, lambda: Constraint.choice(["\ud800"])),
+    "no choices": (REFUSED, lambda: Constraint.choice([])),
+    "too many choices": (REFUSED, lambda: Constraint.choice([str(i) for i in range(10_000)])),
+    "too large": (REFUSED, lambda: Constraint.regex("a" * 300_000)),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_costs_its_time_and_no_more(grammars: GrammarCompiler, name: str) -> None:
+    refused, attack = ATTACKS[name]
+    began = time.monotonic()
+    message = ""
+    try:
+        grammars.compile(attack()).result(60)
+    except GrammarError as error:
+        message = error.message
+    assert message or not refused
+    assert "0x" not in message
+    assert "backtrace" not in message
+    assert time.monotonic() - began < 10 * SECONDS  # its own time, a new helper, and a busy machine
+    assert grammars.compile(Constraint.regex(f"after {len(name)}")).result(60).matcher().is_error() is False
+
+
+def test_the_cache_is_bounded(vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "MOST_CACHED", 10)
+    monkeypatch.setattr(compiler, "MOST_CACHED_BYTES", 400)
+    grammars = GrammarCompiler(lambda: vocabulary)
+    first = grammars.compile(Constraint.choice(["x0"]))
+    for number in range(40):
+        grammars.compile(Constraint.choice([f"x{number}"])).result(60)
+        assert len(grammars._cache) <= 10
+    assert grammars.compile(Constraint.choice(["x39"])) is grammars.compile(Constraint.choice(["x39"]))
+    assert grammars.compile(Constraint.choice(["x0"])) is not first
+    grammars.compile(Constraint.choice(["y" * 380])).result(60)
+    assert sum(len(one.value) for one in grammars._cache) <= 400
+    assert len(grammars._cache) < 4
+    grammars.close()
+
+
+def test_the_queue_is_bounded(vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "MOST_WAITING", 3)
+    grammars = GrammarCompiler(lambda: vocabulary)
+    for _ in range(3):
+        grammars._queue.append(Constraint.regex("it waits"))
+    with pytest.raises(GrammarError, match="wait to be compiled"):
+        grammars.compile(Constraint.regex("one too many"))
+    grammars.close()
