@@ -11,8 +11,10 @@ from typing import Any, Literal
 import pytest
 
 from tramontane.api import AsyncLLM
+from tramontane.api.chat_call import ChatCall
 from tramontane.chat.parsing import ChatFormat, JsonCalls, Reasoning
 from tramontane.errors import RequestError
+from tramontane.grammar import Constraint
 from tramontane.requests import FinishReason, SamplingParams
 from tramontane.testing.answering import answering_llm, answering_service
 from tramontane.tools import Tool
@@ -180,6 +182,42 @@ def test_without_a_format_tool_calls_stay_text_and_it_is_said_once(caplog: pytes
         model.chat(USER, tools=[get_weather], tool_choice="required")
     with pytest.raises(RequestError, match="takes no tools"):
         answering_llm(lambda _: "x").chat(USER, tools=[get_weather])
+
+
+def test_what_is_demanded_becomes_a_constraint() -> None:
+    maker = answering_service(lambda _: "x", template=TEMPLATE, chat_format=FORM).maker.chats
+    strict = Tool.of(get_weather, strict=True)
+
+    def constraint(**options: Any) -> Any:
+        template = options.pop("template", {})
+        return maker.prepare(ChatCall(messages=USER, template=template, **options)).constraint
+
+    assert constraint(tools=[get_weather]) is None
+    assert constraint(tools=[get_weather], tool_choice="none") is None
+    assert constraint(tools=[strict]).after == ("<tool_call>",)
+    required = constraint(tools=[get_weather], tool_choice="required")
+    assert required.after == ()
+    assert '"days"' in required.value
+    named = constraint(
+        tools=[get_weather, strict_other()], tool_choice={"type": "function", "function": {"name": "now"}}
+    )
+    assert "get_weather" not in named.value
+    schema = {"type": "json_schema", "json_schema": {"schema": {"type": "integer"}}}
+    assert constraint(response_format=schema) == Constraint.json_schema({"type": "integer"})
+    thinking = constraint(response_format={"type": "json_object"}, template={"enable_thinking": True})
+    assert thinking.after == ("</think>",)
+    assert constraint(response_format={"type": "text"}) is None
+    assert constraint(response_format=Constraint.regex("a")) == Constraint.regex("a")
+    with pytest.raises(RequestError, match="exclude each other"):
+        constraint(tools=[strict], response_format=schema)
+    with pytest.raises(RequestError, match="response_format must be"):
+        constraint(response_format={"type": "xml"})
+    with pytest.raises(RequestError, match="a constraint already"):
+        llm().chat(USER, SamplingParams(constraint=Constraint.regex("a")), response_format=schema)
+
+
+def strict_other() -> Tool:
+    return Tool(name="now", strict=True)
 
 
 def test_a_function_as_a_tool() -> None:

@@ -12,8 +12,10 @@ from attrs import define, field, frozen
 from tramontane.api.chat_call import ChatCall, Message
 from tramontane.api.reading import Reading
 from tramontane.api.tool_choice import ToolChoice
-from tramontane.chat.parsing import ChatFormat, Offered
+from tramontane.chat.parsing import ChatFormat, Demand, Offered
+from tramontane.chat.parsing.demand import format_constraint
 from tramontane.errors import RequestError
+from tramontane.grammar import Constraint
 from tramontane.tools import schemas
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ class Prepared:
 
     ids: list[int]
     reading: Reading | None
+    constraint: Constraint | None
+    """What the answer must look like."""
     ends: tuple[int, ...]
     """Tokens that end the answer, beside those of the tokenizer."""
 
@@ -64,17 +68,43 @@ class ChatMaker:
         choice = ToolChoice.of(call.tool_choice, tuple(offered.schemas))
         rendered = self._rendered(call.messages, [] if choice.mode == "none" else tools, call.template)
         ids = self._tokenizer().encode_rendered(rendered.marked)
-        if not call.parse or self.form is None:
+        answer = format_constraint(call.response_format)
+        if self.form is None:
             self._refuse_forced(call, choice)
-            return Prepared(ids, None, ())
+            return Prepared(ids, None, answer, ())
+        demand = Demand(
+            offered=offered.only(choice.allowed),
+            required=choice.mode == "required",
+            narrowed=choice.narrowed,
+            parallel=call.parallel_tool_calls,
+            thinking=self.form.opens_reasoning(rendered.text[-_TAIL:]),
+        )
         reading = Reading(
             form=self.form,
-            offered=Offered({name: offered.schemas[name] for name in choice.allowed}),
+            offered=demand.offered,
             visible=self._ids(self.form.visible) & self._tokenizer().special_ids,
-            thinking=self.form.opens_reasoning(rendered.text[-_TAIL:]),
+            thinking=demand.thinking,
             most_calls=None if call.parallel_tool_calls else 1,
         )
-        return Prepared(ids, reading, tuple(sorted(self._ids(self.form.ends))))
+        constraint = self._constraint(self.form, demand, answer)
+        return Prepared(ids, reading if call.parse else None, constraint, tuple(sorted(self._ids(self.form.ends))))
+
+    def _constraint(self, form: ChatFormat, demand: Demand, answer: Constraint | None) -> Constraint | None:
+        """The one constraint of an answer: on its calls, or on its text after the reasoning."""
+        calls = form.constraint(demand, self._special)
+        if calls is not None and answer is not None:
+            raise RequestError(
+                "response_format and tools that the model must be held to exclude each other",
+                hint='use tool_choice "auto" with tools that are not strict, or leave response_format out',
+            )
+        if answer is not None and demand.thinking and form.reasoning is not None and not answer.after:
+            answer = answer.triggered((form.reasoning.closes,))
+        return calls if answer is None else answer
+
+    def _special(self, text: str) -> int | None:
+        tokenizer = self._tokenizer()
+        found = tokenizer.token_id(text)
+        return found if found is not None and found in tokenizer.special_ids else None
 
     def render(self, messages: Sequence[Message], *, tools: Sequence[Any] | None = None, **template: Any) -> list[int]:
         """The token ids of a conversation, by the model's chat template.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from tramontane.api.answers import Answers
 from tramontane.api.chat_call import ChatCall
@@ -131,10 +131,14 @@ class RequestMaker:
             RequestError: The model has no template, the template refuses the messages, they do not fit, or the call
                 asks for what the model's chat format cannot do.
         """
-        if call.response_format is not None:
-            raise RequestError("this model cannot be made to keep to a form")
         chosen = _sampling(params if params is not None else self.params(max_tokens=None))
         chat = self.chats.prepare(call)
+        if chat.constraint is not None:
+            if chosen.constraint is not None:
+                raise RequestError(
+                    "the sampling parameters have a constraint already; it and the chat's exclude each other"
+                )
+            chosen = evolve(chosen, constraint=chat.constraint)
         checked = token_ids(chat.ids, self._encode_text, self._limits(reserve=1), where="the conversation")
         return self._answers([checked], [chosen], Task.GENERATE, options or {}, start, chat)
 

@@ -7,8 +7,10 @@ A plugin describes a format with the notations here, or writes a parser of its o
 
 from __future__ import annotations
 
+from tramontane.chat.parsing.demand import Demand
 from tramontane.chat.parsing.format import ChatFormat, OutputParser, Reasoning
 from tramontane.chat.parsing.json_values import json_value
+from tramontane.chat.parsing.rules import ARGUMENTS, NAME, NUMBER, RuledTool, Rules
 from tramontane.chat.parsing.sink import MOST_CALLS, Offered, Parsed, Sink, random_id
 from tramontane.chat.parsing.source import Source, Steps, Stops, nowhere
 from tramontane.chat.parsing.syntax import (
@@ -23,10 +25,14 @@ from tramontane.chat.parsing.syntax import (
 from tramontane.chat.parsing.tagged import TaggedCalls
 
 __all__ = [
+    "ARGUMENTS",
     "MOST_CALLS",
+    "NAME",
+    "NUMBER",
     "BareHeadedJson",
     "CallSyntax",
     "ChatFormat",
+    "Demand",
     "Either",
     "HeadedJson",
     "JsonCalls",
@@ -35,6 +41,8 @@ __all__ = [
     "Parsed",
     "PythonCalls",
     "Reasoning",
+    "RuledTool",
+    "Rules",
     "Sink",
     "Source",
     "Steps",

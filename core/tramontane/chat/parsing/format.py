@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
+from tramontane.chat.parsing.demand import Demand, call_constraint
 from tramontane.chat.parsing.sink import Offered, Parsed, Sink, random_id
 from tramontane.chat.parsing.source import Source, Steps, Stops
 from tramontane.chat.parsing.syntax import ANY, CallSyntax
+from tramontane.grammar import Constraint
 
 
 @frozen(kw_only=True)
@@ -34,8 +36,12 @@ class ChatFormat:
     ends: tuple[str, ...] = ()
     """Tokens that end an answer, beside those that the checkpoint names."""
     make_id: Callable[[], str] = random_id
-    tool_variables: tuple[str, ...] = ("tools",)
-    """Names under which the template looks for tools."""
+    around: tuple[str, str] = ("", "")
+    """What the model writes before the first and after the last call of an answer."""
+    between: str = "\n"
+    """What it writes between calls that have a marker each."""
+    writes: CallSyntax | None = None
+    """The notation that the model is held to; the first of ``calls`` where it is not said."""
 
     @property
     def visible(self) -> tuple[str, ...]:
@@ -57,6 +63,14 @@ class ChatFormat:
     def opens_reasoning(self, prompt: str) -> bool:
         """Whether a prompt ends with the beginning of the reasoning."""
         return self.reasoning is not None and prompt.rstrip().endswith(self.reasoning.opens)
+
+    def constraint(self, demand: Demand, special: Callable[[str], int | None]) -> Constraint | None:
+        """What keeps the model to what is demanded of its calls; see :func:`call_constraint`.
+
+        Raises:
+            RequestError: The format cannot state the grammar of its calls.
+        """
+        return call_constraint(self, demand, special)
 
     def read(self, source: Source, sink: Sink, thinking: bool) -> Steps[None]:
         """Read a whole answer into ``sink``."""

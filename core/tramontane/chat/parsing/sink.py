@@ -37,16 +37,25 @@ class Offered:
     """The tools a model may call: name -> JSON schema of the parameters."""
 
     schemas: Mapping[str, Any] = field(factory=dict)
+    strict: Mapping[str, bool] = field(factory=dict)
+    """Whether a grammar is to hold the model to the schema, for tools that say so."""
 
     @classmethod
     def of(cls, tools: Sequence[Any] | None) -> Offered:
         """The tools of a request, in OpenAI's form (``{"type": "function", "function": {...}}``) or flat."""
         found: dict[str, Any] = {}
+        strict: dict[str, bool] = {}
         for tool in tools or ():
             function = tool.get("function", tool) if isinstance(tool, Mapping) else None
             if isinstance(function, Mapping) and isinstance(function.get("name"), str):
                 found[function["name"]] = function.get("parameters") or {}
-        return cls(found)
+                if isinstance(function.get("strict"), bool):
+                    strict[function["name"]] = function["strict"]
+        return cls(found, strict)
+
+    def only(self, names: Sequence[str]) -> Offered:
+        """Those of these names."""
+        return Offered({name: self.schemas[name] for name in names}, self.strict)
 
     def __contains__(self, name: str) -> bool:
         return name in self.schemas

@@ -16,6 +16,7 @@ from attrs import frozen
 
 from tramontane.chat.parsing.json_values import json_string, json_value, loads, short_string
 from tramontane.chat.parsing.python_values import python_value
+from tramontane.chat.parsing.rules import ARGUMENTS, NAME, Rules
 from tramontane.chat.parsing.sink import MOST_CALLS, Sink
 from tramontane.chat.parsing.source import Source, Steps, Stops, nowhere
 
@@ -47,6 +48,9 @@ class CallSyntax(Protocol):
     @property
     def texts(self) -> tuple[str, ...]:
         """Every text of the notation that may be a special token of a vocabulary."""
+
+    def body(self, rules: Rules) -> str | None:
+        """The grammar of what follows the text that begins calls; ``None`` where it cannot be stated."""
 
     def read(self, source: Source, sink: Sink) -> Steps[None]:
         """Read calls, after the text that begins them. The source records; what it holds at the end is text."""
@@ -80,6 +84,26 @@ class JsonCalls:
     """What does not name a tool that is offered is text: for markers that have other meanings too."""
     keyed: bool = False
     """``{name: arguments}``."""
+    keys: tuple[str, str] = ("name", "arguments")
+    """What a model of this format calls them; any of the usual names is read."""
+    listed: bool = False
+    """The model writes a list, be it of one call."""
+    joint: str = ""
+    """What it writes between calls that are in no list; empty where there is only one."""
+    space: str = ""
+    """What it may write at both ends of the calls."""
+
+    def body(self, rules: Rules) -> str:
+        """One object, or a list of them, and what closes."""
+        first, second = self.keys
+        call = f'{{"{NAME}": {ARGUMENTS}}}' if self.keyed else f'{{"{first}": "{NAME}", "{second}": {ARGUMENTS}}}'
+        calls = rules.calls(call)
+        if self.listed:
+            calls = rules.join(rules.text("["), rules.series(calls, ", "), rules.text("]"))
+        elif self.joint:
+            calls = rules.series(calls, self.joint)
+        close = rules.text(self.closes[0]) if self.closes else ""
+        return rules.join(rules.maybe(self.space), calls, rules.maybe(self.space) if close else "", close)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -222,6 +246,12 @@ class HeadedJson:
     after: tuple[str, ...] = ()
     """Texts to skip after it."""
     firsts: str = ""
+    written: str = ""
+    """A call after its opening text, with ``NAME``, ``ARGUMENTS`` and ``NUMBER`` in it, for the grammar."""
+
+    def body(self, rules: Rules) -> str | None:
+        """As :attr:`written` says."""
+        return rules.calls(self.written) if self.written else None
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -259,6 +289,10 @@ class BareHeadedJson:
     closes: tuple[str, ...] = ()
     firsts: str = ANY
 
+    def body(self, rules: Rules) -> str:
+        """The name, a line break, the object."""
+        return rules.series(rules.calls(f"{NAME}\n{ARGUMENTS}"), "\n")
+
     @property
     def texts(self) -> tuple[str, ...]:
         """Every text that may be a special token."""
@@ -286,6 +320,17 @@ class PythonCalls:
     firsts: str = ""
     suffix: str = ""
     """What the model writes after each name (``.call``)."""
+    space: str = ""
+    """What it writes at both ends of calls that are in no brackets."""
+
+    def body(self, rules: Rules) -> str:
+        """Calls in brackets, or each on a line of its own."""
+        calls = rules.python_calls(self.suffix)
+        if self.space:
+            inside = rules.join(rules.text(self.space), rules.series(calls, "\n"), rules.text(self.space))
+        else:
+            inside = rules.join(rules.text("["), rules.series(calls, ", "), rules.text("]"))
+        return rules.join(inside, rules.text(self.closes[0]) if self.closes else "")
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -382,6 +427,12 @@ class Either:
     """What calls of the first notation begin with."""
     second: CallSyntax
     firsts: str = ""
+    writes_second: bool = False
+    """The model writes the second one."""
+
+    def body(self, rules: Rules) -> str | None:
+        """That of the notation which the model writes."""
+        return (self.second if self.writes_second else self.first).body(rules)
 
     @property
     def closes(self) -> tuple[str, ...]:

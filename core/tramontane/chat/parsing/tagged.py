@@ -15,6 +15,7 @@ from typing import Any
 from attrs import frozen
 
 from tramontane.chat.parsing.python_values import any_value
+from tramontane.chat.parsing.rules import RuledTool, Rules
 from tramontane.chat.parsing.sink import MOST_CALLS, Sink
 from tramontane.chat.parsing.source import Source, Steps, Stops, nowhere
 from tramontane.chat.parsing.syntax import LONGEST_NAME, begin, is_name
@@ -40,14 +41,50 @@ class TaggedCalls:
     call_close: str = "</function>"
     """After a call; empty where ``close`` follows its last parameter."""
     close: str = "</tool_call>"
+    space: str = "\n"
+    """What the model writes around a call and around values that are trimmed."""
     trim: bool = True
-    """One line break at each end of a value belongs to the tags."""
+    """One line break at each end of a value belongs to the tags ..."""
+    padded: bool = True
+    """... and the model writes it."""
     firsts: str = ""
+    quote: tuple[str, str] = ("", "")
+    """What stands around names and keys."""
+    string_flag: str = ""
+    """What follows a key to say whether its value is a string, with a place for ``true`` or ``false``."""
 
     @property
     def closes(self) -> tuple[str, ...]:
         """Texts that end the calls."""
         return (self.close,)
+
+    def body(self, rules: Rules) -> str:
+        """Each parameter in the order of the schema, those that are not required perhaps left out."""
+        call = rules.any_tool(lambda tool: self._written(rules, tool))
+        calls = rules.join(rules.text(self.space), rules.series(call, "")) if self.call_open else call
+        return rules.join(calls, rules.text(self.close))
+
+    def _written(self, rules: Rules, tool: RuledTool) -> str:
+        quote = self.quote
+        after = self.space if self.call_open else ""
+        parts = [rules.text(f"{self.call_open}{quote[0]}{tool.name}{quote[1]}{self.call_open_ends[0]}{after}")]
+        for key, schema in tool.properties.items():
+            flag = self.string_flag.format(str(_kinds(schema) == _STRING).lower()) if self.string_flag else ""
+            head = f"{self.key_open}{quote[0]}{key}{quote[1]}{flag}{self.key_ends[0]}"
+            inner = self.space if self.padded else ""
+            opening = f"{head}{self.space if self.value_open else ''}{self.value_open}{inner}"
+            closing = f"{inner}{self.value_close}"
+            if _kinds(schema) == _STRING and "enum" not in schema:
+                value = rules.text_until(closing)
+            elif _kinds(schema) == _STRING:
+                choices = [rules.text(choice) for choice in schema["enum"] if isinstance(choice, str)]
+                value = rules.join(f"({' | '.join(choices)})", rules.text(closing))
+            else:
+                value = rules.join(rules.json(tool.within(schema)), rules.text(closing))
+            part = rules.join(rules.text(opening), value, rules.text(self.space))
+            parts.append(part if key in tool.required else f"({part})?")
+        parts.append(rules.text(f"{self.call_close}{self.space}") if self.call_close else "")
+        return rules.join(*parts)
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
+from chat_format_outputs import BARE, WRITERS, Call
 
 from tramontane.chat.parsing import ChatFormat, Offered
 from tramontane_tools_chat_formats.plugin import tramontane_chat_formats
-
-from .outputs import BARE, WRITERS, Call
 
 FORMATS: dict[str, ChatFormat] = {spec.name: spec.load("format") for spec in tramontane_chat_formats()}
 TOOLS = [
@@ -269,7 +268,7 @@ def test_nothing_is_evaluated(tmp_path: Any) -> None:
         ("hermes", "<think>", "</think>"),
         ("qwen-coder", "<think>", "</think>"),
         ("deepseek-v31", "<think>", "</think>"),
-        ("mistral", "[THINK]", "[/THINK]"),
+        ("mistral-v11", "[THINK]", "[/THINK]"),
         ("seed", "<seed:think>", "</seed:think>"),
         ("command-r7b", "<|START_THINKING|>", "<|END_THINKING|>"),
         ("kimi-k2", "<think>", "</think>"),

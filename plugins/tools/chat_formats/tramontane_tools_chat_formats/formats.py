@@ -8,6 +8,9 @@ import secrets
 import string
 
 from tramontane.chat.parsing import (
+    ARGUMENTS,
+    NAME,
+    NUMBER,
     BareHeadedJson,
     ChatFormat,
     Either,
@@ -45,20 +48,26 @@ def _kimi_head(text: str) -> tuple[str, str | None] | None:
     return (match[2], match[1]) if match is not None else (text.strip().removeprefix("functions."), None)
 
 
-_JSON_IN_TAG = JsonCalls(opens=("<tool_call>",), closes=("</tool_call>",))
-_FUNCTION_TAG = HeadedJson(opens=("<function=",), separators=(">",), closes=("</function>",))
+_JSON_IN_TAG = JsonCalls(opens=("<tool_call>",), closes=("</tool_call>",), space="\n")
+_FUNCTION_TAG = HeadedJson(
+    opens=("<function=",), separators=(">",), closes=("</function>",), written=f"{NAME}>{ARGUMENTS}</function>"
+)
 
 HERMES = ChatFormat(reasoning=THINK, calls=(_JSON_IN_TAG,))
 
 QWEN_CODER = ChatFormat(
     reasoning=THINK,
-    calls=(Either(opens=("<tool_call>",), first=_JSON_IN_TAG, characters="{[", second=TaggedCalls()),),
+    calls=(
+        Either(opens=("<tool_call>",), first=_JSON_IN_TAG, characters="{[", second=TaggedCalls(), writes_second=True),
+    ),
 )
 
 SEED = ChatFormat(
     reasoning=Reasoning(opens="<seed:think>", closes="</seed:think>"),
     calls=(TaggedCalls(opens=("<seed:tool_call>",), close="</seed:tool_call>"),),
 )
+
+_LLAMA3_JSON = JsonCalls(firsts="{[", keys=("name", "parameters"), joint="; ")
 
 LLAMA3 = ChatFormat(
     calls=(
@@ -69,32 +78,45 @@ LLAMA3 = ChatFormat(
             second=PythonCalls(opens=("<|python_tag|>",), suffix=".call"),
         ),
         _FUNCTION_TAG,
-        JsonCalls(firsts="{["),
+        _LLAMA3_JSON,
     ),
+    writes=_LLAMA3_JSON,
     ends=("<|eom_id|>", "<|eot_id|>"),
 )
 
+_PYTHON_LIST = PythonCalls(firsts="[")
+
 LLAMA4 = ChatFormat(
-    calls=(PythonCalls(opens=("<|python_start|>",), closes=("<|python_end|>",)), PythonCalls(firsts="[")),
+    calls=(PythonCalls(opens=("<|python_start|>",), closes=("<|python_end|>",)), _PYTHON_LIST),
+    writes=_PYTHON_LIST,
     ends=("<|eom|>", "<|eot|>"),
 )
 
 FUNCTIONARY = ChatFormat(calls=(_FUNCTION_TAG,), ends=("<|eom_id|>", "<|eot_id|>"))
 
-MISTRAL = ChatFormat(
+_MISTRAL_LIST = JsonCalls(opens=("[TOOL_CALLS]",), listed=True, space=" ")
+_MISTRAL_HEADED = HeadedJson(
+    opens=("[TOOL_CALLS]",),
+    separators=("[ARGS]",),
+    inside=(_CALL_ID,),
+    head=_mistral_head,
+    written=f"{NAME}[ARGS]{ARGUMENTS}",
+)
+_MISTRAL_CALLS = Either(opens=("[TOOL_CALLS]",), first=_MISTRAL_LIST, characters="[{", second=_MISTRAL_HEADED)
+
+MISTRAL = ChatFormat(calls=(_MISTRAL_CALLS,), writes=_MISTRAL_LIST, make_id=mistral_id)
+
+MISTRAL_V11 = ChatFormat(
     reasoning=Reasoning(opens="[THINK]", closes="[/THINK]"),
-    calls=(
-        Either(
-            opens=("[TOOL_CALLS]",),
-            first=JsonCalls(opens=("[TOOL_CALLS]",)),
-            characters="[{",
-            second=HeadedJson(opens=("[TOOL_CALLS]",), separators=("[ARGS]",), inside=(_CALL_ID,), head=_mistral_head),
-        ),
-    ),
+    calls=(_MISTRAL_CALLS,),
+    writes=_MISTRAL_HEADED,
+    between="",
     make_id=mistral_id,
 )
 
-MISTRAL_THINK = ChatFormat(reasoning=THINK, calls=MISTRAL.calls, make_id=mistral_id)
+MISTRAL_THINK = ChatFormat(
+    reasoning=THINK, calls=(_MISTRAL_CALLS,), writes=_MISTRAL_HEADED, between="", make_id=mistral_id
+)
 
 DEEPSEEK_V3 = ChatFormat(
     reasoning=THINK,
@@ -107,16 +129,25 @@ DEEPSEEK_V3 = ChatFormat(
             head=_deepseek_head,
             before=("```json",),
             after=("```",),
+            written=f"function<｜tool▁sep｜>{NAME}\n```json\n{ARGUMENTS}\n```<｜tool▁call▁end｜>",
         ),
     ),
+    around=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
     ignored=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜end▁of▁sentence｜>"),
 )
 
 DEEPSEEK_V31 = ChatFormat(
     reasoning=THINK,
     calls=(
-        HeadedJson(opens=("<｜tool▁call▁begin｜>",), separators=("<｜tool▁sep｜>",), closes=("<｜tool▁call▁end｜>",)),
+        HeadedJson(
+            opens=("<｜tool▁call▁begin｜>",),
+            separators=("<｜tool▁sep｜>",),
+            closes=("<｜tool▁call▁end｜>",),
+            written=f"{NAME}<｜tool▁sep｜>{ARGUMENTS}<｜tool▁call▁end｜>",
+        ),
     ),
+    around=DEEPSEEK_V3.around,
+    between="",
     ignored=DEEPSEEK_V3.ignored,
 )
 
@@ -130,16 +161,19 @@ DEEPSEEK_V32 = ChatFormat(
             value_close="</｜DSML｜parameter>",
             call_close="</｜DSML｜invoke>",
             close="</｜DSML｜function_calls>",
+            quote=(' name="', '"'),
+            string_flag=' string="{}"',
             trim=False,
+            padded=False,
         ),
     ),
 )
 
 GEMMA = ChatFormat(
     calls=(
-        PythonCalls(opens=("```tool_code",), closes=("```",)),
+        PythonCalls(opens=("```tool_code",), closes=("```",), space="\n"),
         JsonCalls(opens=("```tool_call", "```json"), closes=("```",), only_offered=True),
-        PythonCalls(firsts="["),
+        _PYTHON_LIST,
         JsonCalls(firsts="{"),
     )
 )
@@ -158,28 +192,45 @@ GLM45 = ChatFormat(
             value_close="</arg_value>",
             call_close="",
             trim=False,
+            padded=False,
         ),
     ),
     ends=("<|observation|>", "<|user|>"),
 )
 
 PHI4_MINI = ChatFormat(
-    calls=(JsonCalls(opens=("<|tool_call|>", "functools"), closes=("<|/tool_call|>",), only_offered=False),)
+    calls=(JsonCalls(opens=("<|tool_call|>", "functools"), closes=("<|/tool_call|>",), listed=True),)
 )
 
 GRANITE = ChatFormat(
     reasoning=THINK,
-    calls=(JsonCalls(opens=("<|tool_call|>", "<tool_call>"), closes=("</tool_call>", "<|/tool_call|>")),),
+    calls=(JsonCalls(opens=("<|tool_call|>", "<tool_call>"), listed=True),),
     ignored=("<response>", "</response>"),
 )
 
 COMMAND_R = ChatFormat(
-    calls=(JsonCalls(opens=("Action:\n```json", "Action: ```json"), closes=("```",)),),
+    calls=(
+        JsonCalls(
+            opens=("Action:\n```json", "Action: ```json"),
+            closes=("```",),
+            keys=("tool_name", "parameters"),
+            listed=True,
+            space="\n",
+        ),
+    ),
 )
 
 COMMAND_R7B = ChatFormat(
     reasoning=Reasoning(opens="<|START_THINKING|>", closes="<|END_THINKING|>"),
-    calls=(JsonCalls(opens=("<|START_ACTION|>",), closes=("<|END_ACTION|>",)),),
+    calls=(
+        JsonCalls(
+            opens=("<|START_ACTION|>",),
+            closes=("<|END_ACTION|>",),
+            keys=("tool_name", "parameters"),
+            listed=True,
+            space="\n",
+        ),
+    ),
     ignored=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
 )
 
@@ -196,14 +247,15 @@ LFM2 = ChatFormat(
             first=JsonCalls(opens=("<|tool_call_start|>",), closes=("<|tool_call_end|>",)),
             characters="{",
             second=PythonCalls(opens=("<|tool_call_start|>",), closes=("<|tool_call_end|>",)),
+            writes_second=True,
         ),
-        PythonCalls(firsts="["),
+        _PYTHON_LIST,
     ),
 )
 
 HUNYUAN = ChatFormat(
     reasoning=THINK,
-    calls=(JsonCalls(opens=("<tool_calls>",), closes=("</tool_calls>",)),),
+    calls=(JsonCalls(opens=("<tool_calls>",), closes=("</tool_calls>",), listed=True, space="\n"),),
     ignored=("<answer>", "</answer>"),
 )
 
@@ -215,12 +267,18 @@ KIMI_K2 = ChatFormat(
             separators=("<|tool_call_argument_begin|>",),
             closes=("<|tool_call_end|>",),
             head=_kimi_head,
+            written=f"functions.{NAME}:{NUMBER}<|tool_call_argument_begin|>{ARGUMENTS}<|tool_call_end|>",
         ),
     ),
     ignored=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+    around=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+    between="",
 )
 
-MINIMAX_M1 = ChatFormat(reasoning=THINK, calls=(JsonCalls(opens=("<tool_calls>",), closes=("</tool_calls>",)),))
+MINIMAX_M1 = ChatFormat(
+    reasoning=THINK,
+    calls=(JsonCalls(opens=("<tool_calls>",), closes=("</tool_calls>",), joint="\n", space="\n"),),
+)
 
 MINIMAX_M2 = ChatFormat(
     reasoning=THINK,
@@ -232,32 +290,37 @@ MINIMAX_M2 = ChatFormat(
             value_close="</parameter>",
             call_close="</invoke>",
             close="</minimax:tool_call>",
+            quote=(' name="', '"'),
+            padded=False,
         ),
     ),
 )
 
-NEMOTRON = ChatFormat(reasoning=THINK, calls=(JsonCalls(opens=("<TOOLCALL>",), closes=("</TOOLCALL>",)),))
+NEMOTRON = ChatFormat(reasoning=THINK, calls=(JsonCalls(opens=("<TOOLCALL>",), closes=("</TOOLCALL>",), listed=True),))
 
 APRIEL = ChatFormat(
-    calls=(JsonCalls(opens=("<tool_calls>",), closes=("</tool_calls>",)),),
+    calls=(JsonCalls(opens=("<tool_calls>",), closes=("</tool_calls>",), listed=True),),
     ignored=("[BEGIN FINAL RESPONSE]", "[END FINAL RESPONSE]"),
 )
 
 APERTUS = ChatFormat(
     reasoning=Reasoning(opens="<|inner_prefix|>", closes="<|inner_suffix|>"),
-    calls=(JsonCalls(opens=("<|tools_prefix|>",), closes=("<|tools_suffix|>",), keyed=True),),
+    calls=(JsonCalls(opens=("<|tools_prefix|>",), closes=("<|tools_suffix|>",), keyed=True, listed=True),),
 )
 
-FIREFUNCTION = ChatFormat(calls=(JsonCalls(opens=(" functools", "functools")),))
+FIREFUNCTION = ChatFormat(calls=(JsonCalls(opens=("functools", " functools"), listed=True),))
 
 THINKING = ChatFormat(reasoning=THINK)
+
+_PLAIN_JSON = JsonCalls(firsts="{[", joint="\n")
 
 PLAIN_JSON = ChatFormat(
     reasoning=THINK,
     calls=(
         _JSON_IN_TAG,
         JsonCalls(opens=("```json",), closes=("```",), only_offered=True),
-        JsonCalls(firsts="{["),
+        _PLAIN_JSON,
     ),
+    writes=_PLAIN_JSON,
 )
 """For templates that take tools and say nothing else about how they are called."""

@@ -8,12 +8,17 @@ Source: https://github.com/openai/harmony, docs/format.md.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from attrs import frozen
 
 from tramontane.chat.parsing import (
+    ARGUMENTS,
     MOST_CALLS,
+    NAME,
     ChatFormat,
+    Demand,
+    Rules,
     Sink,
     Source,
     Steps,
@@ -22,6 +27,7 @@ from tramontane.chat.parsing import (
     json_value,
     nowhere,
 )
+from tramontane.grammar import Constraint
 
 _START, _CHANNEL, _MESSAGE, _CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
 _END, _CALL, _RETURN = "<|end|>", "<|call|>", "<|return|>"
@@ -30,6 +36,7 @@ _HEADER_ENDS = Stops.of(_MESSAGE, _END, _CALL, _RETURN)
 _RECIPIENT = re.compile(r"to=(\S+?)(?=<\||\s|$)")
 _CHANNEL_NAME = re.compile(r"<\|channel\|>\s*(\w+)")
 _LONGEST_HEADER = 1024
+_FUNCTIONS = "functions."
 
 
 @frozen(kw_only=True)
@@ -44,6 +51,21 @@ class Harmony(ChatFormat):
     def opens_reasoning(self, prompt: str) -> bool:
         """The model itself says what each message is, unless the prompt has begun one."""
         return prompt.endswith(f"{_CHANNEL}analysis{_MESSAGE}")
+
+    def constraint(self, demand: Demand, special: Callable[[str], int | None]) -> Constraint | None:
+        """After reasoning, where there is any, messages to tools; the answer ends with the first."""
+        if not demand.held or not demand.offered.schemas:
+            return None
+        rules = Rules(demand.ruled(), False, special, self.visible)
+        rest = f"{_CONSTRAIN}json{_MESSAGE}{ARGUMENTS}"
+        if not demand.required:
+            body = rules.calls(f"{NAME}{_CHANNEL}commentary {rest}")
+            return Constraint.lark(rules.grammar(body)).triggered((f" to={_FUNCTIONS}",))
+        analysis = rules.join(rules.text_until(_END), rules.text(f"{_START}assistant"))
+        if not demand.thinking:
+            analysis = f"({rules.text(f'{_CHANNEL}analysis{_MESSAGE}')} {analysis})?"
+        call = rules.calls(f"{_CHANNEL}commentary to={_FUNCTIONS}{NAME} {rest}")
+        return Constraint.lark(rules.grammar(rules.join(analysis, call)))
 
     def read(self, source: Source, sink: Sink, thinking: bool) -> Steps[None]:
         """Read messages until the answer ends."""
@@ -63,7 +85,7 @@ class Harmony(ChatFormat):
         """Read a message's content, by what its header says."""
         recipient = _RECIPIENT.search(header)
         channel = _CHANNEL_NAME.search(header)
-        name = recipient[1].removeprefix("functions.") if recipient is not None else ""
+        name = recipient[1].removeprefix(_FUNCTIONS) if recipient is not None else ""
         if is_name(name) and name != "assistant" and sink.offered.schemas and sink.calls < MOST_CALLS:
             yield from self._call(source, sink, name)
         elif channel is not None and channel[1] == "analysis":

@@ -21,6 +21,7 @@ _FORMATS: dict[str, tuple[tuple[str, ...], int]] = {
     "command-r7b": (("<|START_ACTION|>",), 80),
     "command-r": (("Action:", "```json", "tool_name"), 40),
     "mistral-think": (("[TOOL_CALLS]", "<think>"), 75),
+    "mistral-v11": (("[TOOL_CALLS]", "[ARGS]"), 72),
     "mistral": (("[TOOL_CALLS]",), 70),
     "lfm2": (("<|tool_list_start|>",), 70),
     "apertus": (("<|tools_prefix|>",), 70),

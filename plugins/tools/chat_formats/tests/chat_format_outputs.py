@@ -109,6 +109,9 @@ WRITERS: dict[str, Write] = {
         lambda name, arguments: f"<function={name}>{json.dumps(arguments, ensure_ascii=False)}</function>"
     ),
     "mistral": around("[TOOL_CALLS] ", "", objects),
+    "mistral-v11": each(
+        lambda name, arguments: f"[TOOL_CALLS]{name}[ARGS]{json.dumps(arguments, ensure_ascii=False)}", ""
+    ),
     "mistral-think": each(
         lambda name, arguments: f"[TOOL_CALLS]{name}[ARGS]{json.dumps(arguments, ensure_ascii=False)}", ""
     ),
