@@ -19,6 +19,7 @@ import click
 from attrs import frozen
 
 from tramontane.errors import ConfigError
+from tramontane.grammar import Constraint
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -132,10 +133,16 @@ class GenerationOptions:
     stop: tuple[str, ...] = ()
     system: str | None = None
     seed: int | None = None
+    constraint: Constraint | None = attrs.field(default=None, metadata={"option": False})
+    """The form of the answer; of commands that have :mod:`tramontane.cli.constraint`'s options."""
 
     def sampling(self) -> dict[str, Any]:
         """The sampling parameters that were given, by name."""
-        given = attrs.asdict(self, filter=lambda field, value: field.name != "system" and value not in (None, ()))
+        given = {
+            name: value
+            for name, value in attrs.asdict(self, recurse=False).items()
+            if name != "system" and value not in (None, ())
+        }
         return {**given, "stop": self.stop} if self.stop else given
 
 
@@ -190,7 +197,7 @@ _GENERATION = (
 
 def _record(record: type[Any], parameter: str, options: tuple[Callable[[Any], Any], ...]) -> Callable[[F], F]:
     """A decorator that adds ``options`` to a command's function and passes them to it as one ``record``."""
-    names = [field.name for field in attrs.fields(record)]
+    names = [field.name for field in attrs.fields(record) if field.metadata.get("option", True)]
 
     def decorate(function: F) -> F:
         @functools.wraps(function)

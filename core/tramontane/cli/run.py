@@ -10,8 +10,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+from attrs import evolve
 
 from tramontane.cli.config_file import config_option
+from tramontane.cli.constraint import constraint_options
 from tramontane.cli.fleet import add_models
 from tramontane.cli.loading import chosen_model, model_settings, progress_bar
 from tramontane.cli.options import (
@@ -25,6 +27,7 @@ from tramontane.cli.options import (
 from tramontane.cli.output import print_json, say
 from tramontane.cli.state import State, verbosity_options
 from tramontane.errors import RequestError
+from tramontane.grammar import Constraint
 
 if TYPE_CHECKING:
     from tramontane.api import LLM, Completion, CompletionStream
@@ -42,6 +45,7 @@ CHAT = "chat"
 @config_option
 @model_options
 @generation_options
+@constraint_options
 @log_option
 @verbosity_options
 @click.pass_obj
@@ -54,6 +58,7 @@ def command(
     interactive: bool,
     model_options: ModelOptions,
     generation: GenerationOptions,
+    constraint: Constraint | None,
 ) -> None:
     """Answer one prompt, or chat in the terminal.
 
@@ -61,6 +66,7 @@ def command(
     """
     if interactive and (prompt is not None or as_json):
         raise click.UsageError("--interactive goes with neither --prompt nor --json")
+    generation = evolve(generation, constraint=constraint)
     text = None if interactive else _one_prompt(prompt)
     if text is None and as_json:
         raise click.UsageError("--json prints one answer: give --prompt, or a prompt on standard input")
