@@ -9,6 +9,7 @@ before its predecessor's tokens were read changes nothing: a row whose token is 
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,8 @@ from tramontane.grammar.compiler import Compiled
 from tramontane.grammar.source import explained
 from tramontane.sequence import Sequence as Running
 
+_HANDOVER_S = 1e-4
+"""Seconds of masks that are not worth another thread: handing over takes 50 to 150 microseconds by itself."""
 _MOST_FORCED = 512
 """Tokens forced at a time: what one step computes stays bounded."""
 
@@ -52,6 +55,8 @@ class _Place:
     """Position of the first of ``told``."""
     drawn: int = 0
     """Tokens that the sampler has in its history."""
+    mask_s: float = 1.0
+    """Seconds that its last mask took; the first one may take long."""
     over: bool = False
     error: str | None = None
 
@@ -219,6 +224,9 @@ class Matching:
         todo = [(slot, place) for slot, place in todo if not (place.error or place.over or place.queue)]
         if not todo:
             return
+        if sum(place.mask_s for _, place in todo) < _HANDOVER_S:
+            _fill_masks(None, todo, self._words_SW)
+            return
         if self._pool is None or self._executor is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="tramontane-masks")
             self._executor = llguidance.LLExecutor()
@@ -232,12 +240,16 @@ class Matching:
 
 
 def _fill_masks(executor: llguidance.LLExecutor, todo: list[tuple[int, _Place]], words_SW: NDArray[np.int32]) -> None:
-    """Runs in the thread of masks."""
-    if len(todo) == 1:
-        fill_next_token_bitmask(todo[0][1].matcher, words_SW, todo[0][0])
+    """Fill the rows of some slots; in the thread of masks with an executor, in the engine's without."""
+    began = time.perf_counter()
+    if executor is None or len(todo) == 1:
+        for slot, place in todo:
+            fill_next_token_bitmask(place.matcher, words_SW, slot)
     else:
         fill_next_token_bitmask_par(executor, [(place.matcher, slot) for slot, place in todo], words_SW)
+    each = (time.perf_counter() - began) / len(todo)
     for slot, place in todo:
+        place.mask_s = each
         words_W = words_SW[slot]
         if place.others and any(_get(words_W, token) for token in place.eos_ids):
             for token in place.others:
