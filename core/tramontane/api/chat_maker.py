@@ -14,8 +14,10 @@ from tramontane.api.reading import Reading
 from tramontane.api.tool_choice import ToolChoice
 from tramontane.chat.parsing import ChatFormat, Demand, Offered
 from tramontane.chat.parsing.demand import format_constraint
+from tramontane.chat.recall import Recall
 from tramontane.errors import RequestError
 from tramontane.grammar import Constraint
+from tramontane.requests import EngineRequest
 from tramontane.tools import schemas
 
 if TYPE_CHECKING:
@@ -55,9 +57,14 @@ class ChatMaker:
     form: ChatFormat | None
     """How the model writes reasoning and calls; ``None`` where no installed format knows the template."""
     _said: bool = field(default=False, init=False)
+    _recall: Recall | None = field(default=None, init=False)
 
-    def prepare(self, call: ChatCall) -> Prepared:
+    def prepare(self, call: ChatCall, salt: bytes = b"") -> Prepared:
         """Render a conversation and decide how its answer is read.
+
+        Args:
+            call: What was asked.
+            salt: Separates callers that must not see one another's tokens.
 
         Raises:
             RequestError: The model cannot chat, the template refuses the messages, or the call asks for what the format
@@ -67,7 +74,7 @@ class ChatMaker:
         offered = Offered.of(tools)
         choice = ToolChoice.of(call.tool_choice, tuple(offered.schemas))
         rendered = self._rendered(call.messages, [] if choice.mode == "none" else tools, call.template)
-        ids = self._tokenizer().encode_rendered(rendered.marked)
+        ids = self._recalled().apply(self._tokenizer().encode_rendered(rendered.marked), salt)
         answer = format_constraint(call.response_format)
         if self.form is None:
             self._refuse_forced(call, choice)
@@ -105,6 +112,16 @@ class ChatMaker:
         tokenizer = self._tokenizer()
         found = tokenizer.token_id(text)
         return found if found is not None and found in tokenizer.special_ids else None
+
+    def remember(self, request: EngineRequest, answer: Sequence[int]) -> None:
+        """A request was answered with these tokens; see :class:`tramontane.chat.recall.Recall`."""
+        self._recalled().remember(request.prompt_token_ids, answer, request.salt)
+
+    def _recalled(self) -> Recall:
+        if self._recall is None:
+            tokenizer = self._tokenizer()
+            self._recall = Recall(tokenizer.token_bytes, tokenizer.control_ids)
+        return self._recall
 
     def render(self, messages: Sequence[Message], *, tools: Sequence[Any] | None = None, **template: Any) -> list[int]:
         """The token ids of a conversation, by the model's chat template.

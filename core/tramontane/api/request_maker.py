@@ -132,7 +132,8 @@ class RequestMaker:
                 asks for what the model's chat format cannot do.
         """
         chosen = _sampling(params if params is not None else self.params(max_tokens=None))
-        chat = self.chats.prepare(call)
+        salt = (options or {}).get("salt", b"")
+        chat = self.chats.prepare(call, salt)
         if chat.constraint is not None:
             if chosen.constraint is not None:
                 raise RequestError(
@@ -195,7 +196,13 @@ class RequestMaker:
             )
             output = RequestOutput.begin(request, self.tokenizer, prompt=place, start=begun, reading=reading)
             outputs.append(output)
-        return Answers(outputs, self.abort, self.ended)
+        return Answers(outputs, self.abort, self.ended if chat is None else self._chat_ended)
+
+    def _chat_ended(self, output: RequestOutput) -> None:
+        """Remember the answer's tokens: the next turn's prompt will have its text."""
+        for choice in output.choices:
+            self.chats.remember(output.request, choice.token_ids)
+        self.ended(output)
 
     def _params_of_each(self, params: Params, count: int) -> list[SamplingParams]:
         if params is None:

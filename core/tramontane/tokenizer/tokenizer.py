@@ -68,7 +68,7 @@ class Tokenizer:
         decoder = backend.decoder
         self.pieces = PieceRules.of(json.loads(decoder.__getstate__()) if decoder is not None else None)
         """Rules that give each token's bytes; ``None`` where the decoder does not work a token at a time."""
-        self._control_ids = frozenset(i for i in map(backend.token_to_id, self.control) if i is not None)
+        self.control_ids = frozenset(i for i in map(backend.token_to_id, self.control) if i is not None)
         self._ends = ends
         self._bytes: dict[int, bytes] = {}
         self._breakers: dict[str, frozenset[int]] = {}
@@ -116,7 +116,7 @@ class Tokenizer:
             RequestError: The text is not valid Unicode (a lone surrogate).
         """
         body = self._encode_body(text)
-        if not parse_special and not self._control_ids.isdisjoint(body):
+        if not parse_special and not self.control_ids.isdisjoint(body):
             body = self._guarded.encode([(text, False)])
         return self._with_ends(body) if add_special else body
 
