@@ -75,12 +75,18 @@ def docs(_arguments):
     return max(call(PYTHON, f"scripts/{name}.py") for name in PAGES)
 
 
-def dist(_arguments):
-    """Build a wheel of the core and of every plugin into dist/."""
+def dist(arguments):
+    """Build an sdist and a wheel of the core and of every plugin into dist/ (or the folder that is named)."""
     if set_up(DEVELOPER):
         return 1
-    wheel = (PYTHON, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "dist")
-    return call(*wheel, ".", *(f"./{folder}" for folder in plugin_folders()))
+    where = arguments[0] if arguments else "dist"
+    # Each wheel is built from its sdist, so what an sdist lacks is noticed. -P: build/ here is no package.
+    build = (PYTHON, "-P", "-m", "build", "--no-isolation", "--outdir", where)
+    for folder in [".", *plugin_folders()]:
+        print(f"Building {folder}", flush=True)
+        if call(*build, folder, quiet=True):
+            return call(*build, folder)
+    return 0
 
 
 def clean(_arguments):
