@@ -170,7 +170,8 @@ class Constant:
 class CacheSlot:
     """One layer's place in the paged cache. The backend sets ``planes`` once memory is budgeted.
 
-    A plane is [blocks, block tokens, ...]: keys and values [.., G, D], or one latent [.., D]. A recurrent layer has
+    A plane is [blocks, block tokens, ...]: keys and values [.., G, D], or one latent [.., D], as
+    :mod:`tramontane.cache.entries` codes them. A recurrent layer has
     ``states`` instead, [slots, ...] each; the loader sets them.
     """
 
@@ -185,12 +186,13 @@ class CacheSlot:
         """Tokens per block."""
         return int(self.planes[0].shape[1])
 
-    def read(self, table_B: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
-        """Contents for positions ``first <= p < last`` of the row whose block table is given: [last - first, ...]."""
+    def read(self, table_B: Tensor, first: int, last: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+        """Contents, in ``dtype``, for positions ``first <= p < last`` of the row whose block table is given:
+        [last - first, ...]."""
         positions = torch.arange(first, last, device=table_B.device)
         size = self.block_tokens
         slots = table_B[positions // size].long() * size + positions % size
-        return tuple(gather(plane, slots) for plane in self.planes)
+        return tuple(gather(plane, slots, dtype) for plane in self.planes)
 
     def write(self, slots_T: Tensor, *news: Tensor) -> None:
         """Store one tensor [T, ...] per plane at the step's slots."""

@@ -19,7 +19,7 @@ def test_bytes_per_token() -> None:
     assert CacheSpec(kv_heads=8, head_dim=128, dtype=torch.bfloat16).bytes_per_token == 8 * 256 * 2
     assert CacheSpec(kv_heads=2, head_dim=192, value_dim=128, dtype=torch.float16).bytes_per_token == 2 * 320 * 2
     assert CacheSpec(kind="latent", head_dim=576, dtype=torch.bfloat16).bytes_per_token == 576 * 2
-    assert CacheSpec(kv_heads=4, head_dim=64, dtype=torch.int8, extra_bytes=16).bytes_per_token == 4 * 128 + 16
+    assert CacheSpec(kv_heads=4, head_dim=64, dtype=torch.int8).bytes_per_token == 4 * (128 + 2 * 4)
     state = CacheSpec(kind="state", states=(((4, 16, 16), torch.float32), ((3, 64), torch.bfloat16)))
     assert (state.bytes_per_token, state.state_bytes) == (0, 4 * 256 * 4 + 192 * 2)
 

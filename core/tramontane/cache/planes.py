@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a host backend lays keys and values into the pages of the pool.
 
-A plane is one kind of content of one layer: [blocks, block tokens, heads, width]. Where all layers that share the pages
-agree on the bytes of each plane, planes lie one after the other and each is contiguous; otherwise a page holds its
-planes side by side, so that a block id means the same bytes to every group.
+A plane is one kind of content of one layer: [blocks, block tokens, heads, elements of an entry]. Where all layers that
+share the pages agree on the bytes of each plane, planes lie one after the other and each is contiguous; otherwise a
+page holds its planes side by side, so that a block id means the same bytes to every group.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tramontane.cache.entries import decode, encode, entry_elements
 from tramontane.cache.spec import CacheKind, CacheLayout, CacheSpec
 
 
@@ -30,18 +31,20 @@ def make_planes(layout: CacheLayout, blocks: int, device: torch.device) -> dict[
     return made
 
 
-def _widths(spec: CacheSpec) -> tuple[int, ...]:
-    return (spec.head_dim,) if spec.kind is CacheKind.LATENT or spec.values == 0 else (spec.head_dim, spec.values)
+def entry_widths(spec: CacheSpec) -> tuple[int, ...]:
+    """Elements of an entry of each plane."""
+    features = (spec.head_dim,) if spec.kind is CacheKind.LATENT or spec.values == 0 else (spec.head_dim, spec.values)
+    return tuple(entry_elements(count, spec.dtype) for count in features)
 
 
 def _plane_bytes(spec: CacheSpec, tokens: int) -> tuple[int, ...]:
-    return tuple(tokens * spec.kv_heads * width * spec.dtype.itemsize for width in _widths(spec))
+    return tuple(tokens * spec.kv_heads * width * spec.dtype.itemsize for width in entry_widths(spec))
 
 
 def _planes(pages: Tensor, spec: CacheSpec, tokens: int, *, apart: bool) -> tuple[Tensor, ...]:
     blocks, flat = pages.shape[0], pages.view(-1)
     planes, offset = [], 0
-    for width, size in zip(_widths(spec), _plane_bytes(spec, tokens), strict=True):
+    for width, size in zip(entry_widths(spec), _plane_bytes(spec, tokens), strict=True):
         if apart:
             raw = flat[blocks * offset : blocks * (offset + size)].view(blocks, size)
         else:
@@ -54,16 +57,23 @@ def _planes(pages: Tensor, spec: CacheSpec, tokens: int, *, apart: bool) -> tupl
 def write(planes: Sequence[Tensor], slots_T: Tensor, news: Sequence[Tensor]) -> None:
     """Store one tensor per plane at the tokens' slots (block * block tokens + offset)."""
     for plane, new in zip(planes, news, strict=True):
+        entries = encode(new, plane.dtype)
         if plane.is_contiguous():
-            plane.flatten(0, 1).index_copy_(0, slots_T, new.to(plane.dtype))
+            bits = _copyable(plane).flatten(0, 1)
+            bits.index_copy_(0, slots_T, entries.view(bits.dtype))
         else:
             size = plane.shape[1]
-            plane[slots_T // size, slots_T % size] = new.to(plane.dtype)
+            plane[slots_T // size, slots_T % size] = entries
 
 
-def gather(plane: Tensor, slots: Tensor) -> Tensor:
-    """Contents of a plane at the slots: [..., heads, width]."""
+def gather(plane: Tensor, slots: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Contents of a plane at the slots: [..., heads, features], in ``dtype``."""
     if plane.is_contiguous():
-        return plane.flatten(0, 1)[slots]
+        return decode(plane.flatten(0, 1)[slots], dtype)
     size = plane.shape[1]
-    return plane[slots // size, slots % size]
+    return decode(plane[slots // size, slots % size], dtype)
+
+
+def _copyable(plane: Tensor) -> Tensor:
+    """Torch does not copy 8-bit floats by index."""
+    return plane.view(torch.uint8) if plane.dtype is torch.float8_e4m3fn else plane

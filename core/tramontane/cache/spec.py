@@ -18,6 +18,7 @@ from math import ceil, prod
 import torch
 from attrs import field, frozen
 
+from tramontane.cache.entries import entry_elements
 from tramontane.errors import PlanError
 
 #: What one more group costs, as a share of the pool, when padding is weighed against the number of tables to keep.
@@ -60,8 +61,6 @@ class CacheSpec:
     value_dim: int | None = None
     """Length of one head's value; ``None`` means ``head_dim``, and 0 for ``latent``, whose value is part of the key."""
     dtype: torch.dtype = torch.float32
-    extra_bytes: int = 0
-    """Bytes per token beside keys and values, such as the scales of an int8 cache."""
     window: int | None = None
     """``window``: tokens a query sees, itself included. ``chunked``: length of a chunk."""
     states: tuple[tuple[tuple[int, ...], torch.dtype], ...] = ()
@@ -74,10 +73,10 @@ class CacheSpec:
             if not self.states:
                 raise PlanError("a state cache names no state tensors")
             return
-        if self.head_dim <= 0 or self.kv_heads <= 0 or self.values < 0 or self.extra_bytes < 0:
+        if self.head_dim <= 0 or self.kv_heads <= 0 or self.values < 0:
             raise PlanError(
                 f"a {self.kind} cache needs positive sizes, got kv_heads={self.kv_heads}, head_dim={self.head_dim}, "
-                f"value_dim={self.value_dim}, extra_bytes={self.extra_bytes}"
+                f"value_dim={self.value_dim}"
             )
         windowed = self.kind in (CacheKind.WINDOW, CacheKind.CHUNKED)
         if windowed != (self.window is not None) or (self.window is not None and self.window <= 0):
@@ -95,7 +94,8 @@ class CacheSpec:
         """Bytes one token takes in this layer; 0 for a state."""
         if self.kind is CacheKind.STATE:
             return 0
-        return self.kv_heads * (self.head_dim + self.values) * self.dtype.itemsize + self.extra_bytes
+        elements = entry_elements(self.head_dim, self.dtype) + entry_elements(self.values, self.dtype)
+        return self.kv_heads * elements * self.dtype.itemsize
 
     @property
     def state_bytes(self) -> int:

@@ -172,7 +172,9 @@ _MODEL = (
     shared("--topology", metavar="FILE", help="Per layer: quantization and device."),
     shared("--imatrix", metavar="FILE", help="Importances to quantize by, as llama.cpp collects them."),
     shared("--calibrate", metavar="FILE", help="A text to collect importances from before quantizing."),
-    shared("--kv-dtype", metavar="TYPE", help="Number type of the key-value cache."),
+    shared(
+        "--kv-dtype", metavar="TYPE", help="Type of the key-value cache: auto, float32, bfloat16, float16, fp8, int8."
+    ),
     shared("--kv-memory", type=byte_size, metavar="SIZE", help="Memory for the key-value cache, such as 4GiB."),
     shared("--max-num-seqs", type=_WHOLE, metavar="N", help="Most sequences that run at a time."),
     shared("--max-batched-tokens", type=_WHOLE, metavar="N", help="Most tokens of one step."),

@@ -15,6 +15,7 @@ from tramontane.build import Blueprint, Builder
 from tramontane.build.formats import StoredFormat, detect_formats
 from tramontane.build.plan import ModelPlan, make_plan
 from tramontane.build.sources import Sources
+from tramontane.cache.entries import parse_cache_dtype
 from tramontane.cache.spec import CacheLayout, plan_layout
 from tramontane.checkpoint import CANONICAL, Checkpoint
 from tramontane.config import parse_dtype, read_config, read_dtype
@@ -56,7 +57,7 @@ def design(checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins, backe
     config = read_config(resolve(architecture.config, architecture), checkpoint.config, where)
     length = _max_model_len(config, options)
     dtype = _dtype(options.dtype, checkpoint, backend)
-    cache_dtype = dtype if options.kv_dtype == "auto" else parse_dtype(options.kv_dtype)
+    cache_dtype = dtype if options.kv_dtype == "auto" else parse_cache_dtype(options.kv_dtype)
     blueprint = Blueprint(Runtime(backend.device), dtype, cache_dtype, length)
     model = resolve(architecture.model, architecture)(config, Builder(blueprint))
     layout = plan_layout({name: slot.spec for name, slot in blueprint.caches.items()}, options.engine.block_tokens)

@@ -35,6 +35,7 @@ class LoadOptions:
     calibrate: str | None = None
     """Text that importances are collected from before quantizing."""
     kv_dtype: str = "auto"
+    """What entries of the cache are made of: see :func:`tramontane.cache.entries.parse_cache_dtype`."""
     kv_memory: int | None = None
     """Bytes for the cache."""
     max_model_len: int | None = None

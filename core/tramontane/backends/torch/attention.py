@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tramontane.batch import Ctx, HostRows
+from tramontane.cache.entries import decode
 from tramontane.cache.planes import gather
 from tramontane.ops import Attend, Kernel, Op
 from tramontane.weights import CacheSlot
@@ -88,7 +89,7 @@ class PagedAttention:
         """All tokens of one row."""
         queries = q_QHD.shape[0]
         first = 0 if self.op.window is None else max(0, length - queries + 1 - self.op.window)
-        k_SGD, v_SGE = self._both(self.read(ctx, row, first, length))
+        k_SGD, v_SGE = self._both(self.read(ctx, row, first, length, q_QHD.dtype))
         mask = self._mask(queries, length, first, q_QHD.device)
         if self._plain:
             y = F.scaled_dot_product_attention(
@@ -121,13 +122,13 @@ class PagedAttention:
         mask = key <= query
         return mask & (key > query - self.op.window) if windowed and self.op.window is not None else mask
 
-    def read(self, ctx: Ctx, row: int, first: int, last: int) -> tuple[Tensor, ...]:
-        """What the planes hold of one row: [S, G, width] each."""
+    def read(self, ctx: Ctx, row: int, first: int, last: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """What the planes hold of one row: [S, G, width] each, in ``dtype``."""
         cache = self.cache
         where = _row_slots(ctx.host, cache.group, row, first, last, cache.block_tokens)  # type: ignore[arg-type]
         if where is not None and all(plane.is_contiguous() for plane in cache.planes):
-            return tuple(plane.flatten(0, 1)[where] for plane in cache.planes)
-        return cache.read(ctx.groups[cache.group].table_RB[row], first, last)
+            return tuple(decode(plane.flatten(0, 1)[where], dtype) for plane in cache.planes)
+        return cache.read(ctx.groups[cache.group].table_RB[row], first, last, dtype)
 
     def _both(self, planes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Keys and values."""
@@ -150,7 +151,7 @@ class PagedAttention:
         block_RS = (position_RS // size).clamp_(max=table.shape[1] - 1)
         slot_RS = table.gather(1, block_RS) * size + position_RS % size
         slot_RS = slot_RS.masked_fill_(~seen_RS, 0)
-        k_RSGD, v_RSGE = self._both([gather(plane, slot_RS) for plane in cache.planes])
+        k_RSGD, v_RSGE = self._both([gather(plane, slot_RS, q_THD.dtype) for plane in cache.planes])
         v_RSGE = v_RSGE.masked_fill(~seen_RS[..., None, None], 0)  # a masked weight of 0 times garbage could be NaN
         q_R1HD = q_THD[tokens].unsqueeze(1)
         if self._plain:

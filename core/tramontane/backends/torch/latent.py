@@ -82,7 +82,7 @@ class _LatentAttention:
     def _expanded(self, ctx: Ctx, row: int, keys: int, q_QHD: Tensor) -> Tensor:
         """Keys and values of every head, then plain attention: [Q, H, V]."""
         queries, rank = q_QHD.shape[0], self.op.rank
-        (latent_S1C,) = self.latents.read(ctx, row, 0, keys)
+        (latent_S1C,) = self.latents.read(ctx, row, 0, keys, q_QHD.dtype)
         c_SR, turned_SP = latent_S1C[:, 0].to(q_QHD.dtype).split((rank, self.op.rope_dim), dim=-1)
         k_HSN, v_HSV = torch.matmul(c_SR, self.up_HNR.mT), torch.matmul(c_SR, self.values_HVR.mT)
         k_HSD = torch.cat((k_HSN, turned_SP.expand(self.op.heads, -1, -1)), dim=-1)
