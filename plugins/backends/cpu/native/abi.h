@@ -6,14 +6,16 @@
 #pragma once
 #include <stdint.h>
 
-#define TM_ABI 1
+#define TM_ABI 2
 #define TM_MAX_VALUES 6
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-enum tm_dtype { TM_F32 = 0, TM_BF16 = 1, TM_F16 = 2, TM_I64 = 3 };
+// The last two are for caches alone: floats of eight bits (e4m3), and whole numbers, in which an entry's float32 scale
+// follows its numbers.
+enum tm_dtype { TM_F32 = 0, TM_BF16 = 1, TM_F16 = 2, TM_I64 = 3, TM_I32 = 4, TM_F8 = 5, TM_I8 = 6 };
 
 // Where a value lies. The last three are fields of the step.
 enum tm_place { TM_POINTER = 0, TM_ARENA = 1, TM_IDS = 2, TM_POSITIONS = 3, TM_OUT_ROWS = 4 };
@@ -21,15 +23,20 @@ enum tm_place { TM_POINTER = 0, TM_ARENA = 1, TM_IDS = 2, TM_POSITIONS = 3, TM_O
 enum tm_kernel {
     TM_EMBED = 0, TM_LINEAR = 1, TM_TAKE_ROWS = 2, TM_RMS_NORM = 3, TM_ADD_RMS_NORM = 4, TM_LAYER_NORM = 5,
     TM_ROPE_ANGLES = 6, TM_ROTATE = 7, TM_ROTATE_WRITE = 8, TM_CACHE_WRITE = 9, TM_ATTEND = 10, TM_ACTIVATE = 11,
-    TM_GATED_ACTIVATE = 12, TM_ADD = 13, TM_MULTIPLY = 14, TM_SCALE = 15, TM_SOFTCAP = 16, TM_KERNELS = 17
+    TM_GATED_ACTIVATE = 12, TM_ADD = 13, TM_MULTIPLY = 14, TM_SCALE = 15, TM_SOFTCAP = 16,
+    TM_ROUTER = 17, TM_EXPERTS = 18, TM_LATENT_WRITE = 19, TM_ATTEND_LATENT = 20, TM_CAUSAL_CONV = 21,
+    TM_GATED_DELTA = 22, TM_KERNELS = 23
 };
 
 enum tm_activation {
-    TM_NONE = 0, TM_SILU = 1, TM_GELU = 2, TM_GELU_TANH = 3, TM_RELU = 4, TM_RELU2 = 5, TM_SIGMOID = 6
+    TM_NONE = 0, TM_SILU = 1, TM_GELU = 2, TM_GELU_TANH = 3, TM_RELU = 4, TM_RELU2 = 5, TM_SIGMOID = 6,
+    TM_CLAMPED_SWIGLU = 7 // a gate alone: it looks at both of its halves
 };
 
+enum tm_scoring { TM_SCORE_SOFTMAX = 0, TM_SCORE_SIGMOID = 1, TM_SCORE_SPARSEMIXER = 2 };
+
 // A layout is how a matrix lies in memory: see kernels/layouts/layout.h.
-enum tm_layout { TM_ROW_MAJOR = 0, TM_PANELS = 1, TM_BLOCKS = 2, TM_LAYOUTS = 3 };
+enum tm_layout { TM_ROW_MAJOR = 0, TM_PANELS = 1, TM_BLOCKS = 2, TM_CODES = 3, TM_LAYOUTS = 4 };
 
 // How the rows given to TM_BLOCKS are coded: blocks of ggml, scales within; or packed codes with scales, and perhaps zero
 // points or offsets, beside them.
@@ -37,6 +44,13 @@ enum tm_coding {
     TM_Q8_0 = 0, TM_Q4_0 = 1, TM_Q4_1 = 2, TM_Q5_0 = 3, TM_Q5_1 = 4, TM_Q4_K = 5, TM_Q5_K = 6, TM_Q6_K = 7,
     TM_AFFINE4 = 8, TM_AFFINE8 = 9, TM_AFFINE4_ZERO = 10, TM_AFFINE8_ZERO = 11, TM_AFFINE4_OFFSET = 12,
     TM_AFFINE8_OFFSET = 13, TM_TABLE4 = 14, TM_E4M3 = 15, TM_E5M2 = 16
+};
+
+// What the rows of TM_CODES hold: codes of some bits packed into bytes, lowest first, floats of eight bits, or blocks of
+// ggml, whose scales lie within.
+enum tm_code {
+    TM_CODE_BITS = 0, TM_CODE_E4M3 = 1, TM_CODE_E5M2 = 2, TM_CODE_Q2_K = 3, TM_CODE_Q3_K = 4, TM_CODE_IQ4_NL = 5,
+    TM_CODE_IQ4_XS = 6, TM_CODE_TQ1_0 = 7, TM_CODE_TQ2_0 = 8, TM_CODE_MXFP4 = 9, TM_CODE_NVFP4 = 10
 };
 
 enum tm_status { TM_OK = 0, TM_BAD_INDEX = 1, TM_NO_MEMORY = 2 };
@@ -78,6 +92,8 @@ typedef struct tm_step {
     const int32_t* kv_len;
     const tm_group* groups;
     void* arena;
+    const int64_t* state_slot;  // [rows], or NULL where the model keeps no states
+    const uint8_t* state_fresh; // [rows]: the row starts here, its state is zero
 } tm_step;
 
 // A matrix [outputs, inputs] in some layout. What `extra` and `sizes` hold is the layout's business.
@@ -85,9 +101,23 @@ typedef struct tm_matrix {
     const void* data;
     const void* extra[3];
     int64_t outputs, inputs;
-    int64_t sizes[3];
+    int64_t sizes[4];
     int32_t layout, dtype;
 } tm_matrix;
+
+// A quantized matrix as its scheme stores it; matrix.extra[0] of TM_CODES. A code looks up `table`, where there is one, to
+// give a number n. Then w = scale * (n - zero), or with `shifted` scale * n + zero.
+typedef struct tm_codes {
+    const uint8_t* rows;
+    const float* scales;     // [scale_rows, groups]
+    const float* zeros;      // the same, or NULL: `middle`
+    const float* table;      // [2^bits] or NULL
+    const int32_t* group_of; // [inputs] or NULL: input i is of group i / group
+    int64_t row_bytes, groups, group;
+    int64_t rows_each, scale_rows; // row r has the scales of row r / rows_each % scale_rows
+    float middle;
+    int32_t code, bits, shifted;
+} tm_codes;
 
 // Keys or values: where the entry of (block, token in block, head) starts. Strides in bytes.
 typedef struct tm_plane {
@@ -118,6 +148,7 @@ typedef struct tm_norm { // over `width` elements at a time, so that rows may ho
     int64_t width;
     float eps;
     int32_t weight_dtype, late_cast;
+    int32_t apart; // layer norm: each vector of a row has weights of its own
 } tm_norm;
 
 typedef struct tm_rope_angles {
@@ -129,6 +160,7 @@ typedef struct tm_rope_angles {
 
 typedef struct tm_rotate {
     int64_t heads, kv_heads, head_dim;
+    int64_t q_apart, k_apart; // elements from head to head of what is read
     int32_t interleaved;
 } tm_rotate;
 
@@ -157,6 +189,57 @@ typedef struct tm_pointwise {
     int32_t activation;
     float value; // factor, or cap
 } tm_pointwise;
+
+typedef struct tm_router { // x -> weights, ids
+    tm_matrix matrix;        // in panels; multiplied with float32 activations whatever their type
+    const float* bias;       // [experts] or NULL
+    const float* correction; // [experts] or NULL: added to the scores for the choice alone
+    int64_t top_k, groups, top_groups;
+    int64_t group_best; // a group is as good as this many of its experts together
+    float scale, jitter;
+    int32_t scoring, normalize;
+} tm_router;
+
+typedef struct tm_experts { // x, weights, ids -> y
+    const tm_matrix* gate_up; // [experts][gate_up_parts], each expert's parts side by side: one, or gate and up
+    const tm_matrix* down;    // [experts]
+    const void* gate_up_bias; // [experts, outputs] or NULL
+    const void* down_bias;    // [experts, outputs] or NULL
+    int64_t experts;
+    int32_t gate_up_parts, bias_dtype, gate;
+    float alpha, limit; // of TM_CLAMPED_SWIGLU
+} tm_experts;
+
+typedef struct tm_latent_write { // latent, rotated key -> nothing; side by side in the one plane, `keys`
+    tm_cache cache;
+} tm_latent_write;
+
+typedef struct tm_attend_latent { // q, its rotated part -> y; reads the cache
+    tm_attend attend;        // over the plane: one key head, whose first value_dim features are the latent
+    const tm_matrix* keys;   // [heads]: from a head's features to the latent's
+    const tm_matrix* values; // [heads]: from the latent's to the head's value
+    int64_t q_apart, turned_apart; // elements from head to head
+} tm_attend_latent;
+
+typedef struct tm_state { // a tensor of each sequence: [slots, ...]
+    void* data;
+    int64_t slot_stride; // bytes
+    int32_t dtype;
+} tm_state;
+
+typedef struct tm_causal_conv { // x -> y
+    tm_state state;      // [channels, width - 1], the newest last
+    const float* weight; // [width, channels]
+    int64_t width;
+    int32_t activation;
+} tm_causal_conv;
+
+typedef struct tm_gated_delta { // q, k, v, write, keep -> y
+    tm_state state;     // float32 [value_heads, key_dim, value_dim]
+    const float* rate;  // [value_heads]: the decay is exp(rate * softplus(keep + shift))
+    const float* shift; // [value_heads]
+    int64_t key_heads, value_heads, key_dim, value_dim;
+} tm_gated_delta;
 
 typedef struct tm_pool tm_pool;
 typedef struct tm_program tm_program;

@@ -29,6 +29,7 @@ int64_t tm_sizeof(const char* structure) {
     TM_SIZE(tm_group);
     TM_SIZE(tm_step);
     TM_SIZE(tm_matrix);
+    TM_SIZE(tm_codes);
     TM_SIZE(tm_plane);
     TM_SIZE(tm_cache);
     TM_SIZE(tm_embed);
@@ -40,6 +41,13 @@ int64_t tm_sizeof(const char* structure) {
     TM_SIZE(tm_cache_write);
     TM_SIZE(tm_attend);
     TM_SIZE(tm_pointwise);
+    TM_SIZE(tm_router);
+    TM_SIZE(tm_experts);
+    TM_SIZE(tm_latent_write);
+    TM_SIZE(tm_attend_latent);
+    TM_SIZE(tm_state);
+    TM_SIZE(tm_causal_conv);
+    TM_SIZE(tm_gated_delta);
 #undef TM_SIZE
     return 0;
 }

@@ -19,7 +19,11 @@ namespace tramontane {
 namespace portable { extern const KernelTable TABLE; }
 #if TM_HAVE_AVX2
 namespace avx2 { extern const KernelTable TABLE; }
+#endif
+#if TM_HAVE_AVX512
 namespace avx512 { extern const KernelTable TABLE; }
+#endif
+#if TM_HAVE_AVX512BF16
 namespace avx512bf16 { extern const KernelTable TABLE; }
 #endif
 
@@ -35,7 +39,11 @@ const Level LEVELS[] = {
     {Isa::portable, "portable", &portable::TABLE},
 #if TM_HAVE_AVX2
     {Isa::avx2, "avx2", &avx2::TABLE},
+#endif
+#if TM_HAVE_AVX512
     {Isa::avx512, "avx512", &avx512::TABLE},
+#endif
+#if TM_HAVE_AVX512BF16
     {Isa::avx512bf16, "avx512bf16", &avx512bf16::TABLE},
     {Isa::amx, "amx", &avx512bf16::TABLE},
 #endif

@@ -44,8 +44,29 @@ double attend_ns(const tm_attend& attend, const tm_step& step) {
     return keys * static_cast<double>(attend.heads * (attend.head_dim + attend.value_dim)) / (MACS_PER_NS / 4);
 }
 
+double experts_ns(const tm_experts& experts, const Call& call) {
+    const int64_t pairs = call.values[2].rows * call.values[2].width, hit = std::min(experts.experts, pairs);
+    if (hit == 0) return 0;
+    double ns = matrix_ns(experts.down[0], (pairs + hit - 1) / hit);
+    for (int32_t p = 0; p < experts.gate_up_parts; ++p) ns += matrix_ns(experts.gate_up[p], (pairs + hit - 1) / hit);
+    return ns * static_cast<double>(hit);
+}
+
+double latent_ns(const tm_attend_latent& latent, const Call& call) {
+    const double heads = static_cast<double>(latent.attend.heads);
+    const double rows = heads * (matrix_ns(latent.keys[0], call.values[0].rows) + matrix_ns(latent.values[0], call.values[0].rows));
+    return rows + attend_ns(latent.attend, *call.step);
+}
+
 double cost_ns(const tm_node& node, const Call& call) {
+    if (node.kernel == TM_ATTEND_LATENT) return latent_ns(call.as<tm_attend_latent>(), call);
+    if (node.kernel == TM_GATED_DELTA) {
+        const double key_dim = static_cast<double>(call.as<tm_gated_delta>().key_dim);
+        return static_cast<double>(call.values[5].rows * call.values[5].width) * key_dim / (MACS_PER_NS / 8);
+    }
     if (node.kernel == TM_ATTEND) return attend_ns(call.as<tm_attend>(), *call.step);
+    if (node.kernel == TM_EXPERTS) return experts_ns(call.as<tm_experts>(), call);
+    if (node.kernel == TM_ROUTER) return matrix_ns(call.as<tm_router>().matrix, call.values[0].rows);
     double ns = static_cast<double>(call.values[0].rows * call.values[0].width);
     if (node.kernel == TM_LINEAR) {
         const tm_linear& linear = call.as<tm_linear>();

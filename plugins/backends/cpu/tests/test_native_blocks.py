@@ -31,6 +31,8 @@ SCHEMES: tuple[Scheme, ...] = (
     Affine(bits=4, group=128, zero="int"), Affine(bits=8, group=32, zero="int"), Affine(bits=8, group=0),
     Affine(bits=4, group=64, zero="float"), Affine(bits=8, group=128, zero="float", scale_dtype=torch.bfloat16),
     Affine(bits=4, group=32, zero="offset"), Affine(bits=8, group=64, zero="offset", scale_dtype=torch.bfloat16),
+    Affine(bits=1, group=32), Affine(bits=2, group=64, zero="int"), Affine(bits=3, group=32, zero="offset"),
+    Affine(bits=5, group=32), Affine(bits=6, group=64, zero="float"), Affine(bits=7, group=0, zero="int"),
     Codebook(table="nf4", block=64), Codebook(table="fp4", block=32, scale_dtype=torch.float16),
     Micro(fmt="mxfp4"),
     Float8(fmt="e4m3", granularity="tensor"), Float8(fmt="e5m2", granularity="channel"),
@@ -182,9 +184,9 @@ def test_what_is_no_number_stays_none(isa: str, engine: Engine) -> None:
         assert ours[1].isnan().all()
 
 
-def test_schemes_that_have_no_native_layout_are_left_to_the_core() -> None:
+def test_schemes_that_blocks_cannot_hold_are_left_to_others() -> None:
     others = (
-        Ggml(type="q2_k"), Affine(bits=3, group=32), Affine(bits=4, group=16), Affine(bits=4, group=32, act_order=True),
+        Ggml(type="q2_k"), Affine(bits=3, group=24), Affine(bits=4, group=16), Affine(bits=4, group=32, act_order=True),
         Micro(fmt="nvfp4"), Affine(bits=4, group=32, group_axis="out"),
     )  # fmt: skip
     for scheme in others:

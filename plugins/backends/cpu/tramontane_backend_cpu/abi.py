@@ -10,15 +10,19 @@ from typing import Any, ClassVar
 
 import torch
 
-ABI = 1
+ABI = 2
 MAX_VALUES = 6
 MOST_PARTS = 8
 """Parts of one product (``MOST_PARTS`` of ``kernels/linear.cpp``)."""
 MOST_DIM = 1024
 """Features of one head (``MOST_DIM`` of ``kernels/rotary.cpp``)."""
 
-DTYPES: dict[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int64: 3}
+DTYPES: dict[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int64: 3, torch.int32: 4}
 """``tm_dtype``."""
+CACHE_DTYPES = {
+    torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float8_e4m3fn: 5, torch.int8: 6,
+}  # fmt: skip
+"""``tm_dtype`` of what entries of the cache are made of."""
 ACTIVATION_TYPES = (torch.float32, torch.bfloat16)
 """Types that kernels compute in; weights and caches may also be float16."""
 
@@ -39,6 +43,7 @@ class Layout(IntEnum):
     ROW_MAJOR = 0
     PANELS = 1
     BLOCKS = 2
+    CODES = 3
 
 
 class Coding(IntEnum):
@@ -63,6 +68,22 @@ class Coding(IntEnum):
     E5M2 = 16
 
 
+class Code(IntEnum):
+    """``tm_code``."""
+
+    BITS = 0
+    E4M3 = 1
+    E5M2 = 2
+    Q2_K = 3
+    Q3_K = 4
+    IQ4_NL = 5
+    IQ4_XS = 6
+    TQ1_0 = 7
+    TQ2_0 = 8
+    MXFP4 = 9
+    NVFP4 = 10
+
+
 class Status(IntEnum):
     """``tm_status``."""
 
@@ -74,6 +95,7 @@ class Status(IntEnum):
 KERNELS = (
     "embed", "linear", "take_rows", "rms_norm", "add_rms_norm", "layer_norm", "rope_angles", "rotate", "rotate_write",
     "cache_write", "attend", "activate", "gated_activate", "add", "multiply", "scale", "softcap",
+    "router", "experts", "latent_write", "attend_latent", "causal_conv", "gated_delta",
 )  # fmt: skip
 """``tm_kernel``: names of ops in the order of their numbers. ``linear`` also runs ``linear_gated``."""
 
@@ -82,6 +104,13 @@ ACTIVATIONS = {
     "relu2": 5, "sigmoid": 6,
 }  # fmt: skip
 """``tm_activation``, by the names of :data:`tramontane.ops.ACTIVATIONS`."""
+
+
+CLAMPED_SWIGLU = 7
+"""``tm_activation`` of the gate that looks at both of its halves."""
+
+SCORINGS = {"softmax": 0, "sigmoid": 1, "sparsemixer": 2}
+"""``tm_scoring``, by the names of :class:`tramontane.ops.Router`."""
 
 
 class Struct(Structure):
@@ -124,6 +153,7 @@ class Step(Struct):
         ("tokens", c_int64), ("rows", c_int64), ("outputs", c_int64), ("streams", c_int64),
         ("position_stride", c_int64), ("ids", c_void_p), ("positions", c_void_p), ("out_rows", c_void_p),
         ("q_start", c_void_p), ("kv_len", c_void_p), ("groups", POINTER(Group)), ("arena", c_void_p),
+        ("state_slot", c_void_p), ("state_fresh", c_void_p),
     ]  # fmt: skip
 
 
@@ -132,8 +162,19 @@ class Matrix(Struct):
 
     names = "tm_matrix"
     _fields_: ClassVar[Any] = [
-        ("data", c_void_p), ("extra", c_void_p * 3), ("outputs", c_int64), ("inputs", c_int64), ("sizes", c_int64 * 3),
+        ("data", c_void_p), ("extra", c_void_p * 3), ("outputs", c_int64), ("inputs", c_int64), ("sizes", c_int64 * 4),
         ("layout", c_int32), ("dtype", c_int32),
+    ]  # fmt: skip
+
+
+class Codes(Struct):
+    """``tm_codes``."""
+
+    names = "tm_codes"
+    _fields_: ClassVar[Any] = [
+        ("rows", c_void_p), ("scales", c_void_p), ("zeros", c_void_p), ("table", c_void_p), ("group_of", c_void_p),
+        ("row_bytes", c_int64), ("groups", c_int64), ("group", c_int64), ("rows_each", c_int64),
+        ("scale_rows", c_int64), ("middle", c_float), ("code", c_int32), ("bits", c_int32), ("shifted", c_int32),
     ]  # fmt: skip
 
 
@@ -177,7 +218,7 @@ class Norm(Struct):
     names = "tm_norm"
     _fields_: ClassVar[Any] = [
         ("weight", c_void_p), ("bias", c_void_p), ("width", c_int64), ("eps", c_float), ("weight_dtype", c_int32),
-        ("late_cast", c_int32),
+        ("late_cast", c_int32), ("apart", c_int32),
     ]  # fmt: skip
 
 
@@ -195,7 +236,8 @@ class Rotate(Struct):
 
     names = "tm_rotate"
     _fields_: ClassVar[Any] = [
-        ("heads", c_int64), ("kv_heads", c_int64), ("head_dim", c_int64), ("interleaved", c_int32),
+        ("heads", c_int64), ("kv_heads", c_int64), ("head_dim", c_int64), ("q_apart", c_int64), ("k_apart", c_int64),
+        ("interleaved", c_int32),
     ]  # fmt: skip
 
 
@@ -234,9 +276,72 @@ class Pointwise(Struct):
     _fields_: ClassVar[Any] = [("activation", c_int32), ("value", c_float)]
 
 
+class Router(Struct):
+    """``tm_router``."""
+
+    names = "tm_router"
+    _fields_: ClassVar[Any] = [
+        ("matrix", Matrix), ("bias", c_void_p), ("correction", c_void_p), ("top_k", c_int64), ("groups", c_int64),
+        ("top_groups", c_int64), ("group_best", c_int64), ("scale", c_float), ("jitter", c_float), ("scoring", c_int32),
+        ("normalize", c_int32),
+    ]  # fmt: skip
+
+
+class Experts(Struct):
+    """``tm_experts``."""
+
+    names = "tm_experts"
+    _fields_: ClassVar[Any] = [
+        ("gate_up", POINTER(Matrix)), ("down", POINTER(Matrix)), ("gate_up_bias", c_void_p), ("down_bias", c_void_p),
+        ("experts", c_int64), ("gate_up_parts", c_int32), ("bias_dtype", c_int32), ("gate", c_int32),
+        ("alpha", c_float), ("limit", c_float),
+    ]  # fmt: skip
+
+
+class LatentWrite(Struct):
+    """``tm_latent_write``."""
+
+    names = "tm_latent_write"
+    _fields_: ClassVar[Any] = [("cache", Cache)]
+
+
+class AttendLatent(Struct):
+    """``tm_attend_latent``."""
+
+    names = "tm_attend_latent"
+    _fields_: ClassVar[Any] = [
+        ("attend", Attend), ("keys", POINTER(Matrix)), ("values", POINTER(Matrix)), ("q_apart", c_int64),
+        ("turned_apart", c_int64),
+    ]  # fmt: skip
+
+
+class State(Struct):
+    """``tm_state``."""
+
+    names = "tm_state"
+    _fields_: ClassVar[Any] = [("data", c_void_p), ("slot_stride", c_int64), ("dtype", c_int32)]
+
+
+class CausalConv(Struct):
+    """``tm_causal_conv``."""
+
+    names = "tm_causal_conv"
+    _fields_: ClassVar[Any] = [("state", State), ("weight", c_void_p), ("width", c_int64), ("activation", c_int32)]
+
+
+class GatedDelta(Struct):
+    """``tm_gated_delta``."""
+
+    names = "tm_gated_delta"
+    _fields_: ClassVar[Any] = [
+        ("state", State), ("rate", c_void_p), ("shift", c_void_p), ("key_heads", c_int64), ("value_heads", c_int64),
+        ("key_dim", c_int64), ("value_dim", c_int64),
+    ]  # fmt: skip
+
+
 STRUCTS: tuple[type[Struct], ...] = (
-    Value, Node, Group, Step, Matrix, Plane, Cache, Embed, Linear, Norm, RopeAngles, Rotate, RotateWrite, CacheWrite,
-    Attend, Pointwise,
+    Value, Node, Group, Step, Matrix, Codes, Plane, Cache, Embed, Linear, Norm, RopeAngles, Rotate, RotateWrite,
+    CacheWrite, Attend, Pointwise, Router, Experts, LatentWrite, AttendLatent, State, CausalConv, GatedDelta,
 )  # fmt: skip
 
 

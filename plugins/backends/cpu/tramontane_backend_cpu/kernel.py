@@ -62,6 +62,8 @@ class NativeKernel:
     fit: Fit
     keep: Sequence[Any] = ()
     """What ``params`` points into."""
+    heads_apart: bool = False
+    """It can read heads that do not lie side by side."""
     _number: int = field(init=False)
     _fallback: Kernel | None = field(default=None, init=False)
     _last: _Last | None = field(default=None, init=False)
@@ -91,13 +93,15 @@ class NativeKernel:
     def _planes(self) -> object:
         """What the cache consists of now; it may be allocated anew."""
         first = self.weights[0] if self.weights else None
-        return first.planes if isinstance(first, CacheSlot) else None
+        return (first.states or first.planes) if isinstance(first, CacheSlot) else None
 
     def node(self, operands: Sequence[Operand | None]) -> abi.Node | str:
         """The native node over these inputs and outputs, or why there is none."""
         found = [operand for operand in operands if operand is not None]
         if len(found) < len(operands):
             return "an input is no sequence of rows, or of another type"
+        if not self.heads_apart and any(operand.apart for operand in found):
+            return "heads that do not lie side by side"
         reason = self.fit(found)
         if reason is not None:
             return reason

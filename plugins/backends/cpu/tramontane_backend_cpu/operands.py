@@ -28,17 +28,24 @@ class Operand:
     dtype: torch.dtype
     rows: Size
     inner: tuple[int, ...]
-    """Shape of a row, whose elements lie side by side: (features,), or (heads, features)."""
+    """Shape of a row: (features,), or (heads, features)."""
     stride: int = 0
     """Bytes from a row to the next."""
     place: abi.Place = abi.Place.POINTER
     at: int = 0
     """Address, or offset in the arena, in bytes."""
+    apart: int = 0
+    """Elements from head to head where heads do not lie side by side; 0 where they do."""
 
     @property
     def width(self) -> int:
         """Elements of a row."""
         return math.prod(self.inner)
+
+    @property
+    def head_stride(self) -> int:
+        """Elements from head to head of (heads, features)."""
+        return self.apart or self.inner[1]
 
     def value(self) -> abi.Value:
         """As the native side wants it."""
@@ -69,12 +76,22 @@ def make(shape: Sequence[Dim], strides: Sequence[int], dtype: torch.dtype, place
     inner = [dim for dim in shape[1:] if isinstance(dim, int)]
     if len(inner) != len(shape) - 1:
         return None
+    apart = _apart(inner, strides[1:])
+    if apart is None:
+        return None
+    return Operand(dtype, _size(shape[0]), tuple(inner), strides[0] * dtype.itemsize, place, at, apart)
+
+
+def _apart(inner: Sequence[int], strides: Sequence[int]) -> int | None:
+    """0 for elements side by side, the stride between heads whose features are, ``None`` for anything else."""
+    if len(inner) == 2 and strides[1] == 1 and inner[0] > 1 and strides[0] > inner[1]:
+        return strides[0]
     width = 1
-    for dim, stride in zip(reversed(inner), reversed(strides[1:]), strict=True):
+    for dim, stride in zip(reversed(inner), reversed(strides), strict=True):
         if dim != 1 and stride != width:
             return None
         width *= dim
-    return Operand(dtype, _size(shape[0]), tuple(inner), strides[0] * dtype.itemsize, place, at)
+    return 0
 
 
 def _size(dim: Dim) -> Size:

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where keys and values lie: heads first within a block, so that attention of one head reads one stretch of memory.
 
-The core sees each plane as [blocks, block tokens, heads, width]; the order in memory is the strides' business.
+The core sees each plane as [blocks, block tokens, heads, elements]; the order in memory is the strides' business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from tramontane.cache.spec import CacheKind, CacheLayout, CacheSpec
+from tramontane.cache.planes import entry_widths
+from tramontane.cache.spec import CacheLayout, CacheSpec
 from tramontane_backend_cpu.library import empty_bytes
 
 
@@ -31,13 +30,9 @@ def make_planes(layout: CacheLayout, blocks: int) -> dict[str, tuple[Tensor, ...
 
 def _planes(pages: Tensor, spec: CacheSpec, tokens: int) -> tuple[Tensor, ...]:
     planes, offset = [], 0
-    for width in _widths(spec):
+    for width in entry_widths(spec):
         size = spec.kv_heads * tokens * width * spec.dtype.itemsize
         block = pages[:, offset : offset + size].view(spec.dtype).unflatten(1, (spec.kv_heads, tokens, width))
         planes.append(block.transpose(1, 2))
         offset += size
     return tuple(planes)
-
-
-def _widths(spec: CacheSpec) -> Sequence[int]:
-    return (spec.head_dim,) if spec.kind is CacheKind.LATENT or spec.values == 0 else (spec.head_dim, spec.values)

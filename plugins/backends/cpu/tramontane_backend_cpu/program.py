@@ -69,6 +69,12 @@ class NativeProgram:
         """The whole step is one call, and its results lie in the arena."""
         return self._whole is not None
 
+    @property
+    def cuts(self) -> list[str]:
+        """What runs outside the native stretches, in order: ops of the table and torch calls."""
+        nodes = [piece for piece in self.pieces if not isinstance(piece, Stretch)]
+        return [node.call.op.name if isinstance(node, OpNode) else str(node.func) for node in nodes]
+
     def run(self, ctx: Ctx) -> tuple[Tensor, ...]:
         """Run one step. The results are views of the arena: use them before the next run."""
         if self._arena is None:

@@ -42,6 +42,8 @@ def _tensors(ctx: Ctx) -> list[Tensor]:
     found = [ctx.ids_T, ctx.positions_KT, ctx.q_start, ctx.kv_len_R, ctx.out_rows_L]
     for group in ctx.groups:
         found += (group.table_RB, group.slot_T)
+    if ctx.state_slot_R is not None and ctx.state_fresh_R is not None:
+        found += (ctx.state_slot_R, ctx.state_fresh_R)
     return found
 
 
@@ -56,4 +58,9 @@ def step_of(ctx: Ctx) -> abi.Step:
         ctx.ids_T.shape[0], ctx.kv_len_R.shape[0], ctx.out_rows_L.shape[0], positions.shape[0],
         positions.stride(0) * positions.itemsize, ctx.ids_T.data_ptr(), positions.data_ptr(), ctx.out_rows_L.data_ptr(),
         ctx.q_start.data_ptr(), ctx.kv_len_R.data_ptr(), ctypes.cast(groups, _GROUPS), None,
+        _address(ctx.state_slot_R), _address(ctx.state_fresh_R),
     )  # fmt: skip
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

@@ -28,6 +28,14 @@ struct Softmax {
 inline int64_t folded(const tm_attend& attend) { return attend.heads / attend.kv_heads; }
 inline int64_t value_width(const tm_attend& attend) { return round_up(attend.value_dim, 16); }
 
+// Entries of this type end with a scale.
+template <class C> constexpr bool SCALED = false;
+template <> inline constexpr bool SCALED<i8> = true;
+// Features of the entry in which a value lies: where keys and values share one, it is the key's.
+inline int64_t entry_width(const tm_attend& attend) {
+    return attend.cache.keys.data == attend.cache.values.data ? attend.head_dim : attend.value_dim;
+}
+
 constexpr float NOTHING_YET = -3.0e38f; // below any score
 
 // Query heads of one key/value head over a contiguous range of keys, for one token. `out` starts empty.

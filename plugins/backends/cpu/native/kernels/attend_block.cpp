@@ -22,6 +22,7 @@ struct Room {
     float* scores; // [BLOCK_QUERIES, KEYS]
     float* added;  // [BLOCK_QUERIES, width]
     float* less;   // [BLOCK_QUERIES]
+    float *key_scales, *value_scales; // [KEYS], where entries have any
     int64_t bytes;
 };
 
@@ -42,6 +43,8 @@ Room divide(const tm_attend& attend, int64_t element, char* scratch) {
     room.scores = reinterpret_cast<float*>(take(BLOCK_QUERIES * KEYS * 4));
     room.added = reinterpret_cast<float*>(take(BLOCK_QUERIES * width * 4));
     room.less = reinterpret_cast<float*>(take(BLOCK_QUERIES * 4));
+    room.key_scales = reinterpret_cast<float*>(take(KEYS * 4));
+    room.value_scales = reinterpret_cast<float*>(take(KEYS * 4));
     room.bytes = used;
     return room;
 }
@@ -51,19 +54,20 @@ struct Range {
     int64_t first, count;
 };
 
-// E is the type of the products' operands: bf16 where queries and cache are and the processor multiplies it.
+// E is the type of the products' operands: bf16 where queries are, the cache has nothing finer, and the processor
+// multiplies it.
 template <class E> class Block {
   public:
     Block(const tm_attend& attend, const Call& call, const Task& task, Softmax& out, char* scratch)
         : attend_(attend), call_(call), task_(task), out_(out), room_(divide(attend, sizeof(E), scratch)),
-          heads_(folded(attend)), queries_(task.tokens * heads_) {}
+          heads_(folded(attend)), queries_(task.tokens * heads_), scales_(attend.cache.dtype == TM_I8) {}
 
     void run() {
         load_queries();
         for (int64_t key = task_.first_key; key < task_.last_key; key += KEYS) {
             const Range range = {key, minimum(KEYS, task_.last_key - key)};
             const int64_t padded = round_up(range.count, DEPTH);
-            with_float_type(attend_.cache.dtype, [&](auto cached) {
+            with_cache_type(attend_.cache.dtype, [&](auto cached) {
                 pack_keys<decltype(cached)>(range);
                 pack_values<decltype(cached)>(range, padded);
             });
@@ -96,20 +100,26 @@ template <class E> class Block {
     template <class C> void pack_keys(const Range& range) {
         for (int64_t k = 0; k < range.count;) {
             const Run run = run_at(attend_, attend_.cache.keys, *call_.step, task_, range.first + k, range.first + range.count);
-            for (int64_t i = 0; i < run.count; ++i, ++k)
-                pack_output(reinterpret_cast<const C*>(run.data + i * run.stride), attend_.head_dim, room_.depth, k,
-                            reinterpret_cast<E*>(room_.keys));
+            for (int64_t i = 0; i < run.count; ++i, ++k) {
+                const char* key = run.data + i * run.stride;
+                pack_output(reinterpret_cast<const C*>(key), attend_.head_dim, room_.depth, k, reinterpret_cast<E*>(room_.keys));
+                if (SCALED<C>) room_.key_scales[k] = entry_scale(key, attend_.head_dim);
+            }
         }
+        if (SCALED<C>) memset(room_.key_scales + range.count, 0, static_cast<size_t>(KEYS - range.count) * sizeof(float));
     }
 
     template <class C> void pack_values(const Range& range, int64_t padded) {
         E* to = reinterpret_cast<E*>(room_.values);
         for (int64_t k = 0; k < range.count;) {
             const Run run = run_at(attend_, attend_.cache.values, *call_.step, task_, range.first + k, range.first + range.count);
-            for (int64_t i = 0; i < run.count; ++i, ++k)
-                pack_input(reinterpret_cast<const C*>(run.data + i * run.stride), attend_.value_dim, k, KEYS,
-                           out_.width / PANEL, to);
+            for (int64_t i = 0; i < run.count; ++i, ++k) {
+                const char* value = run.data + i * run.stride;
+                pack_input(reinterpret_cast<const C*>(value), attend_.value_dim, k, KEYS, out_.width / PANEL, to);
+                if (SCALED<C>) room_.value_scales[k] = entry_scale(value, entry_width(attend_));
+            }
         }
+        if (SCALED<C>) memset(room_.value_scales + range.count, 0, static_cast<size_t>(KEYS - range.count) * sizeof(float));
         for (int64_t k = range.count; k < padded; ++k) // their weights are zero, but zero times NaN is not
             pack_input<E, C>(nullptr, 0, k, KEYS, out_.width / PANEL, to);
     }
@@ -143,7 +153,8 @@ template <class E> class Block {
         }
         VF most = splat(out_.highest[i]);
         for (int64_t k = 0; k < padded; k += W) {
-            const VF score = hide(scaled(get<VF>(scores + k)), first - k, last - k);
+            const VF raw = scales_ ? get<VF>(scores + k) * get<VF>(room_.key_scales + k) : get<VF>(scores + k);
+            const VF score = hide(scaled(raw), first - k, last - k);
             put(scores + k, score);
             most = max_v(most, score);
         }
@@ -152,7 +163,7 @@ template <class E> class Block {
         VF total = zero();
         for (int64_t k = 0; k < padded; k += W) {
             const VF weight = exp_v(get<VF>(scores + k) - top);
-            Element<E>::store(weights + k, weight);
+            Element<E>::store(weights + k, scales_ ? weight * get<VF>(room_.value_scales + k) : weight);
             total += weight;
         }
         out_.highest[i] = top;
@@ -180,11 +191,13 @@ template <class E> class Block {
     Softmax& out_;
     Room room_;
     int64_t heads_, queries_;
+    bool scales_; // of entries
 };
 
 bool in_pairs(const tm_attend& attend, const Call& call) {
 #if defined(__AVX512BF16__)
-    return attend.cache.dtype == TM_BF16 && call.values[0].dtype == TM_BF16;
+    const int32_t cached = attend.cache.dtype;
+    return (cached == TM_BF16 || cached == TM_F8 || cached == TM_I8) && call.values[0].dtype == TM_BF16;
 #else
     (void)attend;
     (void)call;

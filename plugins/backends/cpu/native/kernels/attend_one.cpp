@@ -13,6 +13,7 @@ struct Scratch {
     float* queries; // [heads, depth], scaled
     float* keys;    // [W, depth]
     float* scores;  // [heads, KEYS]
+    float* scales;  // [KEYS] of values, where entries have any
     int64_t depth;
 };
 
@@ -21,7 +22,8 @@ int64_t padded(int64_t dim) { return round_up(dim, W); }
 Scratch divide(const tm_attend& attend, char* scratch) {
     const int64_t depth = padded(attend.head_dim);
     float* at = reinterpret_cast<float*>(scratch);
-    return {at, at + folded(attend) * depth, at + (folded(attend) + W) * depth, depth};
+    float* scores = at + (folded(attend) + W) * depth;
+    return {at, at + folded(attend) * depth, scores, scores + folded(attend) * KEYS, depth};
 }
 
 template <class T> void widen(const T* from, float* to, int64_t dim) {
@@ -42,10 +44,12 @@ void load_queries(const tm_attend& attend, const Tensor& q, const Task& task, co
 
 // Scores of up to W keys with every query head.
 template <class C> void score(const tm_attend& attend, const Run& run, int64_t done, int64_t count, const Scratch& s, int64_t at) {
+    float scales[W] = {};
     for (int64_t k = 0; k < count; ++k) {
         const char* key = run.data + (done + k) * run.stride;
         __builtin_prefetch(key + 2 * KEYS * run.stride);
         widen(reinterpret_cast<const C*>(key), s.keys + k * s.depth, attend.head_dim);
+        if (SCALED<C>) scales[k] = entry_scale(key, attend.head_dim);
     }
     for (int64_t h = 0; h < folded(attend); ++h) {
         VF products[W];
@@ -56,6 +60,7 @@ template <class C> void score(const tm_attend& attend, const Run& run, int64_t d
             for (int64_t k = 0; k < W; ++k) products[k] = fma(get<VF>(s.keys + k * s.depth + i), query, products[k]);
         }
         VF scores = sums(products);
+        if (SCALED<C>) scores *= get<VF>(scales);
         if (attend.softcap != 0) scores = tanh_v(scores / attend.softcap) * attend.softcap;
         store_up_to(s.scores + h * KEYS + at, scores, count);
     }
@@ -117,10 +122,20 @@ template <class C, int HEADS> void add_all_values(const Run& run, const float* w
     for (; column < out.width; column += W) add_values<C, HEADS, 1>(run, weights, out, h, column, dim);
 }
 
+// The values' scales go to the weights, of which there are fewer.
+void scale_weights(const tm_attend& attend, const Run& values, const Scratch& s) {
+    for (int64_t k = 0; k < round_up(values.count, W); ++k)
+        s.scales[k] = k < values.count ? entry_scale(values.data + k * values.stride, entry_width(attend)) : 0.0f;
+    for (int64_t h = 0; h < folded(attend); ++h)
+        for (int64_t k = 0; k < values.count; k += W)
+            put(s.scores + h * KEYS + k, get<VF>(s.scores + h * KEYS + k) * get<VF>(s.scales + k));
+}
+
 template <class C> void attend_run(const tm_attend& attend, const Run& keys, const Run& values, const Scratch& s, Softmax& out) {
     for (int64_t k = 0; k < keys.count; k += W) score<C>(attend, keys, k, minimum<int64_t>(W, keys.count - k), s, k);
     const int64_t heads = folded(attend);
     for (int64_t h = 0; h < heads; ++h) weigh(out, h, s.scores + h * KEYS, keys.count);
+    if (SCALED<C>) scale_weights(attend, values, s);
     int64_t h = 0;
     for (; h + 4 <= heads; h += 4) add_all_values<C, 4>(values, s.scores + h * KEYS, out, h, attend.value_dim);
     for (; h + 2 <= heads; h += 2) add_all_values<C, 2>(values, s.scores + h * KEYS, out, h, attend.value_dim);
@@ -131,14 +146,14 @@ template <class C> void attend_run(const tm_attend& attend, const Run& keys, con
 
 int64_t attend_one_scratch(const tm_attend& attend) {
     const int64_t depth = padded(attend.head_dim);
-    return static_cast<int64_t>(sizeof(float)) * ((folded(attend) + W) * depth + folded(attend) * KEYS);
+    return static_cast<int64_t>(sizeof(float)) * ((folded(attend) + W) * depth + (folded(attend) + 1) * KEYS);
 }
 
 void attend_one(const tm_attend& attend, const Call& call, const Task& task, Softmax& out, char* scratch) {
     const Scratch s = divide(attend, scratch);
     load_queries(attend, call.values[0], task, s);
     memset(s.keys, 0, static_cast<size_t>(W * s.depth) * sizeof(float)); // what lies there may be NaN
-    with_float_type(attend.cache.dtype, [&](auto cached) {
+    with_cache_type(attend.cache.dtype, [&](auto cached) {
         for (int64_t key = task.first_key; key < task.last_key;) {
             const int64_t last = minimum(task.last_key, key + KEYS);
             const Run keys = run_at(attend, attend.cache.keys, *call.step, task, key, last);

@@ -16,4 +16,23 @@ template <class T, class C> inline void copy_entry(const T* from, C* to, int64_t
     for (int64_t i = 0; i < width; i += W) store_up_to(to + i, load_up_to(from + i, width - i), width - i);
 }
 
+// An entry of whole numbers: the largest magnitude becomes 127; the scale follows.
+template <class T> inline void copy_entry(const T* from, i8* to, int64_t width) {
+    VF most = zero();
+    for (int64_t i = 0; i < width; i += W) {
+        const VF value = load_up_to(from + i, width - i);
+        most = max_v(most, max_v(value, zero() - value));
+    }
+    const float scale = highest(most) / 127.0f;
+    const VF divisor = splat(scale == 0 ? 1.0f : scale);
+    for (int64_t i = 0; i < width; i += W) store_up_to(to + i, load_up_to(from + i, width - i) / divisor, width - i);
+    memcpy(to + width, &scale, sizeof scale);
+}
+
+inline float entry_scale(const char* entry, int64_t width) {
+    float scale;
+    memcpy(&scale, entry + width, sizeof scale);
+    return scale;
+}
+
 } // namespace tramontane::TM_ISA

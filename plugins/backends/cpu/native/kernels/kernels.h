@@ -25,6 +25,17 @@ void add(Worker&, const Call&);           // a, b -> y                          
 void multiply(Worker&, const Call&);      // a, b -> y; b may be one row, or one column     no parameters
 void scale(Worker&, const Call&);         // x -> y                                         tm_pointwise
 void softcap(Worker&, const Call&);       // x -> y                                         tm_pointwise
+void router(Worker&, const Call&);        // x -> weights, ids                              tm_router
+Need router_need(const Call&);
+void experts(Worker&, const Call&);       // x, weights, ids -> y                           tm_experts
+Need experts_need(const Call&);
+void latent_write(Worker&, const Call&);  // latent, key -> nothing; writes the cache       tm_latent_write
+void attend_latent(Worker&, const Call&); // q, its rotated part -> y; reads the cache      tm_attend_latent
+Need attend_latent_need(const Call&);
+void causal_conv(Worker&, const Call&);   // x -> y; advances the states                    tm_causal_conv
+Need causal_conv_need(const Call&);
+void gated_delta(Worker&, const Call&);   // q, k, v, write, keep -> y; advances the states tm_gated_delta
+Need gated_delta_need(const Call&);
 
 // Not a kernel: reads memory as fast as it comes, one sum for each mebibyte.
 void read(Worker&, const void* data, int64_t bytes, double* sums);

@@ -12,7 +12,8 @@ template <class T> void add_row(const T* a, const T* b, T* sum, int64_t width) {
         store_up_to(sum + i, load_up_to(a + i, width - i) + load_up_to(b + i, width - i), width - i);
 }
 
-template <class T> void layer_norm_row(const tm_norm& norm, const T* x, T* y, int64_t width) {
+// `skipped`: elements of weight and bias before those of this vector.
+template <class T> void layer_norm_row(const tm_norm& norm, int64_t skipped, const T* x, T* y, int64_t width) {
     VF sums = zero(), squares = zero();
     for (int64_t i = 0; i < width; i += W) sums += load_up_to(x + i, width - i);
     const float mean = sum(sums) / static_cast<float>(width);
@@ -24,7 +25,8 @@ template <class T> void layer_norm_row(const tm_norm& norm, const T* x, T* y, in
     const float factor = 1.0f / sqrtf(sum(squares) / static_cast<float>(width) + norm.eps);
     with_activation_type(norm.weight_dtype, [&](auto type) {
         using S = decltype(type);
-        const S *weight = static_cast<const S*>(norm.weight), *bias = static_cast<const S*>(norm.bias);
+        const S *weight = static_cast<const S*>(norm.weight) + skipped, *bias = static_cast<const S*>(norm.bias);
+        if (bias != nullptr) bias += skipped;
         for (int64_t i = 0; i < width; i += W) {
             const int64_t left = width - i;
             VF value = (load_up_to(x + i, left) - mean) * factor * load_up_to(weight + i, left);
@@ -71,7 +73,7 @@ void layer_norm(Worker& worker, const Call& call) {
             using T = decltype(type);
             for (int64_t r = begin; r < end; ++r)
                 for (int64_t i = 0; i < x.width; i += norm.width)
-                    layer_norm_row(norm, x.row<T>(r) + i, y.row<T>(r) + i, norm.width);
+                    layer_norm_row(norm, norm.apart ? i : 0, x.row<T>(r) + i, y.row<T>(r) + i, norm.width);
         });
     });
 }

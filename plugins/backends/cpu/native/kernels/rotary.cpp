@@ -72,6 +72,18 @@ void norm_and_turn(const tm_rotate& rotate, const tm_norm& norm, const T* x, con
     turn(rotate, normed, angles, y);
 }
 
+// To the cache. The scale of whole numbers is known only once all of them are.
+template <class T, class C>
+void norm_turn_write(const tm_rotate& rotate, const tm_norm& norm, const T* x, const Angles& angles, C* y) {
+    norm_and_turn(rotate, norm, x, angles, y);
+}
+template <class T>
+void norm_turn_write(const tm_rotate& rotate, const tm_norm& norm, const T* x, const Angles& angles, i8* y) {
+    T turned[MOST_DIM];
+    norm_and_turn(rotate, norm, x, angles, turned);
+    copy_entry(turned, y, rotate.head_dim);
+}
+
 int64_t row_bytes(const Tensor& q, const Tensor& k) { return 3 * (q.width + k.width) * size_of(q.dtype); }
 
 } // namespace
@@ -109,9 +121,9 @@ void rotate(Worker& worker, const Call& call) {
             for (int64_t t = begin; t < end; ++t) {
                 const Angles at = angles_at(angles, t);
                 for (int64_t h = 0; h < params.heads; ++h)
-                    turn(params, q.row<T>(t) + h * dim, at, call.values[3].row<T>(t) + h * dim);
+                    turn(params, q.row<T>(t) + h * params.q_apart, at, call.values[3].row<T>(t) + h * dim);
                 for (int64_t g = 0; g < params.kv_heads; ++g)
-                    turn(params, k.row<T>(t) + g * dim, at, call.values[4].row<T>(t) + g * dim);
+                    turn(params, k.row<T>(t) + g * params.k_apart, at, call.values[4].row<T>(t) + g * dim);
             }
         });
     });
@@ -125,17 +137,17 @@ void rotate_write(Worker& worker, const Call& call) {
     const int64_t* slots = call.step->groups[cache.group].slots;
     worker.each(q.rows, rows_per_ticket(row_bytes(q, k)), [&](int64_t begin, int64_t end) {
         with_activation_type(q.dtype, [&](auto type) {
-            with_float_type(cache.dtype, [&](auto cached) {
+            with_cache_type(cache.dtype, [&](auto cached) {
                 using T = decltype(type);
                 using C = decltype(cached);
                 for (int64_t t = begin; t < end; ++t) {
                     const Angles at = angles_at(angles, t);
                     for (int64_t h = 0; h < rotate.heads; ++h)
-                        norm_and_turn(rotate, params.q_norm, q.row<T>(t) + h * rotate.head_dim, at,
+                        norm_and_turn(rotate, params.q_norm, q.row<T>(t) + h * rotate.q_apart, at,
                                       call.values[4].row<T>(t) + h * rotate.head_dim);
                     for (int64_t g = 0; g < rotate.kv_heads; ++g) {
-                        norm_and_turn(rotate, params.k_norm, k.row<T>(t) + g * rotate.head_dim, at,
-                                      entry<C>(cache.keys, cache.block_tokens, slots[t], g));
+                        norm_turn_write(rotate, params.k_norm, k.row<T>(t) + g * rotate.k_apart, at,
+                                        entry<C>(cache.keys, cache.block_tokens, slots[t], g));
                         copy_entry(v.row<T>(t) + g * params.value_dim,
                                    entry<C>(cache.values, cache.block_tokens, slots[t], g), params.value_dim);
                     }
@@ -152,7 +164,7 @@ void cache_write(Worker& worker, const Call& call) {
     const int64_t* slots = call.step->groups[cache.group].slots;
     worker.each(k.rows, rows_per_ticket(row_bytes(k, v)), [&](int64_t begin, int64_t end) {
         with_activation_type(k.dtype, [&](auto type) {
-            with_float_type(cache.dtype, [&](auto cached) {
+            with_cache_type(cache.dtype, [&](auto cached) {
                 using T = decltype(type);
                 using C = decltype(cached);
                 for (int64_t t = begin; t < end; ++t)

@@ -127,6 +127,55 @@ struct f16 {
     uint16_t bits;
 };
 
+struct f8 { // e4m3: finite only, the largest is 448
+    uint8_t bits;
+};
+struct i8 { // a whole number; what shares its scale is its owner's business
+    int8_t number;
+};
+
+// W bytes, each in a lane of its own. The compiler's own conversion goes lane by lane.
+inline VU widen_bytes(const void* from) {
+#if defined(__AVX512F__)
+    return (VU)_mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(from)));
+#elif defined(__AVX2__)
+    return (VU)_mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(from)));
+#else
+    typedef uint8_t Bytes __attribute__((vector_size(W)));
+    return __builtin_convertvector(get<Bytes>(from), VU);
+#endif
+}
+
+// The lowest byte of each lane.
+inline void put_bytes(void* to, VU v) {
+#if defined(__AVX512F__)
+    _mm_storeu_si128(static_cast<__m128i*>(to), _mm512_cvtepi32_epi8((__m512i)v));
+#else
+    uint8_t bytes[W];
+    for (int i = 0; i < W; ++i) bytes[i] = static_cast<uint8_t>(v[i]);
+    memcpy(to, bytes, sizeof bytes);
+#endif
+}
+
+// The number that a code of e4m3 stands for. Codes without an exponent are made from normal numbers too: arithmetic with
+// subnormal ones takes a hundred cycles on some processors.
+inline VF widen_f8(VU code) {
+    const VF normal = (VF)(((code & 0x7f) << 20) + 0x3c000000);
+    const VF magnitude = (code & 0x78) == 0 ? normal + normal - splat(0x1p-6f) : normal;
+    const VU bits = (code & 0x7f) == 0x7f ? (code & 0) + 0x7fc00000 : (VU)magnitude;
+    return (VF)(bits | (code & 0x80) << 24);
+}
+
+inline VU narrow_f8(VF v) { // to nearest, ties to even, at most 448; NaN stays NaN
+    const VU sign = ((VU)v >> 24) & 0x80;
+    const VF magnitude = min_v((VF)((VU)v & 0x7fffffff), splat(448.0f));
+    const VU bits = (VU)magnitude;
+    const VU normal = ((bits + 0x7ffff + ((bits >> 20) & 1)) >> 20) - 0x3c0;
+    const VU tiny = (VU)(magnitude * splat(512.0f) + splat(12582912.0f)) & 0xf; // see exp_v
+    const VU code = magnitude < splat(0x1p-6f) ? tiny : normal;
+    return sign | (v == v ? code : (code & 0) + 0x7f);
+}
+
 inline VF widen_bf16(VH h) { return (VF)(__builtin_convertvector(h, VU) << 16); }
 
 inline VH narrow_bf16(VF v) { // to nearest, ties to even; NaN stays NaN
@@ -195,6 +244,18 @@ template <> struct Element<f16> {
     static VF round(VF v) { return widen_f16(narrow_f16(v)); }
 };
 
+template <> struct Element<f8> {
+    static VF load(const f8* p) { return widen_f8(widen_bytes(p)); }
+    static void store(f8* p, VF v) { put_bytes(p, narrow_f8(v)); }
+    static VF round(VF v) { return widen_f8(narrow_f8(v)); }
+};
+
+template <> struct Element<i8> { // stores numbers in [-127, 127]
+    static VF load(const i8* p) { return __builtin_convertvector((VI)(widen_bytes(p) << 24) >> 24, VF); }
+    static void store(i8* p, VF v) { put_bytes(p, (VU)(v + splat(12582912.0f))); }
+    static VF round(VF v) { return (v + splat(12582912.0f)) - splat(12582912.0f); }
+};
+
 // The first n < W elements; the rest of the vector is zero.
 template <class T> inline VF load_some(const T* p, int64_t n) {
     T padded[W] = {};
@@ -246,6 +307,22 @@ template <class F> inline void with_float_type(int32_t dtype, F&& f) {
     }
 }
 
-inline int64_t size_of(int32_t dtype) { return dtype == TM_F32 ? 4 : dtype == TM_I64 ? 8 : 2; }
+// What the cache may be made of: these, and the two of eight bits.
+template <class F> inline void with_cache_type(int32_t dtype, F&& f) {
+    switch (dtype) {
+    case TM_F8: return f(f8{});
+    case TM_I8: return f(i8{});
+    default: return with_float_type(dtype, f);
+    }
+}
+
+inline int64_t size_of(int32_t dtype) {
+    switch (dtype) {
+    case TM_I64: return 8;
+    case TM_F32: case TM_I32: return 4;
+    case TM_F8: case TM_I8: return 1;
+    default: return 2;
+    }
+}
 
 } // namespace tramontane::TM_ISA

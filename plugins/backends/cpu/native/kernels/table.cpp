@@ -9,7 +9,7 @@ namespace tramontane::TM_ISA {
 
 const Layout& layout_of(const tm_matrix& matrix) {
     // In the order of tm_layout. Rows as a checkpoint stores them are only looked up, never multiplied.
-    static const Layout* const LAYOUTS[TM_LAYOUTS] = {nullptr, &PANELS_LAYOUT, &BLOCKS_LAYOUT};
+    static const Layout* const LAYOUTS[TM_LAYOUTS] = {nullptr, &PANELS_LAYOUT, &BLOCKS_LAYOUT, &CODES_LAYOUT};
     return *LAYOUTS[matrix.layout];
 }
 
@@ -34,9 +34,15 @@ const KernelTable TABLE = {
         {multiply, nullptr},
         {scale, nullptr},
         {softcap, nullptr},
+        {router, router_need},
+        {experts, experts_need},
+        {latent_write, nullptr},
+        {attend_latent, attend_latent_need},
+        {causal_conv, causal_conv_need},
+        {gated_delta, gated_delta_need},
     },
     // In the order of tm_layout.
-    {ROW_MAJOR_PACKING, PANELS_PACKING, BLOCKS_PACKING},
+    {ROW_MAJOR_PACKING, PANELS_PACKING, BLOCKS_PACKING, CODES_PACKING},
     read,
 };
 

@@ -6,18 +6,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from attrs import define, field
 from torch import Tensor
 
+from tramontane.cache.entries import entry_features
 from tramontane.ops import Attend, CacheWrite
 from tramontane.weights import CacheSlot
 from tramontane_backend_cpu import abi
 from tramontane_backend_cpu.kernel import Engine, NativeKernel
 from tramontane_backend_cpu.kernels import checks
 from tramontane_backend_cpu.operands import Operand
-
-_CACHED = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @define(eq=False)
@@ -32,23 +30,33 @@ class CacheView:
         reason = self.locate(params)
         if reason is not None:
             return reason
+        if len(self.slot.planes) != 2:
+            return "a cache of one plane"
         key_plane, value_plane = self.slot.planes
-        wanted = (tuple(key_plane.shape[2:]), tuple(value_plane.shape[2:]))
+        wanted = tuple(
+            (plane.shape[2], entry_features(plane.shape[3], plane.dtype)) for plane in (key_plane, value_plane)
+        )
         found = (keys.inner, values.inner)
         return None if found == wanted else f"keys and values {found} for a cache of {wanted}"
+
+    @property
+    def width(self) -> int:
+        """Features of a key."""
+        (plane, *_) = self.slot.planes
+        return entry_features(plane.shape[3], plane.dtype)
 
     def locate(self, params: abi.Cache) -> str | None:
         """Fill in where the planes lie."""
         planes = self.slot.planes
         if planes is self._seen:
             return None
-        if len(planes) != 2:
+        if not 1 <= len(planes) <= 2:
             return f"a cache of {len(planes)} planes"
-        if any(p.dtype not in _CACHED or p.dtype is not planes[0].dtype or p.stride(3) != 1 for p in planes):
+        if any(p.dtype not in abi.CACHE_DTYPES or p.dtype is not planes[0].dtype or p.stride(3) != 1 for p in planes):
             return f"a cache of {planes[0].dtype}"
-        params.keys, params.values = (_plane(plane) for plane in planes)
+        params.keys, params.values = _plane(planes[0]), _plane(planes[-1])  # a lone plane's values are part of its keys
         params.block_tokens, params.group = self.slot.block_tokens, self.slot.group
-        params.dtype = abi.DTYPES[planes[0].dtype]
+        params.dtype = abi.CACHE_DTYPES[planes[0].dtype]
         self._seen = planes
         return None
 

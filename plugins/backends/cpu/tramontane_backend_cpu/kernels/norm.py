@@ -25,7 +25,8 @@ def norm_params(
         return f"norm weights of {', '.join(map(str, types))}"
     made = abi.Norm(eps=eps, late_cast=late_cast)
     if weight is not None:
-        made.weight, made.width, made.weight_dtype = weight.data_ptr(), weight.numel(), abi.DTYPES[weight.dtype]
+        made.apart = weight.dim() > 1
+        made.weight, made.width, made.weight_dtype = weight.data_ptr(), weight.shape[-1], abi.DTYPES[weight.dtype]
     if bias is not None:
         made.bias = bias.data_ptr()
     return made
@@ -66,9 +67,14 @@ def add_rms_norm(op: AddRmsNorm, weights: Sequence[Any], engine: Engine) -> Nati
 def layer_norm(op: LayerNorm, weights: Sequence[Any], engine: Engine) -> NativeKernel | str:
     """Layer norm."""
     weight, bias = weights[0].tensor, weights[1].tensor if op.bias else None
-    if weight.dim() > 1:
-        return "its weights differ by head"
-    params = norm_params(weight, op.eps, bias=bias)
+    params, over = norm_params(weight, op.eps, bias=bias), weight.shape
     if isinstance(params, str):
         return params
-    return NativeKernel(op, weights, engine, "layer_norm", params, _over(params), keep=(weight, bias))
+    alike = _over(params)
+
+    def fit(operands: Sequence[Operand]) -> str | None:
+        if params.apart and operands[0].inner != tuple(over):
+            return f"rows of {list(operands[0].inner)} for norms over {list(over)}"
+        return alike(operands)
+
+    return NativeKernel(op, weights, engine, "layer_norm", params, fit, keep=(weight, bias))

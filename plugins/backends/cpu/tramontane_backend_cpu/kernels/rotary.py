@@ -46,11 +46,11 @@ def rotate(op: Rotate, weights: Sequence[Any], engine: Engine) -> NativeKernel |
     def fit(operands: Sequence[Operand]) -> str | None:
         q, k, angles, q_out, k_out = operands
         reason = _fit_heads(params, q, k, angles)
-        if reason is not None or (q_out.inner, k_out.inner) != (q.inner, k.inner):
+        if reason is not None or (q_out.inner, k_out.inner) != (q.inner, k.inner) or q_out.apart or k_out.apart:
             return reason or "heads change their shape"
         return checks.activations((q, k, q_out, k_out))
 
-    return NativeKernel(op, weights, engine, "rotate", params, fit)
+    return NativeKernel(op, weights, engine, "rotate", params, fit, heads_apart=True)
 
 
 def rotate_write(op: RotateWrite, weights: Sequence[Any], engine: Engine) -> NativeKernel | str:
@@ -67,14 +67,14 @@ def rotate_write(op: RotateWrite, weights: Sequence[Any], engine: Engine) -> Nat
     def fit(operands: Sequence[Operand]) -> str | None:
         q, k, v, angles, q_out = operands
         reason = _fit_heads(params.rotate, q, k, angles) or cache.fit(params.cache, k, v)
-        if reason is not None or q_out.inner != q.inner:
+        if reason is not None or q_out.inner != q.inner or q_out.apart or v.apart:
             return reason or "heads change their shape"
         if any(weight.numel() != q.inner[1] for weight in norms):
             return "norms over something else than a head"
         params.value_dim = v.inner[1]
         return checks.activations((q, k, v, q_out))
 
-    return NativeKernel(op, weights, engine, "rotate_write", params, fit, keep=(cache, norms))
+    return NativeKernel(op, weights, engine, "rotate_write", params, fit, keep=(cache, norms), heads_apart=True)
 
 
 def _fit_heads(params: abi.Rotate, q: Operand, k: Operand, angles: Operand) -> str | None:
@@ -85,4 +85,5 @@ def _fit_heads(params: abi.Rotate, q: Operand, k: Operand, angles: Operand) -> s
     if dim > abi.MOST_DIM or angles.width > dim or angles.width % 2:
         return f"heads of {dim} features, {angles.width} of them rotated"
     params.heads, params.kv_heads, params.head_dim = q.inner[0], k.inner[0], dim
+    params.q_apart, params.k_apart = q.head_stride, k.head_stride
     return checks.is_type(angles, torch.float32)

@@ -18,6 +18,7 @@ from torch import Tensor
 from tramontane.schemes import Scheme
 from tramontane_backend_cpu import abi
 from tramontane_backend_cpu.layouts.codings import Coded, coded
+from tramontane_backend_cpu.layouts.stored import Room
 from tramontane_backend_cpu.library import default_pool, empty_bytes, library
 from tramontane_backend_cpu.precision import exact_activations
 
@@ -36,7 +37,9 @@ class BlockPart:
     layout: str = "blocks"
 
     @classmethod
-    def choose(cls, scheme: Scheme, outputs: int, inputs: int, dtype: torch.dtype) -> Self | None:
+    def choose(
+        cls, scheme: Scheme, outputs: int, inputs: int, dtype: torch.dtype, room: Room = empty_bytes
+    ) -> Self | None:
         """Codes of four to eight bits whose scales stand for whole blocks of 32 inputs."""
         found = coded(scheme, inputs)
         if found is None or dtype not in abi.ACTIVATION_TYPES:
@@ -44,11 +47,11 @@ class BlockPart:
         matrix = abi.Matrix(
             outputs=outputs, inputs=inputs, layout=abi.Layout.BLOCKS, dtype=abi.DTYPES[found.scale_dtype]
         )
-        matrix.sizes[0], matrix.sizes[1], matrix.sizes[2] = found.coding, found.span, exact_activations()
+        matrix.sizes[:] = [found.coding, found.span, exact_activations(), found.bits]
         table = None if found.table is None else torch.tensor(found.table, dtype=torch.float32)
         if table is not None:
             matrix.extra[2] = table.data_ptr()
-        memory = empty_bytes(library().tm_matrix_bytes(ctypes.byref(matrix)))
+        memory = room(library().tm_matrix_bytes(ctypes.byref(matrix)))
         matrix.data = memory.data_ptr()
         return cls(scheme, found, matrix, memory, table)
 

@@ -34,6 +34,8 @@ class Coded:
         names: Fields beside the codes, each [O, groups]; none where the rows hold all.
         table: 16 values of four-bit codes, and the factor that brings them to whole numbers.
         spread: Where a scale stands for several rows: makes one for each. Such fields are kept as they were.
+        bits: Width of a code in its field, where the coding holds wider ones.
+        middle: The code of zero, where that is not the coding's and no field says so.
     """
 
     coding: Coding
@@ -42,24 +44,31 @@ class Coded:
     names: Sequence[str] = ()
     table: Sequence[float] | None = None
     spread: Callable[[Tensor, Shape], Tensor] | None = field(default=None, eq=False)
+    bits: int = 0
+    middle: float | None = None
 
     def beside(self, fields: Mapping[str, Tensor], shape: Shape) -> tuple[list[Tensor], dict[str, Tensor]]:
         """What the native side reads beside the codes, and the fields that are to be kept."""
         kept = {name: value for name, value in fields.items() if name not in ("weight", *self.names)}
         if self.spread is None:
-            return [fields[name].to(self.scale_dtype).contiguous() for name in self.names], kept
+            beside = [fields[name].to(self.scale_dtype).contiguous() for name in self.names]
+            return [*beside, *(torch.full_like(beside[0], one) for one in self._middles)], kept
         scale = fields["scale"]
         return [self.spread(scale.to(self.scale_dtype), shape).contiguous()], kept | {"scale": scale}
 
     def room(self, shape: Shape) -> list[Tensor]:
         """Memory for what lies beside the codes."""
         groups = -(-shape[1] // self.span)
-        count = len(self.names) if self.spread is None else 1
+        count = len(self.names) + len(self._middles) if self.spread is None else 1
         return [torch.empty(shape[0], groups, dtype=self.scale_dtype) for _ in range(count)]
 
     def fields(self, beside: Sequence[Tensor]) -> dict[str, Tensor]:
         """The fields that lay beside the codes."""
-        return {} if self.spread is not None else dict(zip(self.names, beside, strict=True))
+        return {} if self.spread is not None else dict(zip(self.names, beside[: len(self.names)], strict=True))
+
+    @property
+    def _middles(self) -> tuple[float, ...]:
+        return () if self.middle is None else (self.middle,)
 
 
 def coded(scheme: Scheme, inputs: int) -> Coded | None:
@@ -90,14 +99,19 @@ _AFFINE = {
 
 
 def _affine(scheme: Affine, inputs: int) -> Coded | None:
-    coding = _AFFINE.get((scheme.zero, scheme.bits))
+    """Codes of other widths become those of four or eight bits, which products read fastest."""
+    width = 4 if scheme.bits <= 4 else 8
+    narrow = scheme.bits != width
+    middle = 2.0 ** (scheme.bits - 1) if narrow and scheme.zero == "none" else None
+    coding = _AFFINE["int" if middle is not None else scheme.zero, width]
     span = _span(scheme.group, inputs)
-    if coding is None or span is None or scheme.scale_dtype not in _SCALES:
+    if span is None or scheme.scale_dtype not in _SCALES:
         return None
     if scheme.group_axis != "in" or scheme.act_order or scheme.groups is not None:
         return None
     second = {"none": (), "offset": ("offset",)}.get(scheme.zero, ("zero",))
-    return Coded(coding, span, scheme.scale_dtype, ("scale", *second))
+    bits = scheme.bits if narrow else 0
+    return Coded(coding, span, scheme.scale_dtype, ("scale", *second), bits=bits, middle=middle)
 
 
 def _codebook(scheme: Codebook, inputs: int) -> Coded | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tramontane.errors import PlanError
 from tramontane.schemes import Dense, Scheme
 from tramontane_backend_cpu import abi
+from tramontane_backend_cpu.layouts.stored import Room
 from tramontane_backend_cpu.library import default_pool, empty_bytes, library
 
 _WEIGHTS = (torch.float32, torch.bfloat16, torch.float16)
@@ -29,17 +30,19 @@ class PanelPart:
     layout: str = "panels"
 
     @classmethod
-    def choose(cls, scheme: Scheme, outputs: int, inputs: int, dtype: torch.dtype) -> Self | None:
+    def choose(
+        cls, scheme: Scheme, outputs: int, inputs: int, dtype: torch.dtype, room: Room = empty_bytes
+    ) -> Self | None:
         """Dense weights under float32 or bfloat16 activations."""
         if not isinstance(scheme, Dense) or scheme.dtype not in _WEIGHTS or dtype not in abi.ACTIVATION_TYPES:
             return None
-        return cls.empty(scheme.dtype, outputs, inputs)
+        return cls.empty(scheme.dtype, outputs, inputs, room)
 
     @classmethod
-    def empty(cls, dtype: torch.dtype, outputs: int, inputs: int) -> Self:
-        """Uninitialized storage [outputs, inputs]."""
+    def empty(cls, dtype: torch.dtype, outputs: int, inputs: int, room: Room = empty_bytes) -> Self:
+        """Uninitialized storage [outputs, inputs] in memory that ``room`` gives."""
         matrix = abi.Matrix(outputs=outputs, inputs=inputs, layout=abi.Layout.PANELS, dtype=abi.DTYPES[dtype])
-        memory = empty_bytes(library().tm_matrix_bytes(ctypes.byref(matrix)))
+        memory = room(library().tm_matrix_bytes(ctypes.byref(matrix)))
         matrix.data = memory.data_ptr()
         return cls(matrix, dtype, memory)
 

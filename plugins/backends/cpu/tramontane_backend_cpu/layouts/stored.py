@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import Array
 from typing import Protocol
 
@@ -13,6 +13,9 @@ from torch import Tensor
 
 from tramontane.errors import PlanError
 from tramontane_backend_cpu import abi
+
+Room = Callable[[int], Tensor]
+"""``room(nbytes)``: uninitialized memory, uint8 [nbytes]."""
 
 
 class StoredPart(Protocol):

@@ -129,24 +129,40 @@ struct Q6KSource {
     }
 };
 
-// Codes alone, four bits (the earlier input in the low half) or eight; their scales lie beside them.
+// Codes alone, as a stream of bits, the lowest first; their scales lie beside them.
 template <int BITS> struct CodeSource {
     static constexpr int64_t SPAN = 0;
     static void get(const Byte* row, int64_t b, int64_t count, Byte* codes) {
         const Byte* from = row + b * BLOCK * BITS / 8;
-        for (int64_t i = 0; i < count; ++i) codes[i] = BITS == 8 ? from[i] : from[i / 2] >> (i % 2 * 4) & 15;
+        for (int64_t i = 0; i < count; ++i) {
+            const int64_t byte = i * BITS / 8, bit = i * BITS % 8;
+            const int low = from[byte] >> bit, high = bit + BITS > 8 ? from[byte + 1] << (8 - bit) : 0;
+            codes[i] = static_cast<Byte>((low | high) & ((1 << BITS) - 1));
+        }
     }
     static void put(Byte* row, int64_t b, int64_t count, const Byte* codes) {
         Byte* to = row + b * BLOCK * BITS / 8;
+        memset(to, 0, static_cast<size_t>(ceil_div(count * BITS, 8)));
         for (int64_t i = 0; i < count; ++i) {
-            if (BITS == 8) {
-                to[i] = codes[i];
-            } else {
-                to[i / 2] = static_cast<Byte>(i % 2 ? to[i / 2] | codes[i] << 4 : codes[i]);
-            }
+            const int64_t byte = i * BITS / 8, bit = i * BITS % 8;
+            to[byte] = static_cast<Byte>(to[byte] | codes[i] << bit);
+            if (bit + BITS > 8) to[byte + 1] = static_cast<Byte>(codes[i] >> (8 - bit));
         }
     }
 };
+
+template <class F> inline void with_code_source(int64_t bits, F&& f) {
+    switch (bits) {
+    case 1: return f(CodeSource<1>{});
+    case 2: return f(CodeSource<2>{});
+    case 3: return f(CodeSource<3>{});
+    case 4: return f(CodeSource<4>{});
+    case 5: return f(CodeSource<5>{});
+    case 6: return f(CodeSource<6>{});
+    case 7: return f(CodeSource<7>{});
+    default: return f(CodeSource<8>{});
+    }
+}
 
 // Calls f with the source of a matrix's coding.
 template <class F> inline void with_source(const tm_matrix& matrix, F&& f) {
@@ -159,8 +175,9 @@ template <class F> inline void with_source(const tm_matrix& matrix, F&& f) {
     case TM_Q4_K: return f(KSource<false>{});
     case TM_Q5_K: return f(KSource<true>{});
     case TM_Q6_K: return f(Q6KSource{});
-    case TM_AFFINE4: case TM_AFFINE4_ZERO: case TM_AFFINE4_OFFSET: case TM_TABLE4: return f(CodeSource<4>{});
-    default: return f(CodeSource<8>{});
+    case TM_AFFINE4: case TM_AFFINE4_ZERO: case TM_AFFINE4_OFFSET: case TM_TABLE4:
+        return with_code_source(matrix.sizes[3] == 0 ? 4 : matrix.sizes[3], f);
+    default: return with_code_source(matrix.sizes[3] == 0 ? 8 : matrix.sizes[3], f);
     }
 }
 

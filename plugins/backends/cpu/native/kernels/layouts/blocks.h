@@ -3,7 +3,8 @@
 // the panel's scales. blocks.cpp multiplies, block_packing.cpp fills and empties; here is what they agree on.
 //
 // matrix.dtype is the type of scales; sizes[0] the coding (tm_coding), sizes[1] the inputs that share scales, sizes[2]
-// whether activations stay floats (only for products).
+// whether activations stay floats (only for products), sizes[3] the bits of a code as it is given to be packed, where
+// those are fewer than the coding has.
 #pragma once
 #include "kernels/layouts/block_scales.h"
 

@@ -58,6 +58,8 @@ extern const Layout PANELS_LAYOUT;
 extern const Packing PANELS_PACKING;
 extern const Layout BLOCKS_LAYOUT;
 extern const Packing BLOCKS_PACKING;
+extern const Layout CODES_LAYOUT;
+extern const Packing CODES_PACKING;
 extern const Packing ROW_MAJOR_PACKING;
 
 } // namespace tramontane::TM_ISA
