@@ -58,8 +58,8 @@ class ModelSettings(TypedDict, total=False):
     calibrate: str | None
     """Text that importances are collected from before quantizing."""
     kv_dtype: str | None
-    """Type of the key-value cache: the activations' if not said, ``float32``, ``bfloat16``, ``float16``, ``fp8`` (e4m3),
-    ``int8`` (with a scale per token and head)."""
+    """Type of the key-value cache: the activations' if not said, ``float32``, ``bfloat16``, ``float16``, ``fp8``
+    (e4m3) or ``int8`` (with a scale per token and head)."""
     kv_memory: int | None
     """Bytes for the key-value cache."""
     max_model_len: int | None
