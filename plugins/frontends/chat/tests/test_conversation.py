@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tramontane.chat.parsing import ChatFormat, Reasoning
 from tramontane.errors import RequestError
 from tramontane.requests import FinishReason
-from tramontane.testing.answering import answering_llm
+from tramontane.testing.answering import TEMPLATE, answering_llm
+from tramontane.tools import ToolCall
 from tramontane_frontend_chat.commands import COMMANDS, Leave, is_command, run_command
 from tramontane_frontend_chat.conversation import Conversation
 from tramontane_frontend_chat.statistics import summary
@@ -21,6 +23,12 @@ class _Writer:
 
     def write(self, text: str) -> None:
         self.pieces.append(text)
+
+    def think(self, text: str) -> None:
+        self.pieces.append(f"({text})")
+
+    def call(self, call: ToolCall) -> None:
+        self.pieces.append(f"->{call.name}")
 
     def close(self) -> None:
         self.pieces.append("|")
@@ -169,3 +177,26 @@ def test_the_line_of_statistics(talk: Conversation) -> None:
     assert f"answer {completion.usage.completion_tokens} tokens" in summary(completion, 1024)
     talk.configure(max_tokens=2)
     assert "token limit" in summary(talk.answer("b", writer), 1024)
+
+
+def test_reasoning_is_shown_apart_and_sent_again_as_such() -> None:
+    with answering_llm(lambda prompt: "<think>Hm.</think>Yes.", chat_format=ChatFormat(reasoning=Reasoning())) as llm:
+        talk, writer = Conversation(llm), _Writer()
+        talk.answer("one", writer)
+        pieces = "".join(writer.pieces).replace(")(", "")
+        assert pieces == "(Hm.)Yes."
+        assert talk.messages[1] == {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}
+
+
+def test_reasoning_can_be_switched() -> None:
+    template = TEMPLATE + "{{ enable_thinking }}{{ reasoning_effort }}"
+    with answering_llm(lambda prompt: prompt[-4:], template=template) as llm:
+        talk = Conversation(llm)
+        run_command(talk, "/think on")
+        assert _said(talk, "x") == "True"
+        run_command(talk, "/think high")
+        assert _said(talk, "x") == "high"
+        run_command(talk, "/think default")
+        assert talk.template == {}
+        with pytest.raises(RequestError, match="/think takes on, off"):
+            run_command(talk, "/think hard")

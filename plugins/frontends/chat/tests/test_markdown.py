@@ -8,6 +8,7 @@ import io
 import pytest
 from rich.console import Console
 
+from tramontane.tools import ToolCall
 from tramontane_frontend_chat.markdown import MarkdownWriter, PlainWriter, printable, stable_length
 
 TEXT = """# Title
@@ -113,3 +114,32 @@ def test_plain_text_is_cleaned_for_terminals_only(stream: io.StringIO, shown: st
     writer.close()
     writer.close()
     assert stream.getvalue() == shown
+
+
+def test_reasoning_is_dimmed_and_calls_are_lines_of_their_own() -> None:
+    out = io.StringIO()
+    writer = MarkdownWriter(Console(file=out, force_terminal=True, width=60, color_system="standard"))
+    writer.think("Let me ")
+    writer.think("see\x1b.")
+    writer.write("The *answer*.")
+    writer.call(ToolCall(id="1", name="now", arguments='{"a": 1}'))
+    writer.close()
+    text = out.getvalue()
+    assert "\x1b[2mLet me \x1b[0m\x1b[2msee.\x1b[0m" in text
+    assert text.index("see.") < text.index("answer") < text.index('-> now({"a": 1})')
+
+
+def test_a_pipe_gets_the_answer_alone() -> None:
+    out = io.StringIO()
+    writer = PlainWriter(out)
+    writer.think("Hm.")
+    writer.write("Yes.")
+    writer.call(ToolCall(id="1", name="now", arguments="{}"))
+    writer.close()
+    assert out.getvalue() == "Yes.\n"
+    terminal = _Terminal()
+    writer = PlainWriter(terminal)
+    writer.think("Hm.")
+    writer.write("Yes.")
+    writer.close()
+    assert terminal.getvalue() == "Hm.\n\nYes.\n"

@@ -87,6 +87,18 @@ def _stats(conversation: Conversation, argument: str) -> str:
     return "Statistics after each answer." if conversation.show_stats else "No statistics."
 
 
+def _think(conversation: Conversation, argument: str) -> str:
+    words = ("on", "off", "low", "medium", "high", "default")
+    if argument not in words:
+        raise RequestError(f"/think takes {', '.join(words)}, got {argument!r}")
+    conversation.template = {}
+    if argument in ("on", "off"):
+        conversation.template["enable_thinking"] = argument == "on"
+    elif argument != "default":
+        conversation.template["reasoning_effort"] = argument
+    return f"Reasoning: {argument}, where the model's template can switch it."
+
+
 def _exit(conversation: Conversation, argument: str) -> str:
     raise Leave
 
@@ -120,6 +132,7 @@ COMMANDS: dict[str, Command] = {
         Command("/topp", "[P]", "choose among the tokens that make up P of the probability", _setting("top_p", float)),
         Command("/maxtokens", "[N]", "longest answer in tokens", _setting("max_tokens", int)),
         Command("/seed", "[N]", "make answers repeatable", _setting("seed", int)),
+        Command("/think", "[on|off|low|medium|high]", "reason before answering, how much, or not at all", _think),
         Command("/stats", "[on|off]", "show or hide the statistics after each answer", _stats),
         Command("/exit", "", "leave", _exit),
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from tramontane.requests import FinishReason, SamplingParams
+from tramontane.tools import as_message
 
 if TYPE_CHECKING:
     from tramontane.api import LLM, Completion, CompletionStream
@@ -30,7 +31,9 @@ class Conversation:
     sampling: dict[str, Any] = field(factory=dict)
     """Sampling parameters the person set; the others are the model's defaults."""
     show_stats: bool = True
-    messages: list[dict[str, str]] = field(factory=list)
+    template: dict[str, Any] = field(factory=dict)
+    """Variables of the chat template that the person set."""
+    messages: list[dict[str, Any]] = field(factory=list)
     """User and assistant messages; the system message is added when the model is asked."""
 
     @property
@@ -81,12 +84,17 @@ class Conversation:
             stream = self.llm.generate(text, self.params(), stream=True)
         else:
             opening = [{"role": "system", "content": self.system}] if self.system else []
-            stream = self.llm.chat([*opening, *self.messages, message], self.params(), stream=True)
+            stream = self.llm.chat([*opening, *self.messages, message], self.params(), stream=True, **self.template)
         with stream:
             started(stream)
             for delta in stream:
-                writer.write(delta.text)
+                if delta.reasoning:
+                    writer.think(delta.reasoning)
+                if delta.text:
+                    writer.write(delta.text)
             completion = stream.completion()
+        for call in completion.tool_calls:
+            writer.call(call)
         if not self.raw and (completion.text or completion.finish_reason is not FinishReason.CANCELED):
-            self.messages += [message, {"role": "assistant", "content": completion.text}]
+            self.messages += [message, as_message(completion)]
         return completion

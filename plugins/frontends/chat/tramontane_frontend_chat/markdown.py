@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live
 
+    from tramontane.tools import ToolCall
+
 REDRAW_S = 0.08
 """Between two drawings of the growing block: rendering markdown for each token would cost more than the token."""
 
@@ -55,6 +57,10 @@ class AnswerWriter(Protocol):
 
     def write(self, text: str) -> None: ...
 
+    def think(self, text: str) -> None: ...
+
+    def call(self, call: ToolCall) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -64,16 +70,35 @@ class PlainWriter:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._terminal = stream.isatty()
+        self._thinks = False
         self._last = "\n"
 
     def write(self, text: str) -> None:
         """Write and flush, so that a reader sees each token at once."""
+        if self._thinks and text:
+            self._thinks = False
+            self._put("\n\n")
+        self._put(text)
+
+    def _put(self, text: str) -> None:
         if self._terminal:
             text = printable(text)
         if text:
             self._last = text[-1]
             self._stream.write(text)
             self._stream.flush()
+
+    def think(self, text: str) -> None:
+        """Show reasoning on a terminal; in a pipe it is no part of the answer."""
+        if self._terminal:
+            self._thinks = True
+            self._put(text)
+
+    def call(self, call: ToolCall) -> None:
+        """Show a call on a line of its own, on a terminal."""
+        if self._terminal:
+            self.close()
+            self._put(f"-> {call.name}({call.arguments})\n")
 
     def close(self) -> None:
         """End the line, if one was begun."""
@@ -106,9 +131,27 @@ class MarkdownWriter:
         self._any = False
         self._drawn = 0.0
         self._live: Live | None = None
+        self._thinks = False
+
+    def think(self, text: str) -> None:
+        """Add to the reasoning, which is dimmed and no markdown."""
+        if not self._thinks:
+            self.close()
+            self._thinks = True
+        self._dimmed(text, end="")
+
+    def call(self, call: ToolCall) -> None:
+        """Show a call on a line of its own."""
+        self.close()
+        self._dimmed(f"-> {call.name}({call.arguments})")
+
+    def _dimmed(self, text: str, end: str = "\n") -> None:
+        self._console.print(printable(text), style="dim", end=end, markup=False, highlight=False, soft_wrap=True)
+        self._any = True
 
     def write(self, text: str) -> None:
         """Add a piece; draw if the last drawing is old enough."""
+        self._end_reasoning()
         self._pending += printable(text)
         stable = stable_length(self._pending)
         if stable:
@@ -121,12 +164,19 @@ class MarkdownWriter:
 
     def close(self) -> None:
         """Replace the growing block by its final form."""
+        self._end_reasoning()
         if self._live is not None:
             self._live.update("", refresh=True)
             self._live.stop()
+            self._live = None
         if self._pending.strip():
             self._print(self._pending)
         self._pending = ""
+
+    def _end_reasoning(self) -> None:
+        if self._thinks:
+            self._thinks = False
+            self._console.print()
 
     def _print(self, block: str) -> None:
         from rich.markdown import Markdown
