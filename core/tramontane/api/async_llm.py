@@ -62,6 +62,7 @@ class AsyncLLM(ModelFace):
         tool_choice: ToolChoice = None,
         parallel_tool_calls: bool = True,
         response_format: Any = None,
+        thinking_budget: int | None = None,
         parse: bool = True,
         options: RequestSettings | None = None,
         **template: Any,
@@ -70,7 +71,7 @@ class AsyncLLM(ModelFace):
         maker, start = self._service.maker, time.monotonic()
         call = ChatCall(
             messages=messages, tools=tools, tool_choice=tool_choice, parallel_tool_calls=parallel_tool_calls,
-            response_format=response_format, parse=parse, template=template,
+            response_format=response_format, thinking_budget=thinking_budget, parse=parse, template=template,
         )  # fmt: skip
         return AsyncCompletionStream(self._service, lambda: maker.chat(call, params, options, start=start), single=True)
 

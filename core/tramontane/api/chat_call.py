@@ -27,6 +27,8 @@ class ChatCall:
     """Whether one answer may make several calls."""
     response_format: Any = None
     """A form that the answer must have: OpenAI's ``{"type": "json_schema" | "json_object" | "text", ...}``."""
+    thinking_budget: int | None = None
+    """Most tokens of reasoning: after them its end is forced and the answer begins."""
     parse: bool = True
     """Tell reasoning and tool calls from the text; ``False`` leaves the model's output as it is."""
     template: Mapping[str, Any] = field(factory=dict)

@@ -12,8 +12,7 @@ from attrs import define, field, frozen
 from tramontane.api.chat_call import ChatCall, Message
 from tramontane.api.reading import Reading
 from tramontane.api.tool_choice import ToolChoice
-from tramontane.chat.parsing import ChatFormat, Demand, Offered
-from tramontane.chat.parsing.demand import format_constraint
+from tramontane.chat.parsing import ChatFormat, Demand, Offered, budget_constraint, format_constraint
 from tramontane.chat.recall import Recall
 from tramontane.errors import RequestError
 from tramontane.grammar import Constraint
@@ -75,9 +74,13 @@ class ChatMaker:
         choice = ToolChoice.of(call.tool_choice, tuple(offered.schemas))
         rendered = self._rendered(call.messages, [] if choice.mode == "none" else tools, call.template)
         ids = self._recalled().apply(self._tokenizer().encode_rendered(rendered.marked), salt)
-        answer = format_constraint(call.response_format)
+        answer, budget = format_constraint(call.response_format), _checked_budget(call.thinking_budget)
         if self.form is None:
             self._refuse_forced(call, choice)
+            if budget is not None:
+                raise RequestError(
+                    f"no installed chat format knows how {self.name} writes reasoning", hint=_NAME_FORMAT
+                )
             return Prepared(ids, None, answer, ())
         demand = Demand(
             offered=offered.only(choice.allowed),
@@ -85,6 +88,7 @@ class ChatMaker:
             narrowed=choice.narrowed,
             parallel=call.parallel_tool_calls,
             thinking=self.form.opens_reasoning(rendered.text[-_TAIL:]),
+            budget=budget,
         )
         reading = Reading(
             form=self.form,
@@ -104,14 +108,27 @@ class ChatMaker:
                 "response_format and tools that the model must be held to exclude each other",
                 hint='use tool_choice "auto" with tools that are not strict, or leave response_format out',
             )
+        if calls is None and demand.budget is not None:
+            return budget_constraint(form, demand, self._special, self._free(form), answer)
         if answer is not None and demand.thinking and form.reasoning is not None and not answer.after:
             answer = answer.triggered((form.reasoning.closes,))
         return calls if answer is None else answer
 
     def _special(self, text: str) -> int | None:
+        """The id of a text that is one token of its own. llguidance takes an added token in angle brackets for one even
+        where the vocabulary does not flag it as special."""
         tokenizer = self._tokenizer()
         found = tokenizer.token_id(text)
-        return found if found is not None and found in tokenizer.special_ids else None
+        added = found in tokenizer.special_ids or (found in tokenizer.added_ids and text[0] == "<" and text[-1] == ">")
+        return found if added else None
+
+    def _free(self, form: ChatFormat) -> list[int]:
+        """Tokens of their own that may stand in an answer: all but those that end it."""
+        tokenizer = self._tokenizer()
+        ends = {*tokenizer.eos_ids, *self._ids(form.ends)}
+        return [
+            token for token, text in tokenizer.added_ids.items() if token not in ends and self._special(text) == token
+        ]
 
     def remember(self, request: EngineRequest, answer: Sequence[int]) -> None:
         """A request was answered with these tokens; see :class:`tramontane.chat.recall.Recall`."""
@@ -151,12 +168,13 @@ class ChatMaker:
         """Without a format nothing tells what a call looks like: it can be neither forced nor found."""
         if self.form is not None or not choice.allowed:
             return
-        hint = "name the model's format with chat_format (--chat-format); `tramontane plugins` lists those installed"
         if choice.mode == "required" or choice.narrowed:
-            raise RequestError(f"no installed chat format knows how {self.name} writes tool calls", hint=hint)
+            raise RequestError(f"no installed chat format knows how {self.name} writes tool calls", hint=_NAME_FORMAT)
         if call.parse and not self._said:
             self._said = True
-            _log.warning("tool calls of %s stay text: no installed chat format knows its template; %s", self.name, hint)
+            _log.warning(
+                "tool calls of %s stay text: no installed chat format knows its template; %s", self.name, _NAME_FORMAT
+            )
 
     def _ids(self, texts: Sequence[str]) -> frozenset[int]:
         found = map(self._tokenizer().token_id, texts)
@@ -168,8 +186,15 @@ class ChatMaker:
         return self.tokenizer
 
 
+_NAME_FORMAT = "name the model's format with chat_format (--chat-format); `tramontane plugins` lists those installed"
 _TAIL = 256
 """Characters at a prompt's end that show whether it opens the reasoning."""
+
+
+def _checked_budget(budget: Any) -> int | None:
+    if budget is None or (isinstance(budget, int) and not isinstance(budget, bool) and 0 <= budget < 2**31):
+        return budget
+    raise RequestError(f"thinking_budget must be a whole number of tokens from 0, got {budget!r}")
 
 
 def _template_options(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,14 +73,16 @@ class LLM(ModelFace):
     def chat(
         self, messages: Sequence[Message], params: SamplingParams | None = ..., *, stream: Literal[False] = ...,
         tools: Sequence[Any] | None = ..., tool_choice: ToolChoice = ..., parallel_tool_calls: bool = ...,
-        response_format: Any = ..., parse: bool = ..., options: RequestSettings | None = ..., **template: Any,
+        response_format: Any = ..., thinking_budget: int | None = ..., parse: bool = ...,
+        options: RequestSettings | None = ..., **template: Any,
     ) -> Completion: ...  # fmt: skip
 
     @overload
     def chat(
         self, messages: Sequence[Message], params: SamplingParams | None = ..., *, stream: Literal[True],
         tools: Sequence[Any] | None = ..., tool_choice: ToolChoice = ..., parallel_tool_calls: bool = ...,
-        response_format: Any = ..., parse: bool = ..., options: RequestSettings | None = ..., **template: Any,
+        response_format: Any = ..., thinking_budget: int | None = ..., parse: bool = ...,
+        options: RequestSettings | None = ..., **template: Any,
     ) -> CompletionStream: ...  # fmt: skip
 
     def chat(
@@ -93,6 +95,7 @@ class LLM(ModelFace):
         tool_choice: ToolChoice = None,
         parallel_tool_calls: bool = True,
         response_format: Any = None,
+        thinking_budget: int | None = None,
         parse: bool = True,
         options: RequestSettings | None = None,
         **template: Any,
@@ -108,6 +111,7 @@ class LLM(ModelFace):
                 a function or the allowed ones.
             parallel_tool_calls: Whether one answer may make several calls.
             response_format: The form that the answer must have, in OpenAI's form.
+            thinking_budget: Most tokens of reasoning: after them its end is forced and the answer begins.
             parse: Tell reasoning and tool calls from the text; ``False`` leaves the model's output as it is.
             options: See :class:`tramontane.api.RequestSettings`.
             template: Further options of the chat template (``enable_thinking=False`` ...).
@@ -119,7 +123,7 @@ class LLM(ModelFace):
         """
         call = ChatCall(
             messages=messages, tools=tools, tool_choice=tool_choice, parallel_tool_calls=parallel_tool_calls,
-            response_format=response_format, parse=parse, template=template,
+            response_format=response_format, thinking_budget=thinking_budget, parse=parse, template=template,
         )  # fmt: skip
         answers = self._service.maker.chat(call, params, options)
         return self._answer(answers, stream=stream, single=True)

@@ -60,6 +60,8 @@ class Tokenizer:
         self.bos_id = bos_id
         self.eos_ids = tuple(eos_ids)
         added = backend.get_added_tokens_decoder()
+        self.added_ids = {token: entry.content for token, entry in added.items()}
+        """Tokens beside the model's own vocabulary, with their spelling."""
         self.special_ids = frozenset(token for token, entry in added.items() if entry.special)
         """Ids that :meth:`decode` leaves out by default."""
         self.control = special.control_tokens(backend, self.names, None) if control is None else frozenset(control)

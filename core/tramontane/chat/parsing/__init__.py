@@ -7,7 +7,7 @@ A plugin describes a format with the notations here, or writes a parser of its o
 
 from __future__ import annotations
 
-from tramontane.chat.parsing.demand import Demand
+from tramontane.chat.parsing.demand import Demand, budget_constraint, format_constraint
 from tramontane.chat.parsing.format import ChatFormat, OutputParser, Reasoning
 from tramontane.chat.parsing.json_values import json_value
 from tramontane.chat.parsing.rules import ARGUMENTS, NAME, NUMBER, RuledTool, Rules
@@ -48,6 +48,8 @@ __all__ = [
     "Steps",
     "Stops",
     "TaggedCalls",
+    "budget_constraint",
+    "format_constraint",
     "is_name",
     "json_value",
     "nowhere",

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -13,7 +14,7 @@ from tramontane.chat.parsing.rules import RuledTool, Rules
 from tramontane.chat.parsing.sink import Offered
 from tramontane.chat.parsing.syntax import ANY, CallSyntax
 from tramontane.errors import RequestError
-from tramontane.grammar import Constraint
+from tramontane.grammar import Constraint, Kind
 
 if TYPE_CHECKING:
     from tramontane.chat.parsing.format import ChatFormat
@@ -34,6 +35,8 @@ class Demand:
     parallel: bool = True
     thinking: bool = False
     """The prompt has opened the reasoning."""
+    budget: int | None = None
+    """Most tokens of reasoning; its end is forced after them."""
 
     @property
     def held(self) -> bool:
@@ -75,17 +78,60 @@ def call_constraint(form: ChatFormat, demand: Demand, special: Callable[[str], i
         blocks = f"{block} ({rules.text(form.between)} {block})*" if opens and demand.parallel else block
         whole = rules.join(rules.text(form.around[0]), blocks, rules.text(form.around[1]))
         return Constraint.lark(rules.grammar(rules.join(_reasoning(form, demand, rules), whole)))
+    if demand.budget is not None:
+        raise RequestError(
+            "a thinking budget and tools that the model must be held to go together where a call is required only",
+            hint='use tool_choice "required", or tools that are not strict',
+        )
     if opens:
         return Constraint.lark(rules.grammar(body)).triggered(syntax.opens, again=True)
     start = rules.join(_reasoning(form, demand, rules), f"({body} | FREE)?")
     return Constraint.lark(f"{rules.grammar(start)}\nFREE: /(.|\\n)+/ & ~/{_bare(syntax, demand)}(.|\\n)*/")
 
 
+def budget_constraint(
+    form: ChatFormat,
+    demand: Demand,
+    special: Callable[[str], int | None],
+    free: Sequence[int],
+    answer: Constraint | None,
+) -> Constraint:
+    """The constraint that ends the reasoning after :attr:`Demand.budget` tokens and leaves what follows free.
+
+    Args:
+        form: How the model writes reasoning.
+        demand: What is demanded.
+        special: The id of a text that is one special token of the vocabulary.
+        free: Special tokens that may stand in the answer.
+        answer: What the answer must look like: a JSON schema or any JSON object.
+
+    Raises:
+        RequestError: The reasoning has no end that can be forced, or the answer's constraint is of another kind.
+    """
+    opens = special(form.reasoning.opens) if form.reasoning is not None else None
+    rules = Rules((), demand.parallel, special, form.visible)
+    head = _reasoning(form, demand, rules)
+    if answer is None:
+        ids = ",".join(str(token) for token in sorted(free) if token != opens)
+        rest = f"TEXT? (<[{ids}]> TEXT?)*" if ids else "TEXT?"
+    elif answer.kind in (Kind.JSON_SCHEMA, Kind.JSON_OBJECT) and not answer.after:
+        rest = rules.json(json.loads(answer.value) if answer.kind is Kind.JSON_SCHEMA else ANY_OBJECT)
+    else:
+        raise RequestError("a thinking budget goes with a response_format of JSON only")
+    return Constraint.lark(rules.grammar(rules.join(head, rest)) + "\nTEXT: /(.|\\n)+/")
+
+
 def _reasoning(form: ChatFormat, demand: Demand, rules: Rules) -> str:
     """Reasoning before the calls, where the prompt has opened it or the model may."""
     if form.reasoning is None:
+        if demand.budget is not None:
+            raise RequestError("the model's chat format has no reasoning that a budget could end")
         return ""
-    rest = rules.join(rules.text_until(form.reasoning.closes), "/\\n{0,2}/")
+    if demand.budget is None:
+        thought = rules.text_until(form.reasoning.closes)
+    else:
+        thought = rules.text_of(demand.budget, form.reasoning.closes)
+    rest = rules.join(thought, "/\\n{0,2}/") if demand.held else thought
     return rest if demand.thinking else f"({rules.text(form.reasoning.opens)} {rest})?"
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from tramontane.errors import RequestError
+
 NAME, ARGUMENTS, NUMBER = "$NAME$", "$ARGUMENTS$", "$NUMBER$"
 """Places in the text of a call: the tool's name, its arguments as JSON, any small number."""
 _PLACES = re.compile(r"(\$NAME\$|\$ARGUMENTS\$|\$NUMBER\$)")
@@ -99,6 +101,18 @@ class Rules:
         if match is not None:  # what stands before the token is part of the free text
             return self.join("/(.|\\n)*/", self.text(end[match.start() :]))
         return self._rule("until", "/(.|\\n)*/", f"[suffix={_literal(end)}]")
+
+    def text_of(self, tokens: int, end: str) -> str:
+        """Any text of at most so many tokens, and the special token ``end``.
+
+        Raises:
+            RequestError: ``end`` is no special token of the vocabulary: text would have to be taken back to force it.
+        """
+        token = self.special(end)
+        if token is None:
+            raise RequestError(f"a thinking budget needs a vocabulary in which {end} is one token")
+        free = self._rule("thought", "/(.|\\n)*/", f"[max_tokens={tokens}]") if tokens else ""
+        return self.join(free, f"<[{token}]>")
 
     def any_tool(self, expression: Callable[[RuledTool], str]) -> str:
         """One of the tools."""

@@ -11,7 +11,7 @@ import tokenizers
 from chat_format_outputs import WRITERS
 from tokenizers import decoders, models, pre_tokenizers
 
-from tramontane.chat.parsing import ChatFormat, Demand, Offered
+from tramontane.chat.parsing import ChatFormat, Demand, Offered, budget_constraint
 from tramontane.errors import RequestError
 from tramontane.grammar import Constraint
 from tramontane.grammar.trial import Limits, compile_matcher
@@ -162,3 +162,34 @@ def test_tools_that_are_not_strict_may_be_called_with_any_object() -> None:
     assert constraint is not None
     assert accepts(constraint, WRITERS["hermes"](BAD), vocabulary)
     assert not accepts(constraint, WRITERS["hermes"](OTHER), vocabulary)
+
+
+def test_a_thinking_budget_forces_the_end() -> None:
+    form, vocabulary = FORMATS["hermes"], tokenizer(("<think>", "</think>", "<tool_call>"))
+    special = special_of(vocabulary)
+    free = [vocabulary.token_id("</think>"), vocabulary.token_id("<tool_call>")]
+
+    def budget(answer: Constraint | None = None, **demand: Any) -> Constraint:
+        return budget_constraint(form, Demand(offered=Offered(), budget=5, **demand), special, free, answer)
+
+    for thinking, before in ((True, ""), (False, "<think>")):
+        constraint = budget(thinking=thinking)
+        for text in ("abc</think>Yes.", "</think>", "abcde</think>A <tool_call>{}"):
+            assert accepts(constraint, before + text, vocabulary), text
+        assert not accepts(constraint, before + "abcdef</think>Yes.", vocabulary)
+        assert not accepts(constraint, before + "abc</think><think>again", vocabulary)
+    assert accepts(budget(), "No reasoning at all.", vocabulary)
+    schema = budget(Constraint.json_schema({"type": "integer"}), thinking=True)
+    assert accepts(schema, "abc</think>12", vocabulary)
+    assert not accepts(schema, "abc</think>x", vocabulary)
+    demand = Demand(offered=tools(), required=True, thinking=True, budget=3)
+    required = form.constraint(demand, special)
+    assert required is not None
+    assert accepts(required, "abc</think>\n" + WRITERS["hermes"](SMALL), vocabulary)
+    assert not accepts(required, "abcd</think>\n" + WRITERS["hermes"](SMALL), vocabulary)
+    with pytest.raises(RequestError, match="is one token"):
+        budget_constraint(form, Demand(offered=Offered(), budget=5), lambda text: None, [], None)
+    with pytest.raises(RequestError, match="where a call is required only"):
+        form.constraint(Demand(offered=tools(strict=True), budget=5), special)
+    with pytest.raises(RequestError, match="no reasoning"):
+        budget_constraint(FORMATS["llama3"], Demand(offered=Offered(), budget=5), special, [], None)
