@@ -374,22 +374,15 @@ class Scheduler:
                 self._take_back(seq)
         return seq.status is not Status.FINISHED
 
-    def append(self, seq: Sequence, token: int) -> FinishReason | None:
-        """Note a sampled token, and say whether it ends the sequence (the caller then calls :meth:`finish`)."""
+    def append(self, seq: Sequence, token: int, forced: bool = False) -> FinishReason | None:
+        """Note a sampled token, or one that its grammar forces after it, and say whether it ends the sequence (the
+        caller then calls :meth:`finish`). What a step in flight samples for a forced token is known with it."""
         tokens = seq.tokens
         tokens.append(token)
-        seq.pending -= 1
+        seq.pending = 0 if forced else seq.pending - 1
         if token in seq.stop_ids and len(tokens) - 1 - seq.prompt_len >= seq.request.sampling.min_tokens:
             return FinishReason.STOP
         return FinishReason.LENGTH if len(tokens) >= seq.limit else None
-
-    def append_forced(self, seq: Sequence, token: int) -> FinishReason | None:
-        """As :meth:`append`, for a token that its grammar forces after the last one. What a step in flight samples
-        for it is known with that."""
-        seq.pending += 1
-        reason = self.append(seq, token)
-        seq.pending = 0
-        return reason
 
     def check_integrity(self) -> None:
         """Check queues, slots and blocks against each other; only when no step is in flight.

@@ -149,6 +149,15 @@ def test_a_trigger_begins_the_constraint(llm: LLM) -> None:
     assert free.token_ids == llm.generate(PROMPTS[0], drawn(max_tokens=30)).token_ids
 
 
+def test_a_slow_grammar_holds_up_nobody(llm: LLM) -> None:
+    slow = Constraint.lark("start: A\nA: /.*a.{18}/ & /.*b.{17}/ & ~/.*c.{16}/")  # minutes, if nobody stops it
+    with llm.generate("x", drawn(constraint=slow), stream=True) as waiting:
+        assert llm.generate("x", drawn(max_tokens=9)).usage.completion_tokens == 9
+        waiting.cancel()
+        assert [delta.finish_reason for delta in waiting] == [FinishReason.CANCELED]
+    assert llm.stats().running == 0
+
+
 @pytest.mark.parametrize(
     ("constraint", "named"),
     [

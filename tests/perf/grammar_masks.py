@@ -122,7 +122,7 @@ def steps(words: Vocabulary, shape: str, rounds: int, new: int) -> None:
     if not (path / "config.json").is_file():
         write(shape, path)
     config = EngineConfig(max_num_seqs=8, max_batched_tokens=512, num_blocks=128, prefix_cache=False)
-    loaded = load_model(str(path), LoadOptions(engine=config, quant="q8_0", max_model_len=1024))
+    loaded = load_model(str(path), LoadOptions(engine=config, max_model_len=1024))
     core = EngineCore(loaded.runner, loaded.engine, GrammarCompiler(lambda: words))
 
     def run(constraint: Constraint | None, number: int) -> float:
@@ -138,7 +138,10 @@ def steps(words: Vocabulary, shape: str, rounds: int, new: int) -> None:
         return 1e3 * statistics.median(times[2:])
 
     run(GRAMMARS["strings"], -1)
-    pairs = [(run(None, 2 * number), run(GRAMMARS["strings"], 2 * number + 1)) for number in range(rounds)]
+    pairs = []
+    for number in range(rounds):
+        pairs.append((run(None, 2 * number), run(GRAMMARS["strings"], 2 * number + 1)))
+        print(f"free {pairs[-1][0]:.2f} ms, constrained {pairs[-1][1]:.2f} ms", flush=True)
     free, held = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(b / a for a, b in pairs)
     print(f"{shape}, 8 sequences: free {free:.2f} ms, constrained {held:.2f} ms a step, ratio {ratio:.3f}")

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import llguidance
 import pytest
+from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
 from tramontane.errors import GrammarError, RequestError
 from tramontane.grammar import Constraint, Kind
@@ -18,6 +19,7 @@ from tramontane.grammar.schema import strict_schema
 from tramontane.grammar.trial import Limits, compile_matcher
 from tramontane.requests import SamplingParams
 
+VECTORS = Path(__file__).resolve().parents[3] / "shared" / "data" / "vectors"
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "structured-output.md"
 SCHEMA = {"type": "string"}
 PROBES: dict[str, dict[str, Any]] = {
@@ -99,6 +101,49 @@ def test_a_refused_keyword_is_named(letters: llguidance.LLTokenizer, keyword: st
 @pytest.mark.parametrize("schema", [*ACCEPTED, *({"type": "string", "format": name} for name in FORMATS)])
 def test_what_is_not_listed_is_served(letters: llguidance.LLTokenizer, schema: dict[str, Any]) -> None:
     compile_matcher(Constraint.json_schema(schema), letters, (256,), Limits())
+
+
+def vectors(kind: str) -> list[dict[str, Any]]:
+    path = VECTORS / "llamacpp-grammar-integration.json"
+    if not path.is_file():
+        pytest.skip(f"no vectors of llama.cpp in {VECTORS}")
+    found: list[dict[str, Any]] = json.loads(path.read_text())[kind]
+    return found
+
+
+def test_schemas_of_llama_cpp(letters: llguidance.LLTokenizer) -> None:
+    """What it rejects is rejected, unless it is valid (it forbids more blanks and digits); most else is taken."""
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    taken = total = 0
+    for case in vectors("schema"):
+        try:
+            constraint = Constraint.json_schema(case["schema"])
+            compile_matcher(constraint, letters, (256,), Limits())
+        except GrammarError:
+            continue
+        validator = jsonschema.Draft202012Validator(json.loads(case["schema"]))
+        for text in case["reject"]:
+            if matches(letters, constraint, text):
+                assert validator.is_valid(json.loads(text)), (case["name"], text)
+        taken += sum(matches(letters, constraint, text) for text in case["accept"])
+        total += len(case["accept"])
+    assert total > 100
+    assert taken > 0.9 * total
+
+
+def test_grammars_of_llama_cpp(letters: llguidance.LLTokenizer) -> None:
+    tried = 0
+    for case in vectors("grammar"):
+        try:
+            constraint = Constraint.lark(any_to_lark(case["grammar"]))
+            compile_matcher(constraint, letters, (256,), Limits())
+        except (GbnfToLarkError, GrammarError):
+            continue  # rules of tokens and doubled repetitions, which the library's converter gets wrong
+        tried += 1
+        for expected in ("accept", "reject"):
+            for text in case[expected]:
+                assert matches(letters, constraint, text) is (expected == "accept"), (case["name"], text)
+    assert tried > 10
 
 
 def test_formats_know_the_calendar(letters: llguidance.LLTokenizer) -> None:

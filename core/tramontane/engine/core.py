@@ -274,7 +274,7 @@ class EngineCore:
             if reason is not None:
                 break
             tokens.append(token)
-            reason = self.scheduler.append_forced(seq, token)
+            reason = self.scheduler.append(seq, token, forced=True)
         if sample in result.ended and len(tokens) == 1 + len(forced):
             reason = FinishReason.STOP  # complete, even where it is as long as it may be
         return tokens, reason

@@ -239,7 +239,9 @@ class Matching:
             one.result()
 
 
-def _fill_masks(executor: llguidance.LLExecutor, todo: list[tuple[int, _Place]], words_SW: NDArray[np.int32]) -> None:
+def _fill_masks(
+    executor: llguidance.LLExecutor | None, todo: list[tuple[int, _Place]], words_SW: NDArray[np.int32]
+) -> None:
     """Fill the rows of some slots; in the thread of masks with an executor, in the engine's without."""
     began = time.perf_counter()
     if executor is None or len(todo) == 1:

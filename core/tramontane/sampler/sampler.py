@@ -274,7 +274,7 @@ def _forbid(logits_V: Tensor, mask: Tensor | None, banned_E: Tensor | None) -> N
 
 
 def _unpacked(words: Tensor, device: torch.device) -> Tensor:
-    """Words of bits as bools. numpy is ten times as fast on the host: 0.02 against 0.3 ms for a row of 152k."""
+    """Words of bits as bools. numpy is faster on the host: 0.04 against 0.17 ms for a row of 152k."""
     if device.type == "cpu":
         bits = np.unpackbits(words.numpy().view(np.uint8), bitorder="little")
         return torch.from_numpy(bits).view(torch.bool)
