@@ -11,7 +11,7 @@ from tramontane.records import ChatFormatSpec
 #: name -> (texts that all occur in the template, priority). A format with more specific texts has a higher priority.
 _FORMATS: dict[str, tuple[tuple[str, ...], int]] = {
     "harmony": (("<|channel|>", "<|message|>", "<|start|>"), 90),
-    "deepseek-v32": (("<｜DSML｜",), 80),
+    "deepseek-v32": (("｜DSML｜",), 80),
     "deepseek-v3": (("<｜tool▁calls▁begin｜>", "```json"), 80),
     "deepseek-v31": (("<｜tool▁calls▁begin｜>",), 70),
     "kimi-k2": (("<|tool_calls_section_begin|>",), 80),
