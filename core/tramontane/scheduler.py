@@ -167,6 +167,12 @@ class Scheduler:
         else:
             self._requeue(seq)
 
+    def preempt_all(self) -> None:
+        """Let every running sequence begin anew: what it has computed is no longer what would be computed. Only when
+        no step is in flight."""
+        for seq in reversed(list(self.running)):
+            self._preempt(seq)
+
     def _requeue(self, seq: Sequence) -> None:
         self._take_back(seq)
         if seq.wants_all:

@@ -7,6 +7,7 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -23,7 +24,8 @@ from tramontane.requests import SamplingParams, Task
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from tramontane.api.settings import ModelSettings, RequestSettings
+    from tramontane.api.settings import ModelSettings, QuantSettings, RequestSettings
+    from tramontane.progress import Progress
 
 
 class AsyncLLM(ModelFace):
@@ -84,6 +86,19 @@ class AsyncLLM(ModelFace):
         """As :meth:`LLM.embed`."""
         outputs = await self._task(prompts, Task.EMBED)
         return outputs[0] if is_single(prompts) else np.stack(outputs)
+
+    async def requantize(
+        self,
+        quant: str | None,
+        *,
+        from_memory: bool = False,
+        progress: Progress | None = None,
+        **settings: Unpack[QuantSettings],
+    ) -> None:
+        """As :meth:`LLM.requantize`, beside the event loop: streams pause and go on."""
+        asked = {"quant": quant, **settings}
+        change = partial(self._service.requantize, asked, from_memory=from_memory, progress=progress)
+        await asyncio.to_thread(change)
 
     def blocking(self) -> LLM:
         """The same running model for threads without an event loop."""

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from tramontane.api.answers import Answers
-    from tramontane.api.settings import RequestSettings
+    from tramontane.api.settings import QuantSettings, RequestSettings
+    from tramontane.progress import Progress
 
 
 class LLM(ModelFace):
@@ -151,6 +152,36 @@ class LLM(ModelFace):
         """
         outputs = self._task(prompts, Task.EMBED)
         return outputs[0] if is_single(prompts) else np.stack(outputs)
+
+    def requantize(
+        self,
+        quant: str | None,
+        *,
+        from_memory: bool = False,
+        progress: Progress | None = None,
+        **settings: Unpack[QuantSettings],
+    ) -> None:
+        """Bring the weights into another type while the model runs.
+
+        Requests go on: the step in flight ends, weights are exchanged one matrix at a time, and running sequences
+        compute what they have so far anew. Returns when that is done; a model that fails half-way runs on with what
+        has been exchanged by then.
+
+        Args:
+            quant: The type, or a number of bits; ``None`` is what the checkpoint holds.
+            from_memory: Quantize the weights as they are kept. Else what the checkpoint holds as floats is read from it
+                again, so that nothing is lost by having been in fewer bits.
+            progress: Told how far it is.
+            settings: ``organization``, ``topology``, ``imatrix`` or ``calibrate``, as when loading.
+
+        Raises:
+            UnknownNameError: There is no type of that name; nothing has changed.
+            ConfigError: A setting is wrong; nothing has changed.
+            OutOfMemoryError: The larger weights do not fit; nothing has changed.
+            CheckpointError: A tensor cannot be read again.
+            EngineClosedError: The model was closed.
+        """
+        self._service.requantize({"quant": quant, **settings}, from_memory=from_memory, progress=progress)
 
     def _answer(self, answers: Answers, *, stream: bool, single: bool) -> Any:
         running = CompletionStream(self._service, answers)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
@@ -40,6 +41,8 @@ class Service:
     grammars: GrammarCompiler | None = field(init=False)
     maker: RequestMaker = field(init=False)
     info: EngineInfo = field(init=False)
+    _exchanging: Lock = field(factory=Lock, init=False, repr=False)
+    """One exchange of weights at a time."""
 
     def __attrs_post_init__(self) -> None:
         from tramontane.engine import EngineCore, EngineThread
@@ -84,6 +87,20 @@ class Service:
         """Nobody reads these answers any more: end what still runs, so that its cache blocks are free."""
         for request_id in answers.open_ids:
             self.engine.abort(request_id)
+
+    def requantize(
+        self, settings: Mapping[str, Any], *, from_memory: bool = False, progress: Progress | None = None
+    ) -> None:
+        """Bring the weights into other types between two steps; see :meth:`tramontane.LLM.requantize`."""
+        from tramontane.load import exchange_weights, plan_exchange
+
+        with self._exchanging:
+            exchange = plan_exchange(self.model, load_options(settings), from_memory=from_memory, progress=progress)
+            change = partial(exchange_weights, self.model, exchange, progress)
+            try:
+                self.engine.call(lambda core: core.exchange(change)).result()
+            finally:
+                self.info = _info(self.name, self.model, self.engine.max_len)
 
     def stats(self) -> EngineStats:
         """A snapshot of the engine's counters."""

@@ -53,6 +53,8 @@ class ModelSettings(TypedDict, total=False):
     """Name -> path of the adapters that requests may choose."""
     topology: str | None
     """File with quantization and device per layer."""
+    activations: str | None
+    """``stored`` rounds activations where the checkpoint says so (FP8, int8), ``exact`` never does."""
     imatrix: str | None
     """File of importances (llama.cpp's imatrix) that quantizing weighs by."""
     calibrate: str | None
@@ -80,6 +82,15 @@ class ModelSettings(TypedDict, total=False):
     """Record the model's step once and replay it: ``True`` insists, ``False`` never, ``None`` where it works."""
     threads: int | None
     """Threads on the CPU."""
+
+
+class QuantSettings(TypedDict, total=False):
+    """What ``requantize`` may say beside the type; as of :class:`ModelSettings`."""
+
+    organization: str | None
+    topology: str | None
+    imatrix: str | None
+    calibrate: str | None
 
 
 class RequestSettings(TypedDict, total=False):

@@ -44,6 +44,8 @@ def bring(part: PartPlan) -> Fields:
     stored = part.source.scheme
     if stored == part.scheme:
         return fields
+    if stored.plain() == part.scheme:  # its rule for activations is not wanted
+        return {name: value for name, value in fields.items() if name != "act_scale"}
     if isinstance(stored, Dense) and isinstance(part.scheme, Dense):
         return fields  # storages convert while they copy, so no second copy is made here
     weight = fields["weight"] if isinstance(stored, Dense) else stored.dequantize(fields, part.shape)

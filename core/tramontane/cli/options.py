@@ -94,6 +94,7 @@ class ModelOptions:
     arch: str | None = None
     adapter: tuple[tuple[str, str], ...] = ()
     topology: str | None = None
+    activations: str | None = None
     imatrix: str | None = None
     calibrate: str | None = None
     kv_dtype: str | None = None
@@ -170,6 +171,9 @@ _MODEL = (
     shared("--arch", metavar="NAME", help="Run the checkpoint as this architecture."),
     shared("--adapter", type=named_path, multiple=True, metavar="NAME=PATH", help="Load an adapter; may be repeated."),
     shared("--topology", metavar="FILE", help="Per layer: quantization and device."),
+    shared(
+        "--activations", metavar="RULE", help="Round activations as the checkpoint says (stored), or never (exact)."
+    ),
     shared("--imatrix", metavar="FILE", help="Importances to quantize by, as llama.cpp collects them."),
     shared("--calibrate", metavar="FILE", help="A text to collect importances from before quantizing."),
     shared(

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from attrs import define, evolve
 
@@ -29,6 +31,7 @@ from tramontane.scheduler import Scheduler
 from tramontane.sequence import Row, Sequence, Status, StepPlan
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 #: Seconds that an engine with nothing else to do waits for a grammar before it looks for news.
 _GRAMMAR_WAIT = 0.005
@@ -148,6 +151,24 @@ class EngineCore:
     def reset_prefix_cache(self) -> None:
         """Forget all cached prefixes: weights or adapters changed."""
         self.cache.reset()
+
+    def exchange(self, change: Callable[[], Result]) -> Result:
+        """Change the weights between two steps, and go on with them.
+
+        The step in flight is read first. What was computed with the old weights is forgotten: running sequences keep
+        their tokens and compute their keys and values anew.
+
+        Raises:
+            Exception: As ``change``; requests go on with the weights there are then.
+        """
+        flight, self._flight = self._flight, None
+        if flight:
+            self._retire(flight, self._waiting_deltas)
+        self.scheduler.preempt_all()
+        try:
+            return change()
+        finally:
+            self.reset_prefix_cache()
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 

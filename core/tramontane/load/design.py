@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import define
+from attrs import define, evolve
 
 from tramontane.backends.base import Backend
 from tramontane.build import Blueprint, Builder
@@ -84,6 +84,10 @@ def plan_weights(
     names, formats = _weight_map(made, checkpoint), _formats(checkpoint, plugins)
     sources = Sources.of(checkpoint, names, formats, blueprint.tied)
     plan = make_plan(made.architecture.name, blueprint, sources, checkpoint)
+    if options.activations == "exact":
+        plan = without_activation_rules(plan)
+    elif options.activations != "stored":
+        raise ConfigError(f"there is no rule {options.activations!r} for activations", hint="known: stored, exact")
     if importances is None and options.imatrix is not None:
         importances = read_importances(Path(options.imatrix), made, checkpoint.config, plugins)
     stored = [*(bound.name for bound in formats), *checkpoint.types]
@@ -91,6 +95,15 @@ def plan_weights(
     if request is not None:
         plan = quantize_plan(plan, request)
     return plugins.decisions.transform_plan(plan)[0]
+
+
+def without_activation_rules(plan: ModelPlan) -> ModelPlan:
+    """The plan whose products see activations as they are."""
+    weights = (
+        evolve(weight, parts=tuple(evolve(part, scheme=part.scheme.plain()) for part in weight.parts))
+        for weight in plan.weights
+    )
+    return evolve(plan, weights=tuple(weights))
 
 
 def weight_maps(architecture: ArchitectureSpec, config: Mapping[str, Any]) -> tuple[WeightMap, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,24 +23,23 @@ from tramontane.build.fill import fill_weights
 from tramontane.build.plan import ModelPlan
 from tramontane.checkpoint import Checkpoint
 from tramontane.engine import EngineConfig
-from tramontane.errors import CaptureRefused
 from tramontane.load.design import Design, design, plan_weights
 from tramontane.load.find import choose_backend, open_reference
 from tramontane.load.foreign import translated
 from tramontane.load.options import LoadOptions
+from tramontane.load.program import bind, capture_step
 from tramontane.load.quantize import check_importances
 from tramontane.load.text import text_side
 from tramontane.memory import format_bytes
-from tramontane.ops import Op, TakeRows
+from tramontane.ops import TakeRows
 from tramontane.plugins import Plugins, installed
 from tramontane.prepare import BatchBuffers
 from tramontane.progress import Progress
 from tramontane.quantization import Importances
-from tramontane.records import ArchitectureSpec, resolve
+from tramontane.records import ArchitectureSpec
 from tramontane.runner import Model, ModelRunner
 from tramontane.sampler import Sampler
 from tramontane.states import StateStore
-from tramontane.tape.capture import capture
 
 if TYPE_CHECKING:
     from tramontane.chat import ChatTemplate
@@ -71,6 +70,10 @@ class LoadedModel:
     checkpoint: Checkpoint
     capture_note: str
     """``captured``, or why not."""
+    options: LoadOptions
+    """How it was asked to be loaded."""
+    plugins: Plugins
+    """Who brought its parts."""
     seconds: float = 0.0
 
     def close(self) -> None:
@@ -131,9 +134,7 @@ def _build(
     take = Builder(blueprint).op(TakeRows())
     plan = plan_weights(made, checkpoint, options, plugins, backend, importances)
     fill_weights(plan, blueprint, backend, progress)
-    kernels = _candidates(backend, plugins)
-    for bound in blueprint.ops:
-        bound.bind(kernels(bound.op))
+    bind(blueprint, backend, plugins)
     max_rows, max_tokens = options.engine.max_num_seqs, options.engine.max_batched_tokens
     blocks, memory = _budget(made, backend, options, plan)
     backend.make_cache(made.layout, list(blueprint.caches.values()), blocks)
@@ -157,7 +158,7 @@ def _build(
         vocab_size=_vocab(made.config),
         states=states,
     )
-    note = _capture(runner, made, backend, kernels, options)
+    note = capture_step(runner, blueprint, backend, plugins, options)
     tokenizer, template, chat_format = text_side(checkpoint, options, plugins)
     if tokenizer is not None:
         runner.sampler.breaker_ids = tokenizer.breaker_ids
@@ -178,24 +179,13 @@ def _build(
         generation_config=checkpoint.generation_config,
         checkpoint=checkpoint,
         capture_note=note,
+        options=options,
+        plugins=plugins,
     )
 
 
 def _vocab(config: Any) -> int:
     return int(config.vocab_size)
-
-
-def _candidates(backend: Backend, plugins: Plugins) -> Callable[[Op], Sequence[tuple[str, Any]]]:
-    """Kernels for an op: those that plugins contribute for this device, then the backend's own."""
-    specs = sorted(
-        (s for s in plugins.catalogs.kernels if backend.device.type in s.devices), key=lambda s: (-s.priority, s.name)
-    )
-
-    def candidates(op: Op) -> Sequence[tuple[str, Any]]:
-        contributed = [(spec.name, resolve(spec.make, spec)) for spec in specs if spec.op == op.name]
-        return (*contributed, *backend.candidates(op))
-
-    return candidates
 
 
 def _budget(made: Design, backend: Backend, options: LoadOptions, plan: ModelPlan) -> tuple[int, MemoryPlan]:
@@ -251,34 +241,3 @@ def _states(made: Design, options: LoadOptions, backend: Backend) -> StateStore 
 def _state_slots(options: LoadOptions) -> int:
     """Padding, one for each running sequence, and the snapshots."""
     return 1 + options.engine.max_num_seqs + options.engine.state_snapshots
-
-
-def _capture(runner: ModelRunner, made: Design, backend: Backend, kernels: Any, options: LoadOptions) -> str:
-    """Capture the step; a refusal is said once and the model runs its own code."""
-    if options.capture is False:
-        return "off"
-    try:
-        with torch.inference_mode():
-            tape, runner.program = capture(
-                runner.body,
-                made.blueprint.runtime,
-                backend,
-                [g.block_tokens for g in made.layout.groups],
-                max_tokens=options.engine.max_batched_tokens,
-                max_outputs=options.engine.max_batched_tokens,
-                candidates=kernels,
-                states=bool(made.layout.state_layers),
-            )
-    except CaptureRefused as refusal:
-        if options.capture:
-            raise
-        _log.warning("the step is not captured, it runs the model's code each time: %s", refusal.message)
-        return f"eager: {refusal.message}"
-    cuts = tape.segments()
-    if cuts:
-        _log.warning(
-            "torch calls of the model's own code cut the captured step into %d segments: %s",
-            len(cuts) + 1,
-            ", ".join(dict.fromkeys(cuts)),
-        )
-    return "captured"

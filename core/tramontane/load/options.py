@@ -30,6 +30,8 @@ class LoadOptions:
     """Which matrices are quantized: ``default`` all, ``moqe`` those of experts."""
     topology: str | None = None
     """File with type and device per layer."""
+    activations: str = "stored"
+    """What the checkpoint's rules for activations do: ``stored`` follows them, ``exact`` leaves activations alone."""
     imatrix: str | None = None
     """File of importances that quantizing weighs by."""
     calibrate: str | None = None

@@ -14,13 +14,17 @@ from attrs import frozen
 from torch import Tensor
 
 from tramontane.batch import Ctx
+from tramontane.ops.activations import product
 from tramontane.ops.base import Meta, Op, op
 
 
 @op("linear")
 @frozen
 class Linear(Op):
-    """``y = x W^T + b``. Weights: a :class:`~tramontane.weights.Matrix` and, with ``bias``, a vector [O]."""
+    """``y = x W^T + b``, with ``x`` as the scheme's rule for activations leaves it.
+
+    Weights: a :class:`~tramontane.weights.Matrix` and, with ``bias``, a vector [O].
+    """
 
     out_features: int
     bias: bool = False
@@ -40,7 +44,7 @@ class Linear(Op):
 
     def reference(self, ctx: Ctx | None, weights: Sequence[Any], *inputs: Tensor) -> tuple[Tensor, ...]:
         (x,) = inputs
-        y = x.float() @ weights[0].dequantize().float().T
+        y = product(x, weights[0])
         if self.bias:
             y = y + weights[1].tensor.float()
         return (y.to(self.out_dtype or x.dtype),)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tramontane.batch import Ctx
 from tramontane.errors import PlanError
+from tramontane.ops.activations import product
 from tramontane.ops.base import Meta, Op, op
 from tramontane.ops.pointwise import Gate
 
@@ -155,12 +156,12 @@ class Experts(Op):
 
     def one(self, expert: int, x_ND: Tensor, weights: Sequence[Any]) -> Tensor:
         """What one expert makes of its tokens, in float32: [N, D]."""
-        y_ND: Tensor = self.between(expert, x_ND, weights) @ weights[1].expert(expert).float().T
+        y_ND: Tensor = product(self.between(expert, x_ND, weights), weights[1], expert)
         return y_ND + weights[3].tensor[expert].float() if self.bias else y_ND
 
     def between(self, expert: int, x_ND: Tensor, weights: Sequence[Any]) -> Tensor:
         """What the second matrix of an expert is given, in float32: [N, F]."""
-        both = x_ND @ weights[0].expert(expert).float().T
+        both = product(x_ND, weights[0], expert)
         if self.bias:
             both = both + weights[2].tensor[expert].float()
         (h_NF,) = self.gate.reference(None, (), both)

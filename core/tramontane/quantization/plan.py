@@ -48,6 +48,7 @@ class Request:
         topology: Rules for single layers.
         importances: How much errors of inputs count, for types whose packing weighs them.
         device: Where the model will be; rules that ask for another device are refused.
+        again: Unpack what is stored quantized, and quantize it to what is asked for. Else it stays as it is.
     """
 
     default: Quantizer | None
@@ -56,6 +57,7 @@ class Request:
     topology: Topology | None = None
     importances: Importances = field(factory=dict, repr=False)
     device: torch.device = field(factory=lambda: torch.device("cpu"))
+    again: bool = False
 
 
 def quantize_plan(plan: ModelPlan, request: Request) -> ModelPlan:
@@ -92,9 +94,10 @@ class _Chooser:
         wanted = self._wanted(weight, part.path)
         if wanted is None:
             return part
-        if not isinstance(part.source.scheme, Dense):
-            if part.source.scheme.plain() != wanted.scheme:
-                self.stored[f"{part.source.scheme.name} (asked: {wanted.name})"] += 1
+        if part.source.scheme.plain() == wanted.scheme:
+            return part
+        if not isinstance(part.source.scheme, Dense) and not self.request.again:
+            self.stored[f"{part.source.scheme.name} (asked: {wanted.name})"] += 1
             return part
         chosen = self._fitting(wanted, part.shape)
         if chosen is None:

@@ -9,7 +9,7 @@ Legend: T tokens, D hidden size, F intermediate size, X experts, K experts per t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from tramontane.backends.base import DenseStored
 from tramontane.backends.torch.pointwise import gate_into
 from tramontane.batch import Ctx
 from tramontane.ops import Experts, GatedActivate, Kernel, Op, Router
+from tramontane.ops.activations import Span, spans
 from tramontane.weights import Matrix
 
 MAX_PAIRS = 8192
@@ -92,25 +93,31 @@ class _GroupedMlp:
     @staticmethod
     def _products(x_NI: Tensor, matrix: Matrix, shift_XO: Tensor | None, counts: list[int]) -> Tensor:
         """Each run of rows times its expert's matrix: [N, O]."""
+        rules = spans(matrix)
         y_NO = torch.empty(x_NI.shape[0], matrix.out_features, dtype=x_NI.dtype, device=x_NI.device)
         start = 0
         for expert, count in enumerate(counts):
             if not count:
                 continue
             end, first = start + count, 0
-            for piece_OI in _pieces(matrix, expert):
+            for x, piece_OI in _pieces(x_NI[start:end], matrix, rules, expert):
                 last = first + piece_OI.shape[0]
                 out = y_NO[start:end, first:last]
                 if shift_XO is None:
-                    torch.mm(x_NI[start:end], piece_OI.t(), out=out)
+                    torch.mm(x, piece_OI.t(), out=out)
                 else:
-                    torch.addmm(shift_XO[expert, first:last], x_NI[start:end], piece_OI.t(), out=out)
+                    torch.addmm(shift_XO[expert, first:last], x, piece_OI.t(), out=out)
                 first = last
             start = end
         return y_NO
 
 
-def _pieces(matrix: Matrix, expert: int) -> list[Tensor]:
-    """An expert's matrix as it lies: joining its parts would copy them for every use."""
+def _pieces(x_NI: Tensor, matrix: Matrix, rules: Sequence[Span], expert: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """An expert's matrix as it lies, and what each piece sees: joining its parts would copy them for every use."""
     stored = matrix.storage()
-    return stored.expert_pieces(expert) if isinstance(stored, DenseStored) else [stored.expert(expert)]
+    if isinstance(stored, DenseStored):
+        yield from ((x_NI, piece_OI) for piece_OI in stored.expert_pieces(expert))
+        return
+    weight_OI = stored.expert(expert)
+    for span in rules:
+        yield span.seen(x_NI, expert), weight_OI[span.first : span.last]

@@ -12,6 +12,7 @@ from torch import Tensor
 from tramontane.backends.base import DenseStored
 from tramontane.batch import Ctx
 from tramontane.ops import Embed, Kernel, Linear, Op
+from tramontane.ops.activations import spans
 
 Product = Callable[[Tensor, Tensor], None]
 """``f(x_TI, out_TO)``."""
@@ -51,9 +52,14 @@ def _dense(weight_OI: Tensor, shift_O: Tensor | None) -> Product:
 
 def _dequantizing(matrix: Any, shift_O: Tensor | None) -> Product:
     """Schemes without a stock kernel: the whole matrix is made floating point for each use."""
+    rules = spans(matrix)
 
     def run(x_TI: Tensor, out_TO: Tensor) -> None:
-        _dense(matrix.dequantize().to(x_TI.dtype), shift_O)(x_TI, out_TO)
+        weight_OI = matrix.dequantize().to(x_TI.dtype)
+        for span in rules:
+            outputs = slice(span.first, span.last)
+            shift = None if shift_O is None else shift_O[outputs]
+            _dense(weight_OI[outputs], shift)(span.seen(x_TI), out_TO[:, outputs])
 
     return run
 

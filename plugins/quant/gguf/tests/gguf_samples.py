@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from tramontane.testing.checkpoints import write_random
+from tramontane.testing.samples import sample
 from tramontane_quant_gguf.codecs import CODECS
 from tramontane_quant_gguf.writing import OutTensor, write_file
 
@@ -88,6 +91,17 @@ def tensors(kind: str = "q8_0") -> list[OutTensor]:
 def write_sample(path: Path, kind: str = "q8_0", changes: Mapping[str, Any] | None = None) -> Path:
     """The whole sample."""
     write_file(path, metadata(**(changes or {})), tensors(kind))
+    return path
+
+
+def write_folder(folder: Path, **changes: Any) -> Path:
+    """A random Llama as a Hugging Face folder, with the smallest vocabulary that can be written to a file."""
+    wide = {"hidden_size": 256, "head_dim": 64, "intermediate_size": 512, "num_hidden_layers": 2}
+    config = sample("LlamaForCausalLM", "llama", **{**wide, **changes})
+    path = write_random(folder, config)
+    words = {f"<{number}>": number for number in range(config["vocab_size"])}
+    tokenizer = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": words, "merges": []}}
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer))
     return path
 
 

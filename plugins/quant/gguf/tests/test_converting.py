@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from gguf_samples import SHARED
+from gguf_samples import SHARED, write_folder
 
 from tramontane.cli.quantize import command
 from tramontane.cli.state import State
-from tramontane.testing.checkpoints import write_random
 from tramontane.testing.harness import Harness
-from tramontane.testing.samples import sample
 from tramontane_quant_gguf.loader import open_gguf
 
-CONFIG = sample("LlamaForCausalLM", "llama", hidden_size=256, head_dim=64, intermediate_size=512, num_hidden_layers=2)
 PROMPT = [3, 17, 42, 8]
 MODEL = SHARED / "models" / "tinystories-656k-hf"
 
@@ -37,16 +33,7 @@ def quantize(*arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tokenless(tmp_path_factory.mktemp("model"))
-
-
-def write_tokenless(folder: Path) -> Path:
-    """A random model with the smallest vocabulary that can be written."""
-    path = write_random(folder, CONFIG)
-    words = {f"<{number}>": number for number in range(CONFIG["vocab_size"])}
-    tokenizer = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": words, "merges": []}}
-    (path / "tokenizer.json").write_text(json.dumps(tokenizer))
-    return path
+    return write_folder(tmp_path_factory.mktemp("model"))
 
 
 @pytest.mark.parametrize("quant", ["q2k", "q4_0", "q6k", "8", None])
