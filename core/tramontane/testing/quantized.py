@@ -127,13 +127,15 @@ class Twins:
     def check_logits(
         self, *, tolerance: float = TOLERANCE, plugins: Plugins | None = None, prompt: Sequence[int] = PROMPT
     ) -> Harness:
-        """Load both and compare the logits of a prompt, in float32 on stock torch; returns the quantized one.
+        """Load both and compare the logits of a prompt, in float32 on stock torch, activations as they are; returns the
+        quantized one.
 
         Raises:
             AssertionError: They differ.
         """
         options: dict[str, Any] = {"backend": "torch", "dtype": "float32", "plugins": plugins}
-        ours, theirs = Harness.load(self.quantized, **options), Harness.load(self.plain, **options)
+        ours = Harness.load(self.quantized, **options, activations="exact")
+        theirs = Harness.load(self.plain, **options)
         assert_close(ours.logits(prompt), theirs.logits(prompt), tolerance, "logits against the dequantized weights")
         return ours
 

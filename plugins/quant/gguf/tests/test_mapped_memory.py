@@ -28,7 +28,9 @@ fill, found = model.fill_weights, {}
 def watched(*args):
     with PeakMemory() as peak:
         fill(*args)
-    found.update(growth=peak.growth, weights=args[0].nbytes)
+    parts = [part for weight in args[0].weights for part in weight.parts]
+    turned = sum(part.nbytes for part in parts if part.path.endswith(("q_proj", "k_proj")))
+    found.update(growth=peak.growth, weights=args[0].nbytes, turned=turned)
 
 model.fill_weights = watched
 for path in sys.argv[1:]:
@@ -40,7 +42,8 @@ print(json.dumps(found))
 
 @pytest.mark.parametrize("quant", ["q8_0", "q4_0", None])
 def test_a_mapped_file_adds_no_copy(tmp_path: Path, quant: str | None) -> None:
-    """RssAnon and Shmem while the weights come in: vectors are copied, matrices are not."""
+    """RssAnon and Shmem while the weights come in: vectors are copied, and queries and keys, whose rows llama.cpp keeps
+    in another order."""
     wide = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8}
     files = []
     for name, changes in (("small", {}), ("large", wide)):
@@ -52,4 +55,5 @@ def test_a_mapped_file_adds_no_copy(tmp_path: Path, quant: str | None) -> None:
     command = [sys.executable, "-c", SCRIPT, *map(str, files)]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=mapped).stdout)
     assert found["weights"] > 8e6
-    assert found["growth"] < 0.05 * found["weights"] + 4e5, found
+    assert found["growth"] < found["turned"] + 0.01 * found["weights"] + 4e5, found
+    assert found["turned"] < 0.1 * found["weights"]
