@@ -102,6 +102,8 @@ class ChatTemplate:
         self.limits = limits or RenderLimits()
         self._names = {**(names or {}), **source.names}
         self._marker = Marker.of(frozenset(control))
+        self.writer: Callable[[Mapping[str, Any]], str] | None = None
+        """Writes prompts from the variables in place of the template: a chat format that knows better sets it."""
         self._environment = ChatEnvironment(clock)
         self._compiled = {text: self._compile(text) for text in source.templates.values()}
         self._habits: dict[str, Habits] = {}
@@ -193,7 +195,7 @@ class ChatTemplate:
             "documents": self._marker.mark_all(plain(list(documents), "documents")) if documents else None,
             "add_generation_prompt": add_generation_prompt,
         }
-        rendered = self._run(self._compiled[text], variables)
+        rendered = self._run(self._compiled[text], variables) if self.writer is None else self._write(variables)
         return Rendered(_cut_end(rendered) if continue_final_message else rendered)
 
     def encode(self, tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
@@ -238,6 +240,15 @@ class ChatTemplate:
             raise TemplateError(f"{self.source.origin}, line {error.lineno}: {error.message}") from error
         except (RecursionError, MemoryError, SyntaxError, ValueError, TypeError, OverflowError) as error:
             raise TemplateError(f"{self.source.origin}: the chat template cannot be compiled ({error})") from error
+
+    def _write(self, variables: dict[str, Any]) -> str:
+        """Let the chat format write the prompt; what it cannot make sense of is the request's fault."""
+        try:
+            return self.writer(variables) if self.writer is not None else ""
+        except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+            raise TemplateFailedError(
+                f"this conversation cannot be written ({type(error).__name__}: {error})"
+            ) from error
 
     def _run(self, template: jinja2.Template, variables: dict[str, Any]) -> str:
         """Run a template under a meter of its own."""

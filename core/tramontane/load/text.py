@@ -43,7 +43,10 @@ def text_side(
     if tokenizer is None:
         return None, None, None
     template = ChatTemplate.from_files(files, tokenizer, override=options.chat_template)
-    return tokenizer, template, find_format(written, plugins.catalogs.chat_formats, options.chat_format)
+    form = find_format(written, plugins.catalogs.chat_formats, options.chat_format)
+    if template is not None and form is not None and options.chat_template is None:
+        template.writer = form.write_prompt
+    return tokenizer, template, form
 
 
 def find_format(template: str | None, formats: Catalog[ChatFormatSpec], name: str | None = None) -> ChatFormat | None:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from attrs import frozen
 
@@ -40,6 +41,8 @@ class ChatFormat:
     """What the model writes before the first and after the last call of an answer."""
     between: str = "\n"
     """What it writes between calls that have a marker each."""
+    write_prompt: Callable[[Mapping[str, Any]], str] | None = None
+    """Writes a prompt from the variables of the chat template, in place of a template that gets it wrong."""
     writes: CallSyntax | None = None
     """The notation that the model is held to; the first of ``calls`` where it is not said."""
 

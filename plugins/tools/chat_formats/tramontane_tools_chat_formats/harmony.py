@@ -28,6 +28,7 @@ from tramontane.chat.parsing import (
     nowhere,
 )
 from tramontane.grammar import Constraint
+from tramontane_tools_chat_formats.harmony_prompt import write_prompt
 
 _START, _CHANNEL, _MESSAGE, _CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
 _END, _CALL, _RETURN = "<|end|>", "<|call|>", "<|return|>"
@@ -103,4 +104,4 @@ class Harmony(ChatFormat):
             sink.end(whole=False)
 
 
-HARMONY = Harmony(ends=(_RETURN, _CALL))
+HARMONY = Harmony(ends=(_RETURN, _CALL), write_prompt=write_prompt)
