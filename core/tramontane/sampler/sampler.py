@@ -264,6 +264,10 @@ def _forbid(logits_V: Tensor, mask: Tensor | None, banned_E: Tensor | None) -> N
             logits_V.index_fill_(0, banned_E, -torch.inf)
         return
     vocab = logits_V.shape[0]
+    if banned_E is None and logits_V.device.type == "cpu" and 32 * mask.shape[0] >= vocab:
+        # The smaller of logit and limit, without branches: 0.15 against 1.1 ms of masked_fill_ for a row of 152k.
+        torch.minimum(logits_V, _limits(mask)[:vocab], out=logits_V)
+        return
     allowed_V = _unpacked(mask, logits_V.device)[:vocab]
     if allowed_V.shape[0] < vocab:
         allowed_V = torch.nn.functional.pad(allowed_V, (0, vocab - allowed_V.shape[0]))
@@ -271,6 +275,15 @@ def _forbid(logits_V: Tensor, mask: Tensor | None, banned_E: Tensor | None) -> N
         rest_V = allowed_V.index_fill(0, banned_E, False)
         allowed_V = torch.where(rest_V.any(), rest_V, allowed_V)
     logits_V.masked_fill_(~allowed_V, -torch.inf)
+
+
+def _limits(words: Tensor) -> Tensor:
+    """Words of bits as inf where a bit is set and -inf where none is; on the host, a byte of bits at a time."""
+    return _LIMITS.index_select(0, words.view(torch.uint8).to(torch.int32)).flatten()
+
+
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+_LIMITS = torch.from_numpy(np.where(_BITS == 1, np.inf, -np.inf).astype(np.float32))
 
 
 def _unpacked(words: Tensor, device: torch.device) -> Tensor:
