@@ -50,7 +50,9 @@ enum tm_coding {
 // ggml, whose scales lie within.
 enum tm_code {
     TM_CODE_BITS = 0, TM_CODE_E4M3 = 1, TM_CODE_E5M2 = 2, TM_CODE_Q2_K = 3, TM_CODE_Q3_K = 4, TM_CODE_IQ4_NL = 5,
-    TM_CODE_IQ4_XS = 6, TM_CODE_TQ1_0 = 7, TM_CODE_TQ2_0 = 8, TM_CODE_MXFP4 = 9, TM_CODE_NVFP4 = 10
+    TM_CODE_IQ4_XS = 6, TM_CODE_TQ1_0 = 7, TM_CODE_TQ2_0 = 8, TM_CODE_MXFP4 = 9, TM_CODE_NVFP4 = 10,
+    TM_CODE_IQ1_S = 11, TM_CODE_IQ1_M = 12, TM_CODE_IQ2_XXS = 13, TM_CODE_IQ2_XS = 14, TM_CODE_IQ2_S = 15,
+    TM_CODE_IQ3_XXS = 16, TM_CODE_IQ3_S = 17
 };
 
 enum tm_status { TM_OK = 0, TM_BAD_INDEX = 1, TM_NO_MEMORY = 2 };
@@ -111,7 +113,7 @@ typedef struct tm_codes {
     const uint8_t* rows;
     const float* scales;     // [scale_rows, groups]
     const float* zeros;      // the same, or NULL: `middle`
-    const float* table;      // [2^bits] or NULL
+    const float* table;      // [2^bits] or NULL; of the IQ1, IQ2 and IQ3 types [rows, 8 or 4]
     const int32_t* group_of; // [inputs] or NULL: input i is of group i / group
     int64_t row_bytes, groups, group;
     int64_t rows_each, scale_rows; // row r has the scales of row r / rows_each % scale_rows

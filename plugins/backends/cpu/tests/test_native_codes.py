@@ -38,7 +38,8 @@ def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Te
 
 
 GGML = {"q2_k": (80, 2), "q3_k": (108, 1), "iq4_nl": (0, 1), "iq4_xs": (0, 1), "tq1_0": (52, 1), "tq2_0": (64, 1),
-        "mxfp4": (0, 0), "nvfp4": (0, 0)}  # fmt: skip
+        "mxfp4": (0, 0), "nvfp4": (0, 0), "iq1_s": (0, 1), "iq1_m": (0, 0), "iq2_xxs": (0, 1), "iq2_xs": (0, 1),
+        "iq2_s": (0, 1), "iq3_xxs": (0, 1), "iq3_s": (0, 1)}  # fmt: skip
 """Type -> where its float16 factors begin, and how many there are."""
 
 
@@ -57,6 +58,8 @@ def test_blocks_of_ggml(isa: str, engine: Engine, name: str) -> None:
         blocks[:2, 0] = torch.tensor([0, 1])
     elif name == "nvfp4":
         blocks[0, :4] = torch.tensor([0x7F, 0xFF, 0x80, 0x01])
+    elif name == "iq1_m":
+        blocks[:, 55] = blocks[:, 55] % 16 + 0x20  # its factor, spread over four bytes: below one
     matrix = Matrix("m", (Part("m", outputs),), inputs, uses={"linear", "rows"}, schemes=(scheme,))
     matrix.stored = layouts.store(matrix, torch.float32)
     assert isinstance(matrix.stored, NativeStored)

@@ -82,6 +82,13 @@ class Code(IntEnum):
     TQ2_0 = 8
     MXFP4 = 9
     NVFP4 = 10
+    IQ1_S = 11
+    IQ1_M = 12
+    IQ2_XXS = 13
+    IQ2_XS = 14
+    IQ2_S = 15
+    IQ3_XXS = 16
+    IQ3_S = 17
 
 
 class Status(IntEnum):

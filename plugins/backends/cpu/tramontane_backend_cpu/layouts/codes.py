@@ -22,16 +22,11 @@ from tramontane.schemes import Affine, Codebook, Float8, Ggml, Micro, Scheme
 from tramontane.schemes.codebook import TABLES
 from tramontane.schemes.micro import E2M1
 from tramontane_backend_cpu import abi
+from tramontane_backend_cpu.layouts.ggml import code_of, table_of
 from tramontane_backend_cpu.layouts.stored import Room
 from tramontane_backend_cpu.library import default_pool, library
 from tramontane_backend_cpu.precision import exact_activations
 
-_GGML = {
-    "q2_k": (abi.Code.Q2_K, 84), "q3_k": (abi.Code.Q3_K, 110), "iq4_nl": (abi.Code.IQ4_NL, 18),
-    "iq4_xs": (abi.Code.IQ4_XS, 136), "tq1_0": (abi.Code.TQ1_0, 54), "tq2_0": (abi.Code.TQ2_0, 66),
-    "mxfp4": (abi.Code.MXFP4, 17), "nvfp4": (abi.Code.NVFP4, 36),
-}  # fmt: skip
-"""Type -> code, and bytes of its block: a type of a plugin that only shares the name is not taken for it."""
 _E2M1 = (*E2M1, *(-value for value in E2M1))
 
 
@@ -64,20 +59,22 @@ class CodePart:
 
     @classmethod
     def choose(cls, scheme: Scheme, outputs: int, inputs: int, dtype: torch.dtype, room: Room) -> Self | None:
-        """Any scheme of the core, and most types of ggml."""
+        """Any scheme of the core, and every type of ggml that weights have."""
         if dtype not in abi.ACTIVATION_TYPES or not isinstance(scheme, (Ggml, *_SCALINGS)):
             return None
         codes, table = abi.Codes(bits=getattr(scheme, "bits", 4)), None
         if isinstance(scheme, Ggml):
-            codes.code, nbytes = _GGML.get(scheme.name, (0, 0))
-            if nbytes != scheme.type.nbytes:
+            code = code_of(scheme.type)
+            if code is None:
                 return None
+            codes.code, table = code, table_of(scheme.type)
         elif isinstance(scheme, Affine):
             codes.middle, codes.shifted = 2.0 ** (scheme.bits - 1), scheme.zero == "offset"
         elif isinstance(scheme, Float8):
             codes.code = abi.Code.E4M3 if scheme.fmt == "e4m3" else abi.Code.E5M2
         else:
             table = torch.tensor(TABLES[scheme.table] if isinstance(scheme, Codebook) else _E2M1, dtype=torch.float32)
+        if table is not None:
             codes.table = table.data_ptr()
         matrix = abi.Matrix(outputs=outputs, inputs=inputs, layout=abi.Layout.CODES)
         matrix.sizes[2], matrix.extra[0] = exact_activations(), ctypes.addressof(codes)

@@ -48,7 +48,7 @@ void decode_row(const tm_matrix& matrix, int64_t output, float* to) {
     const uint8_t* row = codes.rows + output * codes.row_bytes;
     const bool done = with_ggml_rows(codes.code, [&](auto type) {
         using Rows = decltype(type);
-        for (int64_t i = 0; i < matrix.inputs / Rows::SPAN; ++i) Rows::decode(row + i * Rows::BYTES, to + i * Rows::SPAN);
+        for (int64_t i = 0; i < matrix.inputs / Rows::SPAN; ++i) Rows::decode(row + i * Rows::BYTES, codes.table, to + i * Rows::SPAN);
     });
     if (done) return;
     numbers(codes, row, matrix.inputs, to);

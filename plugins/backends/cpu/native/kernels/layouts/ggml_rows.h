@@ -2,21 +2,15 @@
 // Rows of ggml blocks to floats, for the types that have no form in blocks.h. The layouts of blocks are those of ggml
 // (https://github.com/ggml-org/ggml); values are those that tramontane.schemes gives, bit for bit.
 #pragma once
-#include "kernels/simd.h"
+#include "kernels/layouts/ggml_grids.h"
 
 namespace tramontane::TM_ISA {
 
-inline float half_at(const uint8_t* at) {
-    f16 half;
-    memcpy(&half, at, sizeof half);
-    return to_float(half);
-}
-
-// Each type: BYTES of a unit of SPAN elements, and `decode` of one.
+// Each type: BYTES of a unit of SPAN elements, and `decode` of one; types with tables of vectors get theirs.
 
 struct Q2KRows {
     static constexpr int64_t SPAN = 256, BYTES = 84;
-    static void decode(const uint8_t* unit, float* to) {
+    static void decode(const uint8_t* unit, const float*, float* to) {
         const float factor = half_at(unit + 80), minimum = half_at(unit + 82);
         for (int i = 0; i < 256; ++i) {
             const int scale = unit[i / 16], code = unit[16 + i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3;
@@ -27,7 +21,7 @@ struct Q2KRows {
 
 struct Q3KRows {
     static constexpr int64_t SPAN = 256, BYTES = 110;
-    static void decode(const uint8_t* unit, float* to) {
+    static void decode(const uint8_t* unit, const float*, float* to) {
         const float factor = half_at(unit + 108);
         for (int i = 0; i < 256; ++i) {
             const int s = i / 16, low = unit[96 + s % 8] >> (s / 8 * 4) & 15, high = unit[104 + s % 4] >> (s / 4 * 2) & 3;
@@ -45,7 +39,7 @@ inline float step_of(int code) {
 
 struct Iq4NlRows {
     static constexpr int64_t SPAN = 32, BYTES = 18;
-    static void decode(const uint8_t* unit, float* to) {
+    static void decode(const uint8_t* unit, const float*, float* to) {
         const float factor = half_at(unit);
         for (int i = 0; i < 32; ++i) to[i] = factor * step_of(unit[2 + i % 16] >> (i / 16 * 4) & 15);
     }
@@ -53,7 +47,7 @@ struct Iq4NlRows {
 
 struct Iq4XsRows {
     static constexpr int64_t SPAN = 256, BYTES = 136;
-    static void decode(const uint8_t* unit, float* to) {
+    static void decode(const uint8_t* unit, const float*, float* to) {
         const float factor = half_at(unit);
         for (int i = 0; i < 256; ++i) {
             const int s = i / 32, low = unit[4 + s / 2] >> (s % 2 * 4) & 15, high = unit[2 + s / 4] >> (s % 4 * 2) & 3;
@@ -66,7 +60,7 @@ struct Iq4XsRows {
 // Ternary digits, five to a byte that is multiplied by powers of three to bring one to the top.
 struct Tq1Rows {
     static constexpr int64_t SPAN = 256, BYTES = 54;
-    static void decode(const uint8_t* unit, float* to) {
+    static void decode(const uint8_t* unit, const float*, float* to) {
         static const int POWERS[5] = {1, 3, 9, 27, 81};
         const float factor = half_at(unit + 52);
         const auto part = [&](int start, int width, int digits) {
@@ -80,7 +74,7 @@ struct Tq1Rows {
 
 struct Tq2Rows {
     static constexpr int64_t SPAN = 256, BYTES = 66;
-    static void decode(const uint8_t* unit, float* to) {
+    static void decode(const uint8_t* unit, const float*, float* to) {
         const float factor = half_at(unit + 64);
         for (int i = 0; i < 256; ++i)
             to[i] = factor * static_cast<float>((unit[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3) - 1);
@@ -95,7 +89,7 @@ inline float doubled_of(int code) {
 
 struct Mxfp4Rows { // under half a power of two
     static constexpr int64_t SPAN = 32, BYTES = 17;
-    static void decode(const uint8_t* unit, float* to) {
+    static void decode(const uint8_t* unit, const float*, float* to) {
         const uint32_t e = unit[0], bits = e < 2 ? 0x00200000u << e : (e - 1) << 23;
         float factor;
         memcpy(&factor, &bits, sizeof factor);
@@ -109,7 +103,7 @@ struct Nvfp4Rows { // four groups of 16 under half an e4m3 without sign; the one
         if (byte == 0x7f) return 0.0f;
         return byte == 0xff ? 480.0f : widen_f8(VU{} + (byte & 0x7f))[0];
     }
-    static void decode(const uint8_t* unit, float* to) {
+    static void decode(const uint8_t* unit, const float*, float* to) {
         for (int g = 0; g < 4; ++g) {
             const float factor = scale_of(unit[g]) * 0.5f;
             for (int i = 0; i < 16; ++i) to[g * 16 + i] = factor * doubled_of(unit[4 + g * 8 + i % 8] >> (i / 8 * 4) & 15);
@@ -128,6 +122,13 @@ template <class F> inline bool with_ggml_rows(int32_t code, F&& f) {
     case TM_CODE_TQ2_0: f(Tq2Rows{}); return true;
     case TM_CODE_MXFP4: f(Mxfp4Rows{}); return true;
     case TM_CODE_NVFP4: f(Nvfp4Rows{}); return true;
+    case TM_CODE_IQ1_S: f(Iq1SRows{}); return true;
+    case TM_CODE_IQ1_M: f(Iq1MRows{}); return true;
+    case TM_CODE_IQ2_XXS: f(Iq2XxsRows{}); return true;
+    case TM_CODE_IQ2_XS: f(Iq2XsRows{}); return true;
+    case TM_CODE_IQ2_S: f(Iq2SRows{}); return true;
+    case TM_CODE_IQ3_XXS: f(Iq3XxsRows{}); return true;
+    case TM_CODE_IQ3_S: f(Iq3SRows{}); return true;
     default: return false;
     }
 }
