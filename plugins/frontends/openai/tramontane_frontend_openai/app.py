@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,9 @@ def open_store(folder: Path | None) -> Store:
 
 
 async def _models(host: Host, request: Request) -> Any:
-    return answer({"object": "list", "data": [_card(card) for card in host.models()]})
+    cards = [_card(card) for card in host.models()]
+    ends = {"first_id": cards[0]["id"], "last_id": cards[-1]["id"]} if cards else {"first_id": None, "last_id": None}
+    return answer({"object": "list", "data": cards, "has_more": False, **ends})
 
 
 async def _model(host: Host, request: Request) -> Any:
@@ -94,7 +97,11 @@ async def _nothing_there(request: Request, error: Exception) -> Response:
 
 
 def _card(card: ModelCard) -> dict[str, Any]:
+    """A model; what is beside OpenAI's fields is what Anthropic's clients read at the same address, and our own."""
+    created = datetime.fromtimestamp(int(card.created), UTC).isoformat()
     return {
         "id": card.name, "object": "model", "created": int(card.created), "owned_by": "tramontane",
-        "status": card.state.value, "max_model_len": card.max_model_len, "aliases": list(card.aliases),
+        "type": "model", "display_name": card.name, "created_at": created, "lifecycle": "active",
+        "max_input_tokens": card.max_model_len, "status": card.state.value, "max_model_len": card.max_model_len,
+        "aliases": list(card.aliases),
     }  # fmt: skip

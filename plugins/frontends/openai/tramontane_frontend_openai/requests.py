@@ -67,6 +67,8 @@ class CompletionRequest(Sampling):
             raise FieldError("suffix is not supported: the model completes to the right only", param="suffix")
         given = self.parameters()
         wanted = given.get("n", 1)
+        if wanted < 1:
+            raise FieldError("n must be above 0", param="n")
         if self.best_of is not None and self.best_of < wanted:
             raise FieldError(f"best_of ({self.best_of}) must not be below n ({wanted})", param="best_of")
         if self.best_of is not None and self.best_of > wanted and self.stream:

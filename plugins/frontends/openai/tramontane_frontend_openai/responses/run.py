@@ -194,7 +194,7 @@ def _finish(resource: dict[str, Any], done: Completion | None, cut: bool, reason
         used = done.usage
         resource["usage"] = {
             "input_tokens": used.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": used.cached_tokens},
+            "input_tokens_details": {"cached_tokens": used.cached_tokens, "cache_write_tokens": 0},
             "output_tokens": used.completion_tokens,
             "output_tokens_details": {"reasoning_tokens": reasoning},
             "total_tokens": used.prompt_tokens + used.completion_tokens,

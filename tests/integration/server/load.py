@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open streams by the hundred, clients that leave and that read slowly; and how fast a server is beside ``LLM``.
+
+    python tests/integration/server/load.py streams [STREAMS] [SECONDS]
+    python tests/integration/server/load.py throughput [STREAMS]
+
+Every prompt has one right answer (greedy), so an answer that is lost, cut or another request's is seen at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from attrs import define, field
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "plugins" / "scripted")]
+
+from serving import listening, make_host  # noqa: E402
+
+from tramontane import SamplingParams  # noqa: E402
+
+WORDS = ("cat", "dog", "tree", "boat", "star", "king", "bird", "fish")
+TOKENS = 32
+
+
+@define
+class Tally:
+    """What became of the streams."""
+
+    whole: int = 0
+    left: int = 0
+    wrong: list[str] = field(factory=list)
+
+
+def prompts() -> list[str]:
+    """Prompts that the model goes on from differently."""
+    return [f"Once upon a time there was a {word}" for word in WORDS]
+
+
+def body(prompt: str) -> dict[str, Any]:
+    """A stream of the right answer."""
+    return {"model": "storyteller", "prompt": prompt, "max_tokens": TOKENS, "temperature": 0, "stream": True,
+            "ignore_eos": True}  # fmt: skip
+
+
+async def expected(client: httpx.AsyncClient, url: str) -> dict[str, str]:
+    """The right answers, asked one at a time."""
+    found = {}
+    for prompt in prompts():
+        answer = await client.post(f"{url}/v1/completions", json={**body(prompt), "stream": False})
+        found[prompt] = answer.json()["choices"][0]["text"]
+    return found
+
+
+async def read(client: httpx.AsyncClient, url: str, prompt: str, right: str, chance: random.Random, to: Tally) -> None:
+    """One stream: read whole, read slowly, or left somewhere."""
+    kind = chance.choice(["whole", "whole", "slow", "leave"])
+    leave_after, text, done = chance.randrange(1, TOKENS // 2), "", False
+    async with client.stream("POST", f"{url}/v1/completions", json=body(prompt)) as answer:
+        if answer.status_code != 200:
+            to.wrong.append(f"status {answer.status_code}")
+            return
+        count = 0
+        async for line in answer.aiter_lines():
+            if line == "data: [DONE]":
+                done = True
+            elif line.startswith("data: "):
+                text += json.loads(line[6:])["choices"][0]["text"]
+                count += 1
+                if kind == "leave" and count == leave_after:
+                    to.left += 1
+                    return
+                if kind == "slow":
+                    await asyncio.sleep(0.02)
+    if done and text == right:
+        to.whole += 1
+    else:
+        to.wrong.append(f"{prompt!r}: {text[:60]!r}, not {right[:60]!r} (ended: {done})")
+
+
+async def storm(url: str, streams: int, seconds: float) -> Tally:
+    """Keep so many streams open for so long."""
+    tally = Tally()
+    limits = httpx.Limits(max_connections=streams + 8, max_keepalive_connections=streams)
+    async with httpx.AsyncClient(timeout=300, limits=limits) as client:
+        right = await expected(client, url)
+        until = time.monotonic() + seconds
+
+        async def keep_one_open(number: int) -> None:
+            chance = random.Random(number)
+            while True:
+                prompt = chance.choice(list(right))
+                await read(client, url, prompt, right[prompt], chance, tally)
+                if time.monotonic() > until:
+                    return
+
+        await asyncio.gather(*map(keep_one_open, range(streams)))
+    return tally
+
+
+def private_bytes() -> int:
+    """Memory of this process that is its own, in bytes; mapped files do not count."""
+    found = psutil.Process().memory_full_info()
+    return int(found.uss)
+
+
+def quiet(host: Any, seconds: float = 30) -> float:
+    """Wait until no block is held; how many still are."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        held = host.metrics()["storyteller"]["blocks_used"]
+        if held == 0:
+            return 0.0
+        time.sleep(0.1)
+    return float(held)
+
+
+def streams(number: int = 256, seconds: float = 120.0) -> dict[str, Any]:
+    """A storm of streams over the demo model: a small one first, so that what is allocated once is there."""
+    from tramontane_frontend_http import make_app
+
+    with tempfile.TemporaryDirectory() as folder:
+        host = make_host(Path(folder), num_blocks=4000)
+        with listening(make_app(host)) as url:
+            asyncio.run(storm(url, number, min(5.0, seconds / 2)))
+            quiet(host)
+            gc.collect()
+            before = private_bytes()
+            tally = asyncio.run(storm(url, number, seconds))
+            held = quiet(host)
+            gc.collect()
+            grown = private_bytes() - before
+        host.close()
+    return {"whole": tally.whole, "left": tally.left, "wrong": tally.wrong[:5], "blocks_held": held,
+            "grown_mb": round(grown / 2**20, 1)}  # fmt: skip
+
+
+def throughput(number: int = 16) -> dict[str, Any]:
+    """Tokens per second of one batch by ``LLM.generate`` and by streams of the server, in turns; medians of five."""
+    from tramontane_frontend_http import make_app
+
+    asked = [prompts()[place % len(WORDS)] for place in range(number)]
+    params = SamplingParams(max_tokens=200, temperature=0, ignore_eos=True)
+    rates: dict[str, list[float]] = {"llm": [], "server": []}
+
+    async def one(client: httpx.AsyncClient, url: str, prompt: str) -> None:
+        async with client.stream("POST", f"{url}/v1/completions", json={**body(prompt), "max_tokens": 200}) as answer:
+            async for _ in answer.aiter_raw():
+                pass
+
+    async def batch(url: str) -> None:
+        async with httpx.AsyncClient(timeout=300, limits=httpx.Limits(max_connections=number)) as client:
+            await asyncio.gather(*(one(client, url, prompt) for prompt in asked))
+
+    with tempfile.TemporaryDirectory() as folder:
+        host = make_host(Path(folder), num_blocks=4000)
+        llm = asyncio.run(host.acquire("storyteller")).blocking()
+        with listening(make_app(host)) as url:
+            for _ in range(6):
+                begun = time.perf_counter()
+                llm.generate(asked, params)
+                rates["llm"].append(number * 200 / (time.perf_counter() - begun))
+                begun = time.perf_counter()
+                asyncio.run(batch(url))
+                rates["server"].append(number * 200 / (time.perf_counter() - begun))
+        host.close()
+    median = {name: sorted(found[1:])[2] for name, found in rates.items()}  # the first round warms up
+    return {**{name: round(rate) for name, rate in median.items()}, "ratio": round(median["server"] / median["llm"], 3)}
+
+
+if __name__ == "__main__":
+    chosen = {"streams": streams, "throughput": throughput}[sys.argv[1]]
+    print(json.dumps(chosen(*map(int, sys.argv[2:]))))
