@@ -3,7 +3,7 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all bench lint docs dist clean
+.PHONY: help run test test-all bench bench-peers lint docs dist clean
 
-help run test test-all bench lint docs dist clean:
+help run test test-all bench bench-peers lint docs dist clean:
 	@$(PYTHON) dev.py $@ $(ARGS)

@@ -56,6 +56,11 @@ def bench(arguments):
     return measured or call(BIN / "tramontane", "bench", "-m", "demo")
 
 
+def bench_peers(arguments):
+    """Measure against llama.cpp and mistralrs, installed into build/peers; nothing else should run meanwhile."""
+    return set_up(DEVELOPER) or call(PYTHON, "tests/perf/peers", *arguments)
+
+
 def lint(_arguments):
     """ruff over everything, mypy over the core, generated files against their sources."""
     if set_up(DEVELOPER):
@@ -96,8 +101,8 @@ def clean(_arguments):
     return 0
 
 
-TASKS = {"run": run, "test": test, "test-all": test_all, "bench": bench, "lint": lint, "docs": docs}
-TASKS.update({"dist": dist, "clean": clean})
+TASKS = {"run": run, "test": test, "test-all": test_all, "bench": bench, "bench-peers": bench_peers, "lint": lint}
+TASKS.update({"docs": docs, "dist": dist, "clean": clean})
 
 
 # --- the environment --------------------------------------------------------------------------------------------------

@@ -130,11 +130,14 @@ class Bench:
 
     def measure(self, case: Case, repetitions: int) -> Measurement:
         """Run a test once to warm up and then ``repetitions`` times."""
-        once = self._prefill if case.prompt else self._decode
-        once(case)
-        samples = [once(case) for _ in range(repetitions)]
+        self.once(case)
+        samples = [self.once(case) for _ in range(repetitions)]
         rates, first = zip(*samples, strict=True)
         return Measurement(case, Spread(rates), Spread(first))
+
+    def once(self, case: Case) -> tuple[float, float]:
+        """Run a test a single time: tokens per second, and the mean time to first token."""
+        return self._prefill(case) if case.prompt else self._decode(case)
 
     def _prefill(self, case: Case) -> tuple[float, float]:
         """Rate, and mean time to first token."""
