@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from tramontane_frontend_openai.store import Store, StoredFile, StoredResponse
 
-RESPONSE, FILE, MODEL = "resp_677efb5139a88190b512bc3fef8e535d", "file_id", "model_id"
+RESPONSES, FILE, MODEL = ("resp_677efb5139a88190b512bc3fef8e535d", "response_id"), "file_id", "model_id"
 EXCEPTIONS = Path(__file__).parent / "sdk_exceptions.toml"
 PATHS = {
     "openai": (
@@ -89,17 +89,16 @@ class Prepared:
     def __init__(self, app: Any, state: Path, response: dict[str, Any], events: list[dict[str, Any]]) -> None:
         self.app = app
         self.store = Store(state / "openai.sqlite3")
-        body = {**response, "id": RESPONSE}
-        for event in events:
-            if "response" in event:
-                event["response"]["id"] = RESPONSE
-        self.response = StoredResponse(body=body, input=[], events=events)
+        self.responses = [
+            StoredResponse(body={**response, "id": name}, input=[], events=events) for name in RESPONSES
+        ]  # fmt: skip
         self.file = StoredFile(id=FILE, created=0.0, expires=None, name="x.txt", purpose="user_data", size=1)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if RESPONSE in scope.get("path", ""):
-            self.store.put_response(b"", evolve(self.response))
-        elif f"/files/{FILE}" in scope.get("path", ""):
+        for stored in self.responses:
+            if f"/responses/{stored.id}" in scope.get("path", ""):
+                self.store.put_response(b"", stored)
+        if f"/files/{FILE}" in scope.get("path", ""):
             self.store.delete_file(b"", FILE)
             self.store.put_file(b"", self.file, b"x")
         await self.app(scope, receive, send)
