@@ -157,6 +157,14 @@ class Host:
         """Every configured model, the default first."""
         return tuple(self._card(slot) for slot in self._slots.values())
 
+    def model(self, name: str) -> ModelCard:
+        """The model of that name or alias.
+
+        Raises:
+            UnknownNameError: There is none.
+        """
+        return self._card(self._slot(name))
+
     # --- loading and unloading ----------------------------------------------------------------------------------------
 
     async def acquire(self, name: str | None = None) -> AsyncLLM:

@@ -43,14 +43,7 @@ def _is_wrong(report: PluginReport) -> bool:
 
 
 def _document(plugins: Plugins, broken: tuple[str, ...], check: bool) -> dict[str, object]:
-    document: dict[str, object] = {
-        "generation": plugins.catalogs.generation,
-        "plugins": [report.as_json() for report in plugins.reports],
-        "conflicts": [
-            {"kind": conflict.kind, "key": conflict.key, "plugins": [owner.label for owner in conflict.owners]}
-            for conflict in plugins.catalogs.conflicts()
-        ],
-    }
+    document = plugins.as_json()
     if check:
         document["broken_references"] = list(broken)
     return document

@@ -89,6 +89,18 @@ class Plugins:
                 raise PluginError(report.line) from report.exception
         return later
 
+    def as_json(self) -> dict[str, object]:
+        """This generation as ``tramontane plugins --json`` prints it."""
+        conflicts = self.catalogs.conflicts()
+        return {
+            "generation": self.catalogs.generation,
+            "plugins": [report.as_json() for report in self.reports],
+            "conflicts": [
+                {"kind": one.kind, "key": one.key, "plugins": [owner.label for owner in one.owners]}
+                for one in conflicts
+            ],
+        }
+
 
 def _generation(
     number: int,

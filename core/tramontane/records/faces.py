@@ -25,6 +25,9 @@ class FrontendSpec(Record):
     openapi: str | None = optional_lazy()
     """``describe() -> dict``: the ``paths``, and what else of an OpenAPI document belongs to ``app``; paths include the
     mount."""
+    keyless: str | None = optional_lazy()
+    """``paths() -> Iterable[str]``: exact paths below the mount that are only read and hold no secret, such as those of
+    a page that asks for an API key; they are open where all else needs a key."""
     run: str | None = optional_lazy()
     """``run(host, options) -> None``: owns its loop, such as a terminal."""
 

@@ -24,8 +24,13 @@ async def echo(request: Request) -> PlainTextResponse:
 
 
 def client(**settings: Any) -> TestClient:
-    routes = [Route("/health", echo), Route("/v1/models", echo), Route("/v1/x", echo, methods=["POST"])]
-    gate = Gate(Starlette(routes=routes), ServerSettings(**settings))
+    routes = [
+        Route("/health", echo),
+        Route("/page.js", echo),
+        Route("/v1/models", echo),
+        Route("/v1/x", echo, methods=["POST"]),
+    ]
+    gate = Gate(Starlette(routes=routes), ServerSettings(**settings), frozenset({"/page.js"}))
     made = TestClient(AccessLog(gate, enabled=False), base_url="http://127.0.0.1:8000")  # type: ignore[arg-type]
     made.gate = gate  # type: ignore[attr-defined]
     return made
@@ -58,6 +63,15 @@ def test_health_is_open_and_a_key_comes_in_either_header() -> None:
         assert c.get("/health").status_code == 200
         assert c.get("/v1/models", headers={"Authorization": "bearer two"}).status_code == 200
         assert c.get("/v1/models", headers={"x-api-key": "one"}).status_code == 200
+
+
+def test_files_of_a_page_need_no_key_and_are_only_read() -> None:
+    with client(api_keys=("secret",), requests_per_minute=1) as c:
+        assert [c.get("/page.js").status_code for _ in range(3)] == [200] * 3, "a page is not counted either"
+        assert c.post("/page.js").status_code == 401
+        for path in ("//page.js", "/page.js/", "/Page.js", "/page.js/../v1/models", "/x/page.js"):
+            assert c.get(f"http://127.0.0.1:8000{path}").status_code == 401
+        assert c.get("/page.js", headers={"Host": "evil.com"}).status_code == 403
 
 
 @pytest.mark.parametrize("host", ["evil.com", "evil.com:8000", "127.0.0.1.evil.com", "", "[::2]"])

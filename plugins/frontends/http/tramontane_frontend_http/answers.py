@@ -29,16 +29,24 @@ class JsonResponse(Response):
         return orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
 
 
+def refusal(
+    scope: Scope, status: int, code: str, message: str, *, param: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JsonResponse:  # fmt: skip
+    """An error that clients of every API of the port can read: OpenAI's look into ``error`` alone, Anthropic's also
+    want ``type`` and ``request_id`` around it."""
+    kind = _KINDS.get(status, "invalid_request_error" if status < 500 else "api_error")
+    body = {
+        "type": "error",
+        "error": {"message": message, "type": kind, "param": param, "code": code},
+        "request_id": scope.get("state", {}).get("request_id"),
+    }
+    return JsonResponse(body, status, headers=dict(headers or {}))
+
+
 async def refuse(
     scope: Scope, receive: Receive, send: Send, status: int, code: str, message: str,
     headers: Mapping[str, str] | None = None,
 ) -> None:  # fmt: skip
-    """Answer with an error that clients of every API of the port can read: OpenAI's look into ``error`` alone,
-    Anthropic's also want ``type`` and ``request_id`` around it."""
-    kind = _KINDS.get(status, "invalid_request_error" if status < 500 else "api_error")
-    body = {
-        "type": "error",
-        "error": {"message": message, "type": kind, "param": None, "code": code},
-        "request_id": scope.get("state", {}).get("request_id"),
-    }
-    await JsonResponse(body, status, headers=dict(headers or {}))(scope, receive, send)
+    """Answer with an error."""
+    await refusal(scope, status, code, message, headers=headers)(scope, receive, send)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
 
 from attrs import define
 from prometheus_client.registry import CollectorRegistry
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tramontane.host import Host
 from tramontane.records import FrontendSpec, resolve
-from tramontane_frontend_http import documents, operations
+from tramontane_frontend_http import documents, management, operations
 from tramontane_frontend_http.answers import refuse
 from tramontane_frontend_http.gate import Gate
 from tramontane_frontend_http.log import AccessLog
@@ -63,15 +64,23 @@ def make_app(host: Host, settings: ServerSettings | None = None) -> Application:
     described = documents.document(specs, keyed=bool(chosen.api_keys))
     registry = CollectorRegistry()
     own = [*operations.routes(host, registry, metrics=chosen.metrics), *documents.routes(described)]
+    own += management.routes(host)
     inner: ASGIApp = Starlette(routes=[*own, Mount("", mounted)])
     if chosen.cors_origins:
         inner = CORSMiddleware(
             inner, allow_origins=list(chosen.cors_origins), allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"], expose_headers=["x-request-id"],
         )  # fmt: skip
-    gate = Gate(_Guarded(inner), chosen)
+    gate = Gate(_Guarded(inner), chosen, frozenset(_keyless(specs)))
     counted = Traffic(gate, registry, described["paths"]) if chosen.metrics else gate
     return Application(AccessLog(counted, chosen.access_log), gate, tuple(spec.name for spec in specs))
+
+
+def _keyless(specs: Iterable[FrontendSpec]) -> Iterator[str]:
+    """What frontends show to everybody, by its path on the port."""
+    for spec in specs:
+        if spec.keyless is not None:
+            yield from ((spec.mount or "").rstrip("/") + path for path in resolve(spec.keyless, spec)())
 
 
 def _frontend(spec: FrontendSpec, host: Host) -> ASGIApp:

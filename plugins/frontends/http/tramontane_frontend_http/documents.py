@@ -19,6 +19,7 @@ from starlette.routing import Route
 import tramontane
 from tramontane.records import FrontendSpec, resolve
 from tramontane.wire.openapi import VERSION, operation
+from tramontane_frontend_http import management
 from tramontane_frontend_http.answers import JsonResponse
 
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
@@ -35,7 +36,7 @@ def document(frontends: Iterable[FrontendSpec], *, keyed: bool) -> dict[str, Any
     paths: dict[str, Any] = {
         "/health": {"get": operation("Whether a model is ready.")},
         "/metrics": {"get": operation("Figures for Prometheus.", answers="text/plain")},
-    }
+    } | management.paths()
     for spec in frontends:
         if spec.openapi is not None:
             paths |= resolve(spec.openapi, spec)()["paths"]

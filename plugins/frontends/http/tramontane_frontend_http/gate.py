@@ -86,6 +86,8 @@ class Gate:
 
     app: ASGIApp
     settings: ServerSettings
+    keyless: frozenset[str] = frozenset()
+    """Exact paths of files that frontends show to everybody."""
     open_requests: int = field(default=0, init=False)
     draining: bool = field(default=False, init=False)
     _buckets: OrderedDict[str, _Bucket] = field(factory=OrderedDict, init=False)
@@ -112,7 +114,8 @@ class Gate:
             self.open_requests -= 1
 
     def _fault(self, scope: Scope, headers: Headers) -> tuple[int, str, str, dict[str, str]] | None:
-        settings, path = self.settings, scope["path"]
+        settings, path = self.settings, path_below_root(scope)
+        open_to_all = path in OPEN_PATHS or (path in self.keyless and scope["method"] in ("GET", "HEAD"))
         if not self._host_is_served(headers.get("host", "")):
             return 403, "host_not_allowed", "this server does not answer to that host name", {}
         origin = headers.get("origin")
@@ -120,7 +123,7 @@ class Gate:
             return 403, "origin_not_allowed", "this web page may not call the server", {}
         if scope["method"] == "OPTIONS" and origin is not None:
             return None  # a browser's preflight carries no key; it reaches nothing but CORS
-        if settings.api_keys and path not in OPEN_PATHS and not self._has_key(headers):
+        if settings.api_keys and not open_to_all and not self._has_key(headers):
             return 401, "invalid_api_key", "a valid API key is needed", {"WWW-Authenticate": "Bearer"}
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > settings.max_body_bytes:
@@ -131,7 +134,7 @@ class Gate:
             return 503, "shutting_down", "the server is shutting down", {"Retry-After": "5"}
         if self.open_requests >= settings.max_concurrent:
             return 429, "too_many_requests", "too many requests are open; try again shortly", {"Retry-After": "1"}
-        wait = self._wait(self._client(scope, headers))
+        wait = 0.0 if open_to_all else self._wait(self._client(scope, headers))
         if wait > 0:
             return 429, "rate_limit_exceeded", "too many requests per minute", {"Retry-After": str(int(wait) + 1)}
         return None
@@ -185,6 +188,12 @@ class Gate:
             return (1 - bucket.level) * 60 / rate
         bucket.level -= 1
         return 0.0
+
+
+def path_below_root(scope: Scope) -> str:
+    """The path of a request as the server knows it, wherever the server itself is mounted."""
+    path, root = scope["path"], scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(root) else path
 
 
 def _key(headers: Headers) -> str:

@@ -9,6 +9,7 @@ from attrs import define, field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tramontane_frontend_http.answers import refuse
+from tramontane_frontend_http.gate import path_below_root
 
 
 @define(eq=False)
@@ -23,8 +24,7 @@ class Mounts:
         self._ordered = tuple(sorted(self.mounted, key=lambda one: -len(one[0])))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, root = scope["path"], scope.get("root_path", "")
-        inside = path[len(root) :] if root and path.startswith(root) else path
+        path, root, inside = scope["path"], scope.get("root_path", ""), path_below_root(scope)
         for mount, app in self._ordered:
             if inside == mount or inside.startswith(f"{mount}/"):
                 below = path if inside != mount else f"{path}/"

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tramontane.errors import ConfigError
-from tramontane.host import Host, ModelCard
+from tramontane.host import Host
 from tramontane.wire import FieldError
+from tramontane.wire.models import model_object
 from tramontane_frontend_openai.endpoint import answer, route
-from tramontane_frontend_openai.errors import missing, respond
+from tramontane_frontend_openai.errors import respond
 from tramontane_frontend_openai.files import Files
 from tramontane_frontend_openai.generating import Generating
 from tramontane_frontend_openai.responses import Responses
@@ -78,30 +78,15 @@ def open_store(folder: Path | None) -> Store:
 
 
 async def _models(host: Host, request: Request) -> Any:
-    cards = [_card(card) for card in host.models()]
+    cards = [model_object(card) for card in host.models()]
     ends = {"first_id": cards[0]["id"], "last_id": cards[-1]["id"]} if cards else {"first_id": None, "last_id": None}
     return answer({"object": "list", "data": cards, "has_more": False, **ends})
 
 
 async def _model(host: Host, request: Request) -> Any:
-    name = request.path_params["name"]
-    for card in host.models():
-        if name in (card.name, *card.aliases):
-            return answer(_card(card))
-    raise missing("model", name)
+    return answer(model_object(host.model(request.path_params["name"])))
 
 
 async def _nothing_there(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     return respond(FieldError(f"{request.method} {request.url.path} is not part of this API", status=status))
-
-
-def _card(card: ModelCard) -> dict[str, Any]:
-    """A model; what is beside OpenAI's fields is what Anthropic's clients read at the same address, and our own."""
-    created = datetime.fromtimestamp(int(card.created), UTC).isoformat()
-    return {
-        "id": card.name, "object": "model", "created": int(card.created), "owned_by": "tramontane",
-        "type": "model", "display_name": card.name, "created_at": created, "lifecycle": "active",
-        "max_input_tokens": card.max_model_len, "status": card.state.value, "max_model_len": card.max_model_len,
-        "aliases": list(card.aliases),
-    }  # fmt: skip

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several models in one server: listed with their states, loaded, unloaded, requantized; and the plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tramontane.host import Host
+from tramontane_frontend_http import ServerSettings, make_app
+
+pytest.importorskip("tramontane_loader_demo", reason="serves the demo model")
+pytest.importorskip("tramontane_frontend_openai", reason="asks the OpenAI frontend")
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    made = Host()
+    made.add("small", "demo", num_blocks=100)
+    made.add("large", "demo", num_blocks=100)
+    made.add("broken", "/there/is/no/such/folder")
+    made.alias("gpt-4o-mini", "large")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def client(host: Host) -> TestClient:
+    return TestClient(make_app(host), base_url="http://127.0.0.1", raise_server_exceptions=False)  # type: ignore[arg-type]
+
+
+def states(client: TestClient) -> dict[str, str]:
+    return {one["id"]: one["status"] for one in client.get("/v1/models").json()["data"]}
+
+
+def post(client: TestClient, path: str, status: int = 200, **body: Any) -> Any:
+    answer = client.post(path, json=body)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def completed(client: TestClient, model: str) -> str:
+    body = {"model": model, "prompt": "Once upon a time", "max_tokens": 8, "temperature": 0}
+    text: str = post(client, "/v1/completions", **body)["choices"][0]["text"]
+    return text
+
+
+def test_models_are_loaded_and_unloaded_by_name_and_alias(client: TestClient) -> None:
+    assert states(client) == {"small": "configured", "large": "configured", "broken": "configured"}
+    loaded = post(client, "/v1/models/load", model="gpt-4o-mini")
+    assert (loaded["id"], loaded["status"], loaded["aliases"]) == ("large", "ready", ["gpt-4o-mini"])
+    assert loaded["max_model_len"] > 0
+    assert states(client) == {"small": "configured", "large": "ready", "broken": "configured"}
+    assert completed(client, "small") == completed(client, "gpt-4o-mini")
+    assert states(client)["small"] == "ready", "a request loads what it names"
+    assert post(client, "/v1/models/unload", model_id="large")["status"] == "configured"
+    assert post(client, "/v1/models/status", model="large")["status"] == "configured"
+    assert post(client, "/v1/models/unload", model="large")["status"] == "configured", "twice is no error"
+    assert states(client)["small"] == "ready"
+    assert post(client, "/v1/models/reload", model="small")["status"] == "ready"
+    assert completed(client, "small") == completed(client, "large")
+
+
+def test_a_model_that_cannot_be_loaded_says_so_and_harms_no_other(client: TestClient) -> None:
+    error = post(client, "/v1/models/load", 500, model="broken")["error"]
+    assert error["message"]
+    found = post(client, "/v1/models/status", model="broken")
+    assert found["status"] == "failed"
+    assert completed(client, "small")
+
+
+def test_weights_change_their_type_while_the_model_runs(client: TestClient) -> None:
+    before = completed(client, "small")
+    assert post(client, "/v1/models/requantize", model="small", quant="q8_0")["quant"] == "q8_0"
+    assert completed(client, "small")
+    assert post(client, "/re_isq", ggml_type="Q4_0") == "Re ISQ: 'Q4_0'"
+    assert post(client, "/v1/models/requantize", model="small", quant=None)["quant"] is None
+    assert completed(client, "small") == before
+    error = post(client, "/v1/models/requantize", 400, model="small", quant="q99")["error"]
+    assert ("q99" in error["message"], error["param"]) == (True, "quant")
+
+
+@pytest.mark.parametrize("path", ["load", "unload", "reload", "status"])
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [({}, 400, "model"), ({"model": "a", "model_id": "b"}, 400, "model"), ({"model": 3}, 400, "model"),
+     ({"model": "nobody"}, 404, None), ({"model": "/etc"}, 404, None)],
+)  # fmt: skip
+def test_wrong_requests_are_refused(
+    client: TestClient, path: str, body: dict[str, Any], status: int, param: str | None
+) -> None:
+    error = post(client, f"/v1/models/{path}", status, **body)["error"]
+    assert error["param"] == param
+
+
+def test_plugins_are_listed_as_the_command_lists_them(client: TestClient, host: Host) -> None:
+    found = client.get("/plugins").json()
+    assert found == host.plugins.as_json()
+    assert "tramontane-frontend-http" in {one["distribution"] for one in found["plugins"]}
+
+
+def test_every_route_needs_the_key_and_is_described(host: Host) -> None:
+    app = make_app(host, ServerSettings(api_keys=("secret",)))
+    keyed = TestClient(app, base_url="http://127.0.0.1", headers={"x-api-key": "secret"})  # type: ignore[arg-type]
+    described = keyed.get("/openapi.json").json()["paths"]
+    keyed.headers.pop("x-api-key")
+    for path, method in [(f"/v1/models/{name}", "POST") for name in ("load", "unload", "reload", "requantize")] + [
+        ("/re_isq", "POST"), ("/plugins", "GET"),
+    ]:  # fmt: skip
+        assert method.lower() in described[path]
+        assert keyed.request(method, path, json={"model": "small"}).status_code == 401
+    assert states(TestClient(make_app(host), base_url="http://127.0.0.1"))["small"] != "failed"  # type: ignore[arg-type]

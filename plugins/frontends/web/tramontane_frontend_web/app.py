@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serves the page. It never touches a model: the page itself calls the API that is mounted next to it.
+
+The policy lets the page load scripts and styles from its own files alone, talk to its own origin alone, and show no
+image but its own and inlined ones, so that nothing a model says can make a browser send anything elsewhere.
+"""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tramontane.host import Host
+from tramontane_frontend_web.files import StaticFile, files
+
+POLICY = "; ".join((
+    "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' data:", "connect-src 'self'",
+    "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'", "require-trusted-types-for 'script'",
+    "trusted-types dompurify",
+))  # fmt: skip
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Cache-Control": "no-cache",  # asked for again each time, and mostly answered 304
+}
+
+
+def make_app(host: Host) -> ASGIApp:
+    """The page as an ASGI application. The models are the API's affair, so the host is not asked for anything."""
+    found = files()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await _answer(Request(scope), found)(scope, receive, send)
+
+    return app
+
+
+def _answer(request: Request, found: dict[str, StaticFile]) -> Response:
+    path, root = request.scope["path"], request.scope.get("root_path", "")
+    file = found.get(path[len(root) :] if root and path.startswith(root) else path)
+    if file is None:
+        return _refuse(404, "not_found", f"nothing is at {path[:200]}")
+    if request.method not in ("GET", "HEAD"):
+        return _refuse(405, "method_not_allowed", "the page is only read", {"Allow": "GET, HEAD"})
+    headers = {**HEADERS, "ETag": file.etag}
+    if file.etag in (one.strip() for one in request.headers.get("if-none-match", "").split(",")):
+        return Response(status_code=304, headers=headers)
+    content = file.content if request.method == "GET" else b""
+    return Response(content, media_type=file.media_type, headers=headers | {"Content-Length": str(len(file.content))})
+
+
+def _refuse(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
+    kind = "not_found_error" if status == 404 else "invalid_request_error"
+    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status, headers)
