@@ -18,7 +18,7 @@ def model_object(card: ModelCard) -> dict[str, Any]:
     found: dict[str, Any] = {
         "id": card.name, "object": "model", "created": int(card.created), "owned_by": "tramontane",
         "type": "model", "display_name": card.name, "lifecycle": "active", "max_input_tokens": card.max_model_len,
-        "created_at": datetime.fromtimestamp(int(card.created), UTC).isoformat(), "status": card.state.value, "max_model_len": card.max_model_len, "chats": card.chats,
-        "aliases": list(card.aliases),
+        "created_at": datetime.fromtimestamp(int(card.created), UTC).isoformat(), "status": card.state.value,
+        "max_model_len": card.max_model_len, "chats": card.chats, "aliases": list(card.aliases),
     }  # fmt: skip
     return found if card.error is None else found | {"error": card.error}
