@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``cuda`` backend: Triton kernels for what they cover, stock torch for the rest."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+
+import torch
+from attrs import define, field
+
+from tramontane.backends.base import HostBackend
+from tramontane.backends.torch import TorchBackend
+from tramontane.errors import PlanError
+from tramontane.memory import available_memory
+from tramontane.ops import KernelMaker, Op
+from tramontane.weights import Matrix, Stored
+
+
+def interpreted() -> bool:
+    """Triton's interpreter is asked for, which runs kernels on the host: for tests, not for speed."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
+
+
+def _makers() -> Mapping[str, KernelMaker]:
+    """Op name -> kernel maker. Imported late: Triton decides at its import whether it interprets."""
+    from tramontane_backend_cuda import linear, norm
+
+    return {
+        "add_rms_norm": norm.norm,
+        "gated_activate": norm.gated_activate,
+        "linear": linear.linear,
+        "linear_gated": linear.linear_gated,
+        "rms_norm": norm.norm,
+    }
+
+
+def _default_device() -> torch.device:
+    return torch.device("cpu" if interpreted() and not torch.cuda.is_available() else "cuda")
+
+
+@define(eq=False)
+class CudaBackend(HostBackend):
+    """Triton kernels on NVIDIA cards.
+
+    Raises:
+        PlanError: The device is no CUDA device, and Triton's interpreter was not asked for.
+    """
+
+    name: str = "cuda"
+    _stock: TorchBackend = field(init=False, repr=False)
+    _own: Mapping[str, KernelMaker] = field(init=False, repr=False)
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.__attrs_init__(device or _default_device())  # type: ignore[attr-defined]
+        if self.device.type != "cuda" and not (self.device.type == "cpu" and interpreted()):
+            raise PlanError(
+                f"the cuda backend does not run on {self.device}",
+                hint="use --device cuda, or the backends torch and cpu; TRITON_INTERPRET=1 allows a CPU for tests",
+            )
+        self._stock, self._own = TorchBackend(self.device), _makers()
+
+    @classmethod
+    def probe(cls) -> str | None:
+        """Why this cannot run here: no Triton, no CUDA device. A CPU will do under ``TRITON_INTERPRET=1``."""
+        if importlib.util.find_spec("triton") is None:
+            return "triton is not installed; it has packages for Linux only"
+        if not torch.cuda.is_available() and not interpreted():
+            return "torch sees no CUDA device"
+        return None
+
+    def choose_dtype(self, stored: torch.dtype) -> torch.dtype:
+        """As stock torch chooses."""
+        return self._stock.choose_dtype(stored)
+
+    def store(self, matrix: Matrix, dtype: torch.dtype) -> Stored:
+        """Planes where every part has them, the core's storages otherwise."""
+        from tramontane_backend_cuda.storage import PlaneStored
+
+        return PlaneStored.of(matrix, dtype, self.device) or super().store(matrix, dtype)
+
+    def candidates(self, op: Op) -> Sequence[tuple[str, KernelMaker]]:
+        """The Triton kernel, the stock one, the reference."""
+        stock, own = self._stock.candidates(op), self._own.get(op.name)
+        return stock if own is None else ((f"cuda.{op.name}", own), *stock)
+
+    def free_memory(self) -> int:
+        """What the device, or the machine under the interpreter, has left."""
+        return self._stock.free_memory() if self.device.type == "cuda" else available_memory()
