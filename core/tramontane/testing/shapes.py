@@ -59,6 +59,30 @@ SHAPES: dict[str, dict[str, Any]] = {
             "original_max_position_embeddings": 8192,
         },
     },
+    "llama-3.1-8b": {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+        "max_position_embeddings": 131072,
+        "tie_word_embeddings": False,
+        "hidden_act": "silu",
+        "torch_dtype": "bfloat16",
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+    },
 }
 """Name -> content of ``config.json``, from the published models."""
 
@@ -104,6 +128,8 @@ def _tensors(c: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
             for norm in ("self_attn.q_norm", "self_attn.k_norm"):
                 yield f"{at}.{norm}.weight", 1 + draw(dim)
     yield "model.norm.weight", 1 + draw(hidden)
+    if not c["tie_word_embeddings"]:
+        yield "lm_head.weight", draw(c["vocab_size"], hidden)
 
 
 if __name__ == "__main__":
