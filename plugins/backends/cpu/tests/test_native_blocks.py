@@ -142,6 +142,42 @@ def test_whole_activations_give_whole_number_products(isa: str, engine: Engine, 
         close(ours, x @ values.T)
 
 
+@pytest.mark.parametrize("name", GGML)
+@pytest.mark.parametrize("byte", [0x00, 0xFF])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_sums_do_not_overflow(isa: str, engine: Engine, name: str, byte: int, sign: int) -> None:
+    """Every code its lowest or highest, every activation the largest of its block."""
+    scheme, inputs = Ggml(type=name), 2 * GGML[name][0]
+    fields = fields_of(scheme, 32, inputs)
+    _, factors = GGML[name]
+    blocks = fields["weight"].reshape(-1, scheme.type.nbytes)
+    at = _FACTORS_AT.get(name, 0)
+    kept = blocks[:, at : at + 2 * factors].clone()
+    blocks.fill_(byte)
+    blocks[:, at : at + 2 * factors] = kept
+    made = Matrix("m", (Part("part", 32),), inputs, uses={"linear"})
+    made.schemes = (scheme,)
+    made.stored = layouts.store(made, torch.float32)
+    assert made.stored is not None
+    made.stored.fill(0, fields)
+    values = scheme.dequantize(fields, (32, inputs))
+    for rows in (1, 3, 9):
+        x = torch.full((rows, inputs), sign * 127.0)
+        (ours,) = run(Linear(32), (made,), engine, (x,))
+        close(ours, x @ values.T)
+
+
+@pytest.mark.parametrize("name", GGML)
+def test_products_of_many_panels(isa: str, engine: Engine, name: str) -> None:
+    """More panels and rows than are worked on at a time."""
+    inputs = 3 * GGML[name][0]
+    matrix, values, _ = stored(Ggml(type=name), (150,), inputs)
+    for rows in (5, 6, 16, 97):
+        x = random(rows, inputs, seed=rows)
+        (ours,) = run(Linear(150), (matrix,), engine, (x,))
+        close(ours, x @ values.T, ROUNDED)
+
+
 def test_parts_of_several_schemes_bias_and_gate(isa: str, engine: Engine) -> None:
     schemes = (Ggml(type="q4_k"), Dense(torch.float32), Ggml(type="q6_k"), Dense(torch.float32))
     made = Matrix("m", tuple(Part(f"p{i}", 48) for i in range(4)), 256)

@@ -33,20 +33,13 @@ constexpr int WIDE_TAKEN = 0;
 constexpr int WIDE_TAKEN = 128;
 #endif
 
+#if defined(__AVX512F__) || !defined(__AVX2__)
 // Adds to each lane of `sum` its four codes times the four activations at x.
 template <bool WIDE> inline VI dot(VI sum, VB codes, const int8_t* x) {
     int32_t four;
     memcpy(&four, x, sizeof four);
 #if defined(__AVX512F__)
     return (VI)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, _mm512_set1_epi32(four));
-#elif defined(__AVX2__)
-    __m256i a = (__m256i)codes, b = _mm256_set1_epi32(four);
-    if (WIDE) {
-        a = _mm256_xor_si256(a, _mm256_set1_epi8(-128));
-        b = _mm256_sign_epi8(b, a);
-        a = _mm256_abs_epi8(a);
-    }
-    return sum + (VI)_mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1));
 #elif defined(__SSE2__)
     const __m128i even = _mm_and_si128((__m128i)codes, _mm_set1_epi16(0xff)), odd = _mm_srli_epi16((__m128i)codes, 8);
     const __m128i both = _mm_set1_epi32(four);
@@ -55,6 +48,81 @@ template <bool WIDE> inline VI dot(VI sum, VB codes, const int8_t* x) {
 #else
     for (int j = 0; j < 4; ++j) sum += (VI)(((VU)codes >> (8 * j)) & 0xff) * static_cast<int32_t>(x[j]);
     return sum;
+#endif
+}
+#else
+// Products of bytes are summed in pairs to 16 bits here, and stay there for as many groups as cannot overflow: what
+// follows, another product and a sum for each, is then needed once. Codes of four bits: all eight groups of a block.
+template <class Codes> constexpr int GROUPS_IN_16_BITS = Codes::WIDE ? 1 : 32767 / (2 * 127 * (2 * Codes::MIDDLE - 1));
+
+// Four activations at each four codes. Wide codes are signed here.
+template <bool WIDE> inline __m256i pair_products(__m256i codes, __m256i x) {
+    return WIDE ? _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes)) : _mm256_maddubs_epi16(codes, x);
+}
+
+inline __m256i four_activations(const int8_t* x) {
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+// Left to itself, GCC makes all products of a block first and adds them as a tree, which takes far more registers than
+// there are: what was spilled cost half the speed.
+inline void in_register(__m256i& value) { __asm__("" : "+x"(value)); }
+
+// What pair_products multiplies, from what a code's class loads.
+template <class Codes> inline VB multiplied(VB codes) { return Codes::WIDE ? codes ^ all_bytes(0x80) : codes; }
+
+// Sums of a block for ROWS rows by COUNT vectors of outputs; load(g, v) gives group g's codes as multiplied. With HALVES
+// sums[h] is of each half of the block, otherwise sums[0] of all of it.
+template <class Codes, bool HALVES, int ROWS, int COUNT, class Load>
+inline void sum_block(Load&& load, const char* x, int64_t stride, VI (&sums)[2][ROWS][COUNT]) {
+    constexpr int MOST = HALVES ? 4 : 8, STEP = GROUPS_IN_16_BITS<Codes> < MOST ? GROUPS_IN_16_BITS<Codes> : MOST;
+    const __m256i ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 8
+    for (int first = 0; first < GROUPS; first += STEP) {
+        __m256i narrow[ROWS][COUNT];
+#pragma GCC unroll 8
+        for (int g = first; g < first + STEP; ++g) {
+            __m256i codes[COUNT];
+            for (int v = 0; v < COUNT; ++v) {
+                codes[v] = (__m256i)load(g, v);
+                in_register(codes[v]);
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < ROWS; ++r) {
+                const __m256i four = four_activations(reinterpret_cast<const int8_t*>(x) + r * stride + 4 * g);
+                for (int v = 0; v < COUNT; ++v) {
+                    const __m256i products = pair_products<Codes::WIDE>(codes[v], four);
+                    narrow[r][v] = g == first ? products : _mm256_add_epi16(narrow[r][v], products);
+                    in_register(narrow[r][v]);
+                }
+            }
+        }
+        for (int r = 0; r < ROWS; ++r)
+            for (int v = 0; v < COUNT; ++v) {
+                const VI wide = (VI)_mm256_madd_epi16(narrow[r][v], ones);
+                VI& to = sums[HALVES ? first / 4 : 0][r][v];
+                to = first % MOST == 0 ? wide : to + wide;
+            }
+    }
+}
+#endif
+
+// The sums of a block's halves for one row, or of all of it and zero where nobody tells halves apart.
+template <class Codes, bool HALVES> inline void halves_of(const VB* codes, const int8_t* x, VI (&halves)[2]) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    VI sums[2][1][1];
+    const auto load = [&](int g, int) { return multiplied<Codes>(codes[g]); };
+    sum_block<Codes, HALVES, 1, 1>(load, reinterpret_cast<const char*>(x), 0, sums);
+    halves[0] = sums[0][0][0];
+    halves[1] = HALVES ? sums[1][0][0] : VI{};
+#else
+    halves[0] = halves[1] = VI{};
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; ++g)
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; ++h) halves[h] = dot<Codes::WIDE>(halves[h], codes[4 * h + g], x + 16 * h + 4 * g);
 #endif
 }
 

@@ -17,6 +17,9 @@ inline VF scale_vector(const char* scales, int64_t v, int32_t dtype) {
     return dtype == TM_F32 ? get<VF>(at) : Element<bf16>::load(reinterpret_cast<const bf16*>(at));
 }
 
+// Each class: `open` a chunk, then `block` by block either `add` what the product of a row gave and `close` the chunk, or,
+// for many rows, ask for the block's line: w = slope * (what is multiplied) - drop, for each half where HALVES says so.
+
 // What one row of activations gathers over a chunk; unused parts vanish in the compiler.
 struct Gathered {
     VF part = zero(), low = zero();
@@ -26,7 +29,9 @@ struct Gathered {
 // w = scale * (code - middle)
 template <class Codes> class Centered {
   public:
+    static constexpr bool HALVES = false;
     static constexpr int64_t VECTORS = 1;
+    Centered() = default;
     Centered(const tm_matrix& matrix, const Codes& codes) : dtype_(matrix.dtype), unit_(splat(codes.unit())) {}
     static int64_t bytes(int32_t dtype) { return PANEL * size_of(dtype); }
     void open(const char* at, int64_t v) { scale_ = scale_vector(at, v, dtype_); }
@@ -42,6 +47,8 @@ template <class Codes> class Centered {
     VF value(int, VF number, bool centered) const {
         return (centered ? number - splat(Codes::MIDDLE) : number) * scale_;
     }
+    VF slope(int) const { return scale_ * unit_; }
+    VF drop(int) const { return slope(0) * static_cast<float>(Codes::MIDDLE - Codes::TAKEN); }
 
   private:
     int32_t dtype_;
@@ -51,7 +58,9 @@ template <class Codes> class Centered {
 // w = scale * (code - zero)
 template <class Codes> class Zeroed {
   public:
+    static constexpr bool HALVES = false;
     static constexpr int64_t VECTORS = 2;
+    Zeroed() = default;
     Zeroed(const tm_matrix& matrix, const Codes&) : dtype_(matrix.dtype) {}
     static int64_t bytes(int32_t dtype) { return 2 * PANEL * size_of(dtype); }
     void open(const char* at, int64_t v) {
@@ -68,6 +77,8 @@ template <class Codes> class Zeroed {
         return fma(from.part - zeros, scale_, total);
     }
     VF value(int, VF number, bool) const { return (number - zero_) * scale_; }
+    VF slope(int) const { return scale_; }
+    VF drop(int) const { return (zero_ - static_cast<float>(Codes::TAKEN)) * scale_; }
 
   private:
     int32_t dtype_;
@@ -77,7 +88,9 @@ template <class Codes> class Zeroed {
 // w = scale * code + offset
 template <class Codes> class Shifted {
   public:
+    static constexpr bool HALVES = false;
     static constexpr int64_t VECTORS = 2;
+    Shifted() = default;
     Shifted(const tm_matrix& matrix, const Codes&) : dtype_(matrix.dtype) {}
     static int64_t bytes(int32_t dtype) { return 2 * PANEL * size_of(dtype); }
     void open(const char* at, int64_t v) {
@@ -94,6 +107,8 @@ template <class Codes> class Shifted {
         return fma(fma(splat(Codes::TAKEN), shift, from.part), scale_, fma(offset_, shift, total));
     }
     VF value(int, VF number, bool) const { return number * scale_ + offset_; }
+    VF slope(int) const { return scale_; }
+    VF drop(int) const { return zero() - fma(scale_, splat(Codes::TAKEN), offset_); }
 
   private:
     int32_t dtype_;
@@ -127,7 +142,9 @@ inline VF signed_small_scales(const char* from) {
 // float16 factor [16], minimum [16]; bytes s [8][16], m [8][16].
 template <class Codes> class SubScaled {
   public:
+    static constexpr bool HALVES = false;
     static constexpr int64_t BLOCKS = 8, FACTORS = 2 * PANEL * 2, VECTORS = 0;
+    SubScaled() = default;
     SubScaled(const tm_matrix&, const Codes&) {}
     static int64_t bytes(int32_t) { return FACTORS + 2 * BLOCKS * PANEL; }
     void open(const char* at, int64_t v) {
@@ -147,6 +164,8 @@ template <class Codes> class SubScaled {
         return fma(from.part, factor_, total) - from.low * minimum_;
     }
     VF value(int, VF number, bool) const { return factor_ * scale_ * number - minimum_ * low_; }
+    VF slope(int) const { return factor_ * scale_; }
+    VF drop(int) const { return minimum_ * low_; }
 
   private:
     VF factor_, minimum_, scale_, low_;
@@ -157,7 +176,9 @@ template <class Codes> class SubScaled {
 // float16 factor [16]; bytes s [16][16].
 template <class Codes> class HalfScaled {
   public:
+    static constexpr bool HALVES = true;
     static constexpr int64_t BLOCKS = 8, FACTORS = PANEL * 2, VECTORS = 0;
+    HalfScaled() = default;
     HalfScaled(const tm_matrix&, const Codes&) {}
     static int64_t bytes(int32_t) { return FACTORS + 2 * BLOCKS * PANEL; }
     void open(const char* at, int64_t v) {
@@ -176,6 +197,8 @@ template <class Codes> class HalfScaled {
         return fma(from.part - splat(Codes::MIDDLE) * from.low, factor_, total);
     }
     VF value(int half, VF number, bool) const { return factor_ * scale_[half] * (number - splat(Codes::MIDDLE)); }
+    VF slope(int half) const { return factor_ * scale_[half]; }
+    VF drop(int half) const { return slope(half) * static_cast<float>(Codes::MIDDLE); }
 
   private:
     VF factor_, scale_[2];

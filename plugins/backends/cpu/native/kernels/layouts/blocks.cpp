@@ -3,6 +3,7 @@
 // activations stay floats, panels unpacked to floating point in a core's cache and multiplied there.
 #include "kernels/layouts/blocks.h"
 #include "kernels/layouts/block_floats.h"
+#include "kernels/layouts/block_rows.h"
 
 namespace tramontane::TM_ISA {
 
@@ -17,48 +18,61 @@ template <int64_t BYTES> inline void fetch(const char* from) {
     for (int64_t i = 0; i < BYTES; i += 64) __builtin_prefetch(from + i);
 }
 
-// ROWS rows by the v-th vector of outputs of a panel.
+// ROWS rows by a panel, whose weights stream from memory once.
 template <class C, int ROWS>
-void product(const tm_matrix& matrix, const char* panel, int64_t v, const char* x, int64_t stride, float* out, int64_t width) {
+void product(const tm_matrix& matrix, const char* panel, const char* x, int64_t stride, float* out, int64_t width) {
     using Codes = typename C::Codes;
+    using Scales = typename C::Scales;
     const BlockPlan plan = BlockPlan::of(matrix, C{});
     const int64_t sums_at = plan.blocks * BLOCK;
     const Codes decode(matrix);
-    typename C::Scales scales(matrix, decode);
+    Scales scales[V];
+    for (Scales& one : scales) one = Scales(matrix, decode);
     const char *codes = panel, *chunk = panel + plan.code_bytes;
-    VF total[ROWS];
-    for (VF& one : total) one = zero();
+    VF total[ROWS][V];
+    for (auto& row : total)
+        for (VF& one : row) one = zero();
     for (int64_t first = 0; first < plan.blocks; first += plan.chunk_blocks, chunk += plan.scale_bytes) {
-        scales.open(chunk, v);
-        if (v == 0) __builtin_prefetch(chunk + AHEAD_SCALES);
-        Gathered gathered[ROWS];
+#pragma GCC unroll 4
+        for (int64_t v = 0; v < V; ++v) scales[v].open(chunk, v);
+        __builtin_prefetch(chunk + AHEAD_SCALES);
+        Gathered gathered[ROWS][V];
         const int64_t last = minimum(plan.blocks, first + plan.chunk_blocks);
         for (int64_t b = first; b < last; ++b, codes += Codes::BYTES) {
-            if (v == 0) fetch<Codes::BYTES>(codes + AHEAD_CODES);
-            VB loaded[GROUPS];
-            decode.load(codes, v, loaded);
-            scales.block(b - first);
+            fetch<Codes::BYTES>(codes + AHEAD_CODES);
 #pragma GCC unroll 4
-            for (int r = 0; r < ROWS; ++r) {
-                const char* row = x + r * stride;
-                const int8_t* values = reinterpret_cast<const int8_t*>(row) + b * BLOCK;
-                VI halves[2] = {VI{}, VI{}};
+            for (int64_t v = 0; v < V; ++v) {
+                VB loaded[GROUPS];
+                decode.load(codes, v, loaded);
+                scales[v].block(b - first);
 #pragma GCC unroll 4
-                for (int g = 0; g < 4; ++g)
-#pragma GCC unroll 2
-                    for (int h = 0; h < 2; ++h)
-                        halves[h] = dot<Codes::WIDE>(halves[h], loaded[4 * h + g], values + 16 * h + 4 * g);
-                scales.add(halves[0], halves[1], reinterpret_cast<const BlockOfX*>(row + sums_at)[b], gathered[r]);
+                for (int r = 0; r < ROWS; ++r) {
+                    const char* row = x + r * stride;
+                    VI halves[2];
+                    halves_of<Codes, Scales::HALVES>(loaded, reinterpret_cast<const int8_t*>(row) + b * BLOCK, halves);
+                    const BlockOfX& of_x = reinterpret_cast<const BlockOfX*>(row + sums_at)[b];
+                    scales[v].add(halves[0], halves[1], of_x, gathered[r][v]);
+                }
             }
         }
-        for (int r = 0; r < ROWS; ++r) total[r] = scales.close(gathered[r], total[r]);
+#pragma GCC unroll 4
+        for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+            for (int64_t v = 0; v < V; ++v) total[r][v] = scales[v].close(gathered[r][v], total[r][v]);
     }
-    for (int r = 0; r < ROWS; ++r) put(out + r * width + v * W, total[r]);
+    for (int r = 0; r < ROWS; ++r)
+        for (int64_t v = 0; v < V; ++v) put(out + r * width + v * W, total[r][v]);
 }
 
-template <class C, int ROWS>
-void panel_rows(const Panels& p, const char* panel, const char* x, int64_t stride, float* out, int64_t width) {
-    for (int64_t v = 0; v < V; ++v) product<C, ROWS>(*p.matrix, panel, v, x, stride, out, width);
+template <class C>
+void few_rows(const Panels& p, const char* panel, const char* x, int64_t stride, int64_t rows, float* out, int64_t width) {
+    switch (rows) {
+    case 1: return product<C, 1>(*p.matrix, panel, x, stride, out, width);
+    case 2: return product<C, 2>(*p.matrix, panel, x, stride, out, width);
+    case 3: return product<C, 3>(*p.matrix, panel, x, stride, out, width);
+    case 4: return product<C, 4>(*p.matrix, panel, x, stride, out, width);
+    default: return;
+    }
 }
 
 // Panels::multiply for FORM_Q8.
@@ -68,14 +82,15 @@ void multiply_blocks(const Panels& p, const Activations& a, int64_t first, int64
         const char* panel = p.data + i * p.bytes;
         const char* x = a.data + first * a.stride;
         float* to = out + i * PANEL;
-        int64_t left = rows;
-        for (; left >= 4; left -= 4, x += 4 * a.stride, to += 4 * width) panel_rows<C, 4>(p, panel, x, a.stride, to, width);
-        switch (left) {
-        case 1: panel_rows<C, 1>(p, panel, x, a.stride, to, width); break;
-        case 2: panel_rows<C, 2>(p, panel, x, a.stride, to, width); break;
-        case 3: panel_rows<C, 3>(p, panel, x, a.stride, to, width); break;
-        default: break;
+#if defined(__AVX2__) && !defined(__AVX512F__)
+        if (rows >= BlockRows<C>::FEWEST) {
+            BlockRows<C>(*p.matrix, panel).multiply(x, a.stride, rows, to, width);
+            continue;
         }
+#endif
+        int64_t left = rows;
+        for (; left > 4; left -= 4, x += 4 * a.stride, to += 4 * width) few_rows<C>(p, panel, x, a.stride, 4, to, width);
+        few_rows<C>(p, panel, x, a.stride, left, to, width);
     }
 }
 
