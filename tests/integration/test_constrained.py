@@ -163,7 +163,7 @@ def test_a_slow_grammar_holds_up_nobody(llm: LLM) -> None:
     [
         (Constraint.json_schema({"not": {"type": "string"}, "unevaluatedProperties": False}), "unevaluatedProperties"),
         (Constraint.json_schema({"type": "strin"}), "strin"),
-        (Constraint.json_schema('{"type": '), "grammar cannot be used"),
+        (Constraint.json_schema('{"type": '), "schema is not valid JSON"),
         (Constraint.json_schema({"$ref": "http://127.0.0.1:9/schema.json"}), "127.0.0.1"),
         (Constraint.regex("(("), "unclosed"),
         (Constraint.lark("start: nothing"), "nothing"),

@@ -253,6 +253,9 @@ def _fill_masks(
     for slot, place in todo:
         place.mask_s = each
         words_W = words_SW[slot]
+        if not words_W.any():
+            place.error = "the vocabulary has no token with which the output could go on as its grammar demands"
+            continue
         if place.others and any(_get(words_W, token) for token in place.eos_ids):
             for token in place.others:
                 words_W[token >> 5] |= _bit(token)

@@ -51,6 +51,8 @@ def explained(message: str) -> GrammarError:
     if named:
         message = f"the schema uses what is not supported: {named[1] or 'format'} {named[2] or ''}".strip()
         return GrammarError(message, hint=_LIST)
+    if "forced bytes" in message:
+        return GrammarError("the model's vocabulary has no tokens that spell what the grammar demands")
     return GrammarError(f"the grammar cannot be used: {message.split('<non-verbose/>')[0].strip()[:2000]}")
 
 
