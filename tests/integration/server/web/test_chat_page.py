@@ -48,7 +48,7 @@ def test_an_answer_is_stopped(visit: Opens, web_host: Host) -> None:
     page = one.page
     page.fill("#prompt", "Go on.")
     page.press("#prompt", "Enter")
-    page.wait_for_function("document.querySelector('.answer > .prose')?.textContent.includes('word')")
+    page.locator(".answer > .prose", has_text="word").wait_for()
     assert page.get_attribute("#send", "aria-label") == "Stop"
     page.keyboard.press("Escape")
     one.answered()
@@ -97,7 +97,7 @@ def test_a_thought_is_folded_and_a_tool_is_called_and_answered(visit: Opens) -> 
     page.fill("[data-setting=tools]", TOOL)
     page.keyboard.press("Escape")
     one.ask("How is Rome?")
-    assert page.inner_text(".thought summary").startswith("Thought")
+    assert page.inner_text(".thought summary").startswith("Thought for ")
     assert page.get_attribute(".thought", "open") is None
     page.click(".thought summary")
     assert page.inner_text(".thought .prose") == THOUGHT

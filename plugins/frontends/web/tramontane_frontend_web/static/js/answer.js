@@ -23,7 +23,6 @@ export async function fill(turn, turns, settings, model, signal, changed) {
     else throw error;
   } finally {
     turn.streaming = false;
-    for (const call of turn.calls ?? []) delete call.open;
   }
 }
 
@@ -34,13 +33,9 @@ function note(turn, chunk, clock) {
     const says = delta.content || delta.reasoning_content || delta.tool_calls;
     if (says && !clock.first) clock.first = performance.now();
     if (says) clock.chunks += 1;
-    if (delta.reasoning_content) {
-      turn.reasoning = (turn.reasoning ?? "") + delta.reasoning_content;
-    }
-    if (delta.content) {
-      if (turn.reasoning && !turn.content) turn.thought = (performance.now() - clock.begun) / 1000;
-      turn.content += delta.content;
-    }
+    if (delta.reasoning_content) turn.reasoning = (turn.reasoning ?? "") + delta.reasoning_content;
+    if (turn.reasoning && (delta.content || delta.tool_calls)) turn.thought ??= (performance.now() - clock.begun) / 1000;
+    if (delta.content) turn.content += delta.content;
     for (const piece of delta.tool_calls ?? []) addPiece(turn, piece);
     if (choice.finish_reason) turn.finish = choice.finish_reason;
   }
