@@ -16,14 +16,14 @@ from torch.nn import functional as F
 class Shape:
     """Sizes, under the names of a Hugging Face config. All row lengths are multiples of 256, as K-quants need."""
 
-    vocab_size: int = 2048
+    vocab_size: int = 2304
     hidden_size: int = 256
     intermediate_size: int = 512
     num_hidden_layers: int = 5
     num_attention_heads: int = 4
     num_key_value_heads: int = 2
     head_dim: int = 64
-    max_position_embeddings: int = 512
+    max_position_embeddings: int = 1024
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10000.0
 
@@ -84,7 +84,7 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(s.hidden_size, self.kv_heads * s.head_dim, bias=False)
         self.o_proj = nn.Linear(self.heads * s.head_dim, s.hidden_size, bias=False)
 
-    def forward(self, x_BTD: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, cos_TK: Tensor, sin_TK: Tensor, hidden_1TT: Tensor) -> Tensor:
         B, T, _ = x_BTD.shape
         q = self.q_proj(x_BTD).view(B, T, self.heads, self.head_dim).transpose(1, 2)
         k = self.k_proj(x_BTD).view(B, T, self.kv_heads, self.head_dim).transpose(1, 2)
@@ -93,9 +93,8 @@ class Attention(nn.Module):
         repeat = self.heads // self.kv_heads
         k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
         # Written out: on a CPU its backward pass is faster than the fused one's, and torch.compile fuses it anyway.
-        future_TT = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)
         scores = (q * self.head_dim**-0.5) @ k.transpose(-1, -2)
-        out = scores.masked_fill(future_TT, float("-inf")).softmax(-1).to(v.dtype) @ v
+        out = scores.masked_fill(hidden_1TT.unsqueeze(-3), float("-inf")).softmax(-1).to(v.dtype) @ v
         return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))
 
 
@@ -122,8 +121,8 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(s.hidden_size, s.rms_norm_eps)
         self.mlp = MLP(s)
 
-    def forward(self, x_BTD: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_TK, sin_TK)
+    def forward(self, x_BTD: Tensor, cos_TK: Tensor, sin_TK: Tensor, hidden_1TT: Tensor) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_TK, sin_TK, hidden_1TT)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
 
@@ -151,12 +150,23 @@ class DemoModel(nn.Module):
                 deep = name.endswith(("o_proj.weight", "down_proj.weight"))
                 nn.init.normal_(weight, std=0.02 / (2 * s.num_hidden_layers) ** 0.5 if deep else 0.02)
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
+    def forward(self, ids_BT: Tensor, position_BT: Tensor | None = None, kept_K: Tensor | None = None) -> Tensor:
+        """Logits [B, T, V], or [K, V] of the places `kept_K` in the flattened rows.
+
+        With `position_BT` rows are packed: a document begins wherever its position is 0, and none sees another.
+        """
         T = ids_BT.shape[1]
+        hidden_1TT = torch.ones(1, T, T, dtype=torch.bool, device=ids_BT.device).triu(1)
+        cos_TK, sin_TK = self.cos_TK[:T], self.sin_TK[:T]
+        if position_BT is not None:
+            document_BT = (position_BT == 0).cumsum(1)
+            hidden_1TT = hidden_1TT | (document_BT.unsqueeze(-1) != document_BT.unsqueeze(-2))
+            cos_TK, sin_TK = self.cos_TK[position_BT].unsqueeze(1), self.sin_TK[position_BT].unsqueeze(1)
         x_BTD = self.model.embed_tokens(ids_BT)
         for layer in self.model.layers:
-            x_BTD = layer(x_BTD, self.cos_TK[:T], self.sin_TK[:T])
-        return F.linear(self.model.norm(x_BTD), self.model.embed_tokens.weight)
+            x_BTD = layer(x_BTD, cos_TK, sin_TK, hidden_1TT)
+        out = self.model.norm(x_BTD)
+        return F.linear(out if kept_K is None else out.flatten(0, 1)[kept_K], self.model.embed_tokens.weight)
 
     @torch.no_grad()
     def complete(self, ids_BT: Tensor, eos: int, limit: int) -> list[list[int]]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the demo model on stories and writes it in Hugging Face form.
+"""Trains the demo model on stories and conversations and writes it in Hugging Face form.
 
 ``python -m training.train OUT`` after ``python -m training.tokenizer OUT``; the same command again goes on from
-OUT/state.pt.
+OUT/state.pt. ``--weights FOLDER`` begins with the weights of an earlier checkpoint, of another vocabulary maybe.
 ``--check`` trains nothing: it holds the model against transformers' LlamaForCausalLM.
 Needs torch, tokenizers and safetensors.
 """
@@ -11,59 +11,61 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import shutil
 import time
 from pathlib import Path
 
 import torch
 from attrs import frozen
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.data import Rows, held_out
+from training.data import IGNORED, Rows, held_out
 from training.model import DemoModel, Shape
+from training.muon import Muon
 from training.tokenizer import BOS_ID, EOS_ID
+from training.workers import ALONE, Workers
 
 OPENINGS = ("Once upon a time", "", "One day", "There was a little dragon named Zubi", "The")
 
 
 @frozen
 class Plan:
-    """How long and how fast. Rows are short first, which is cheap, and `full_length` for the last part.
+    """How long and how fast: steps of `rows` rows of `length` tokens.
 
-    `held_out` is the number of stories for the held-out loss.
+    `learned` bounds the share of tokens that are learned in a step; `held_out` is the number of stories for the
+    held-out loss.
     """
 
     steps: int
-    batch_tokens: int = 8192
-    length: int = 256
-    full_length: int = 512
-    full_from: float = 0.85
-    peak_rate: float = 3e-3
-    warmup: int = 100
+    rows: int = 7
+    length: int = 320
+    learned: float = 0.65
+    peak_rate: float = 2e-3
+    warmup: int = 30
+    cooling: float = 0.6
     weight_decay: float = 0.1
-    held_out: int = 256
+    held_out: int = 64
 
     def rate(self, step: int) -> float:
-        """Learning rate: linear warm-up, then a cosine down to a fiftieth of the peak."""
-        if step < self.warmup:
-            return self.peak_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.peak_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-
-    def row_length(self, step: int) -> int:
-        """Tokens a row at `step`."""
-        return self.full_length if step >= self.full_from * self.steps else self.length
+        """Learning rate: linear warm-up, the peak, and a line down to zero for the last `cooling` of the steps."""
+        left = (self.steps - step) / max(1.0, self.cooling * self.steps)
+        return self.peak_rate * min(1.0, (step + 1) / self.warmup, left)
 
 
-def loss_of(model: torch.nn.Module, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
-    """Mean cross entropy in nats a token, computed in bfloat16 with float32 sums."""
-    with torch.autocast("cpu", torch.bfloat16):
-        logits_BTV = model(ids_BT)
-        return F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten())
+def kept(targets_BT: Tensor, share: float) -> Tensor:
+    """Positions [K] of the learned targets in the flattened rows, cut or filled up to a fixed `share` of all."""
+    count = int(targets_BT.numel() * share)
+    learned = (targets_BT.flatten() != IGNORED).nonzero().squeeze(1)
+    others = (targets_BT.flatten() == IGNORED).nonzero().squeeze(1)
+    return torch.cat((learned, others))[:count]
+
+
+def loss_of(model: torch.nn.Module, ids_BT: Tensor, targets_BT: Tensor, position_BT: Tensor, kept_K: Tensor) -> Tensor:
+    """Mean cross entropy in nats a learned token."""
+    return F.cross_entropy(model(ids_BT, position_BT, kept_K), targets_BT.flatten()[kept_K], ignore_index=IGNORED)
 
 
 @torch.no_grad()
@@ -71,10 +73,10 @@ def held_out_loss(model: DemoModel, tokenizer: Tokenizer, count: int) -> float:
     """Nats a token over `count` held-out stories."""
     ids, targets = held_out(tokenizer, count)
     total = sum(
-        float(loss_of(model, i, t)) * int((t != -100).sum())
+        float(F.cross_entropy(model(i).flatten(0, 1), t.flatten(), ignore_index=IGNORED)) * int((t != IGNORED).sum())
         for i, t in zip(ids.split(16), targets.split(16), strict=True)
     )
-    return total / int((targets != -100).sum())
+    return total / int((targets != IGNORED).sum())
 
 
 def export(model: DemoModel, shape: Shape, out: Path) -> None:
@@ -86,7 +88,7 @@ def export(model: DemoModel, shape: Shape, out: Path) -> None:
     (out / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
 
 
-def optimizers_of(model: DemoModel, plan: Plan) -> tuple[torch.optim.Optimizer, ...]:
+def optimizers_of(model: DemoModel, plan: Plan, workers: Workers) -> tuple[torch.optim.Optimizer, ...]:
     """Muon (Jordan et al. 2024) for the matrices inside the layers, AdamW for the embedding and the norms."""
     inner = [weight for weight in model.model.layers.parameters() if weight.dim() == 2]
     norms = [weight for weight in model.parameters() if weight.dim() < 2]
@@ -95,7 +97,7 @@ def optimizers_of(model: DemoModel, plan: Plan) -> tuple[torch.optim.Optimizer, 
         {"params": norms, "weight_decay": 0.0},
     ]
     return (
-        torch.optim.Muon(inner, lr=0.0, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw"),
+        Muon(inner, plan.weight_decay, workers),
         torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), fused=True),
     )
 
@@ -107,41 +109,79 @@ def train(
     state_file: Path,
     save_every: int,
     *,
+    workers: Workers = ALONE,
     until: int | None = None,
     compiling: bool = True,
 ) -> None:
     """Run the plan from where `state_file` left it, to its end or to the step `until`."""
-    optimizers, rows, first = optimizers_of(model, plan), Rows(tokenizer), 0
+    optimizers, first = optimizers_of(model, plan, workers), 0
+    rows = Rows(tokenizer, workers.rank, stride=workers.count)
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        rows.next_seed, first = state["next_seed"], state["step"]
+        rows.resume(state["rows"], workers.rank)
+        first = state["step"]
         print(f"going on from step {first}", flush=True)
     # Compiling fuses what surrounds the matrix products: twice as fast on a CPU.
     step_loss = torch.compile(loss_of, dynamic=False) if compiling else loss_of
     last = plan.steps if until is None else until
-    begin = time.monotonic()
+    begin, smooth = time.monotonic(), 3.0
     for step in range(first, last):
-        length = plan.row_length(step)
-        ids, targets = rows.batch(plan.batch_tokens // length, length)
-        loss = step_loss(model, ids, targets)
+        ids, targets, positions = rows.batch(plan.rows, plan.length)
+        loss = step_loss(model, ids, targets, positions, kept(targets, plan.learned))
         loss.backward()
+        workers.average_gradients(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = plan.rate(step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if step % 50 == 0:
-            speed = (step - first + 1) * plan.batch_tokens / (time.monotonic() - begin)
-            print(f"step {step} loss {loss.item():.4f} {speed:.0f} tokens/s {rows.next_seed} stories", flush=True)
+        smooth += 0.1 * (loss.item() - smooth)
+        if step % 5 == 0 and workers.rank == 0:
+            speed = (step - first + 1) * ids.numel() * workers.count / (time.monotonic() - begin)
+            print(f"step {step} loss {smooth:.4f} {speed:.0f} tokens/s {rows.next_seed} documents", flush=True)
         if (step + 1) % save_every == 0 or step + 1 == last:
-            state = {"model": model.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in optimizers]}
-            torch.save({**state, "next_seed": rows.next_seed, "step": step + 1}, state_file.with_suffix(".new"))
-            state_file.with_suffix(".new").replace(state_file)
-            print(f"step {step + 1} held-out loss {held_out_loss(model, tokenizer, plan.held_out):.4f}", flush=True)
+            positions = workers.gather((rows.next_seed, rows.waiting))
+            if workers.rank == 0:
+                save(model, optimizers, positions, step + 1, state_file)
+                print(f"step {step + 1} held-out loss {held_out_loss(model, tokenizer, plan.held_out):.4f}", flush=True)
+
+
+def save(
+    model: DemoModel,
+    optimizers: tuple[torch.optim.Optimizer, ...],
+    rows: list[tuple[int, list[int]]],
+    step: int,
+    state_file: Path,
+) -> None:
+    """Write everything that going on needs, or nothing: an interrupted write leaves the old file."""
+    state = {"model": model.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in optimizers]}
+    torch.save({**state, "rows": rows, "step": step}, state_file.with_suffix(".new"))
+    state_file.with_suffix(".new").replace(state_file)
+
+
+def graft(model: DemoModel, tokenizer: Tokenizer, folder: Path) -> None:
+    """Begin with the weights in `folder`: a token that its tokenizer lacks starts as the mean of its parts there.
+
+    Special tokens keep their ids' vectors where both know them, or the first has the other's place as end of text.
+    """
+    weights = load_file(folder / "model.safetensors")
+    theirs = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    old = weights["model.embed_tokens.weight"].float()
+    known, special = theirs.get_vocab(), set(tokenizer.get_added_tokens_decoder())
+    new = torch.randn(tokenizer.get_vocab_size(), old.shape[1]) * old.std()
+    for text, token in tokenizer.get_vocab().items():
+        if token in (BOS_ID, EOS_ID):
+            new[token] = old[token]
+        elif text in known:
+            new[token] = old[known[text]]
+        elif token not in special:
+            parts = theirs.encode(tokenizer.decode([token]), add_special_tokens=False).ids
+            new[token] = old[parts].mean(0)
+    model.load_state_dict({**weights, "model.embed_tokens.weight": new})
 
 
 def tell(model: DemoModel, tokenizer: Tokenizer) -> None:
@@ -176,9 +216,10 @@ def main() -> None:
     """Parse the command line and train, check or sample."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, nargs="?")
-    parser.add_argument("--steps", type=int, default=2200, help="optimizer steps of 8192 tokens")
+    parser.add_argument("--steps", type=int, default=1000, help="optimizer steps of 2240 tokens a process")
+    parser.add_argument("--weights", type=Path, help="a checkpoint to begin with")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--save-every", type=int, default=500)
+    parser.add_argument("--save-every", type=int, default=20)
     parser.add_argument("--check", action="store_true", help="compare with transformers and stop")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -191,10 +232,15 @@ def main() -> None:
     torch.manual_seed(0)
     tokenizer = Tokenizer.from_file(str(options.out / "tokenizer.json"))
     model = DemoModel(shape)
+    if options.weights:
+        graft(model, tokenizer, options.weights)
+    workers = Workers.joined()
     compiling = bool(shutil.which("g++") or shutil.which("clang++"))
-    train(model, tokenizer, Plan(options.steps), options.out / "state.pt", options.save_every, compiling=compiling)
-    export(model, shape, options.out)
-    tell(model, tokenizer)
+    state_file = options.out / "state.pt"
+    train(model, tokenizer, Plan(options.steps), state_file, options.save_every, workers=workers, compiling=compiling)
+    if workers.rank == 0:
+        export(model, shape, options.out)
+        tell(model, tokenizer)
 
 
 if __name__ == "__main__":
