@@ -18,6 +18,7 @@ from pathlib import Path
 from attrs import frozen
 
 from tramontane import LLM, SamplingParams
+from tramontane.api.settings import ModelSettings
 from tramontane.bench.scatter import Point, scatter
 from tramontane.evaluate import DivergenceMeter, PerplexityMeter, chunks
 from tramontane.plugins import installed
@@ -52,18 +53,23 @@ def measure(
     model: str, text: str, kinds: Sequence[str], *, limit: int | None, repeats: int, calibrate: str | None
 ) -> Iterator[Measured]:
     """Measure types one after the other; the first row is the unquantized model."""
-    exact = {"backend": "torch", "dtype": "float32", "max_batched_tokens": CHUNK, "max_num_seqs": 1}
+    exact: ModelSettings = {
+        "backend": "torch",
+        "dtype": "float32",
+        "max_batched_tokens": CHUNK,
+        "max_num_seqs": 1,
+        "prefix_cache": False,
+    }
     with ExitStack() as stack:
-        base, trial = (stack.enter_context(LLM(model, prefix_cache=False, **exact)) for _ in range(2))
+        base, trial = (stack.enter_context(LLM(model, **exact)) for _ in range(2))
         fast, quick = (stack.enter_context(LLM(model, max_num_seqs=1, prefix_cache=False)) for _ in range(2))
         ids = base.tokenize(text, add_special=False)
         bos = base.tokenize("a")[:1]
         parts = list(chunks(ids, CHUNK, bos[0] if bos != base.tokenize("a", add_special=False)[:1] else None, limit))
         expected = None
         for kind in (None, *kinds):
-            settings = {} if kind is None else {"calibrate": calibrate}
             for llm in (trial, quick):
-                llm.requantize(kind, **settings)
+                llm.requantize(kind, calibrate=None if kind is None else calibrate)
             own, apart = PerplexityMeter(), DivergenceMeter()
             for part in parts:
                 logits = trial.logits(part)
