@@ -20,8 +20,9 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/*.md", "docs/guides/*.md", "docs/deploy/*.md", "plugins/*/*/README.md")
     for path in ROOT.glob(pattern)
 )
-ELSEWHERE = {"CONTRIBUTING.md", "docs/adding-a-model.md"}
-"""Pages whose Python is run by a test of their own, or is a plugin's file."""
+ELSEWHERE = {"CONTRIBUTING.md", "docs/adding-a-model.md", "docs/chat.md"}
+"""Pages whose Python is run by a test of their own, is a plugin's file, or needs a model that calls tools (as
+``tests/unit/test_chat_calls.py`` has one)."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`(?:[\w./]*/)?(tramontane [a-z][^`\n]*)`(?!`)")
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -18,6 +17,7 @@ from tramontane.records import ArchitectureSpec
 from tramontane.tensors import AXES, Axis, TensorDecl
 from tramontane.testing.checkpoints import write_random
 from tramontane.testing.harness import Harness
+from tramontane.testing.invariants import assert_close
 
 STACKS = (".experts.gate_up_proj", ".switch_mlp.gate_proj.weight")
 """What stacks are called where they are stored: as transformers 5 holds them, and by MLX."""
@@ -64,7 +64,8 @@ def test_all_layouts_are_one_model(spec: ArchitectureSpec, config: dict[str, Any
     wanted = Harness.load(path, backend="torch", capture=False).logits(prompt)
     names = restore(path, spec, config, layout)
     assert any(name.endswith(STACKS) for name in names), names
-    assert np.array_equal(Harness.load(path, backend="torch", capture=False).logits(prompt), wanted)
+    # Not bit for bit: stock torch may add up in another order where a matrix lies otherwise in memory.
+    assert_close(Harness.load(path, backend="torch", capture=False).logits(prompt), wanted, 1e-5, "in another layout")
 
 
 @pytest.mark.parametrize(("spec", "config", "layout"), mixtures())

@@ -245,7 +245,7 @@ Harness.load(sys.argv[1], backend="torch", dtype="bfloat16", quant=sys.argv[3], 
 """
 
 
-@pytest.mark.parametrize("kind", ["q4k", "afq4"])
+@pytest.mark.parametrize("kind", [pytest.param("q4k", marks=pytest.mark.full), "afq4"])
 def test_peak_memory_is_the_quantized_model_and_one_layer(tmp_path: Path, narrow: Path, kind: str) -> None:
     """RssAnon and Shmem while the weights come in; use is the backend's business."""
     config = sample(

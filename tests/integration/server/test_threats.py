@@ -142,13 +142,15 @@ def test_errors_tell_nothing_of_the_inside(attacked: Server) -> None:
 
 
 OPEN = [b"/v1/models", b"//v1/models", b"/v1%2fmodels", b"/v1/./models", b"/metrics", b"/docs", b"/openapi.json", b"/"]
+PAGE = b"/"
+"""The chat page, which asks for the key itself: it can be read, and nothing else."""
 
 
 @pytest.mark.parametrize("path", OPEN)
 def test_no_spelling_of_a_path_needs_no_key(attacked: Server, path: bytes) -> None:
     host = attacked.url.removeprefix("http://").encode()
     for target in (path, b"http://" + host + path):
-        for method in (b"GET", b"POST", b"OPTIONS", b"DELETE"):
+        for method in (b"GET", b"POST", b"OPTIONS", b"DELETE")[path == PAGE :]:
             sent = b"%s %s HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % (
                 method,
                 target,
@@ -206,8 +208,14 @@ def test_keys_see_only_their_own(attacked: Server) -> None:
     assert cached(other) == 0, "another's time tells nothing of it"
 
 
-def test_nobody_administers_models_here(attacked: Server) -> None:
-    for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/models/unload", "/re_isq", "/v1/models/tune"):
+def test_nobody_administers_models_without_a_key_or_by_paths(attacked: Server) -> None:
+    for path in ("/v1/models/load", "/v1/models/unload", "/v1/models/requantize", "/re_isq", "/plugins"):
+        assert httpx.post(attacked.url + path, json={"model": "demo"}, timeout=60).status_code == 401
+    for path in ("/v1/models/load", "/v1/models/unload", "/v1/models/requantize"):
+        answer = attacked.post(path, model="/etc/passwd", model_id="/etc/passwd")
+        assert 400 <= answer.status_code < 500
+        assert "root:" not in answer.text
+    for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/models/tune"):
         answer = attacked.post(path, lora_path="/etc/passwd", lora_name="x", model_id="demo")
         assert answer.status_code in (404, 405)
         assert "root:" not in answer.text

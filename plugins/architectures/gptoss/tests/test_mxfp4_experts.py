@@ -95,7 +95,8 @@ def test_gate_and_up_rows_alternate(pair: tuple[Path, Path]) -> None:
 
 @pytest.mark.parametrize("check", ["chunked", "captured", "like_reference"])
 def test_invariance(pair: tuple[Path, Path], check: str) -> None:
-    INVARIANTS[check](Subject(pair[1]))
+    """On stock torch: backends that round activations for such weights have tests of their own."""
+    INVARIANTS[check](Subject(pair[1], {"backend": "torch"}))
 
 
 def test_a_missing_scale_is_named(pair: tuple[Path, Path], tmp_path: Path) -> None:

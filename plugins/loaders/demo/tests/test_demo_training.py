@@ -182,6 +182,7 @@ def test_the_model_is_exactly_a_llama() -> None:
     assert check(Shape(num_hidden_layers=2)) < 1e-4
 
 
+@pytest.mark.full
 def test_training_leaves_and_finds_its_state(tmp_path: Path, tokenizer: Tokenizer) -> None:
     """Six steps at once give the weights of three steps, a stop, and three more."""
     from training import train as script

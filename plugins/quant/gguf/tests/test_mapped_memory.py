@@ -40,7 +40,7 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("quant", ["q8_0", "q4_0", None])
+@pytest.mark.parametrize("quant", ["q8_0", *(pytest.param(name, marks=pytest.mark.full) for name in ("q4_0", None))])
 def test_a_mapped_file_adds_no_copy(tmp_path: Path, quant: str | None) -> None:
     """RssAnon and Shmem while the weights come in: vectors are copied, and queries and keys, whose rows llama.cpp keeps
     in another order."""
