@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,15 +38,16 @@ class Muon(torch.optim.Optimizer):
         self.workers = workers
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every matrix."""
+    def step(self, closure: Any = None) -> Any:
+        """One update of every matrix; there is no closure."""
         for group in self.param_groups:
-            shapes: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+            shapes: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
             for weight in group["params"]:
                 if weight.grad is not None:
-                    shapes[weight.shape].append(weight)
-            for shape, weights in shapes.items():
-                gradient_NAB = torch.stack([weight.grad for weight in weights])  # type: ignore[misc]
+                    shapes[weight.shape].append((weight, weight.grad))
+            for shape, pairs in shapes.items():
+                weights = [weight for weight, _ in pairs]
+                gradient_NAB = torch.stack([gradient for _, gradient in pairs])
                 momenta = [self.state[weight].setdefault("momentum", torch.zeros_like(weight)) for weight in weights]
                 momentum_NAB = torch.stack(momenta).lerp_(gradient_NAB, 1 - MOMENTUM)
                 update_NAB = self.workers.shared(orthogonalized, gradient_NAB.lerp(momentum_NAB, MOMENTUM))

@@ -144,9 +144,9 @@ def train(
             speed = (step - first + 1) * ids.numel() * workers.count / (time.monotonic() - begin)
             print(f"step {step} loss {smooth:.4f} {speed:.0f} tokens/s {rows.next_seed} documents", flush=True)
         if (step + 1) % save_every == 0 or step + 1 == last:
-            positions = workers.gather((rows.next_seed, rows.waiting))
+            drawn = workers.gather((rows.next_seed, rows.waiting))
             if workers.rank == 0:
-                save(model, optimizers, positions, step + 1, state_file)
+                save(model, optimizers, drawn, step + 1, state_file)
                 print(f"step {step + 1} held-out loss {held_out_loss(model, tokenizer, plan.held_out):.4f}", flush=True)
 
 

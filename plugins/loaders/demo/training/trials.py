@@ -17,6 +17,7 @@ from training.talkgrammar.generate import (
     call_turns,
     exchange,
     need,
+    offered,
     system,
     toolset,
     turns,
@@ -57,7 +58,7 @@ class Trial:
     messages: list[Message]
     answer: str = ""
     calls: Calls = ()
-    tools: list[dict[str, object]] = field(factory=list)
+    tools: list[dict[str, object]] = field(factory=list, converter=offered)
 
     def right(self, text: str, calls: Calls) -> bool:
         """Whether a reply is the expected one; arguments are compared as values."""

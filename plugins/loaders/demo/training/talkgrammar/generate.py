@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import field, frozen
 
@@ -49,12 +49,17 @@ KNOWN: tuple[Callable[[Speaker], Need], ...] = (
 )
 
 
+def offered(tools: Iterable[Tool]) -> list[dict[str, object]]:
+    """Tools as OpenAI's API takes them."""
+    return [tool.openai() for tool in tools]
+
+
 @frozen
 class Conversation:
     """Messages and tools as OpenAI's API takes them."""
 
     messages: list[Message] = field(factory=list)
-    tools: list[dict[str, object]] = field(factory=list)
+    tools: list[dict[str, object]] = field(factory=list, converter=offered)
 
 
 def exchange(
@@ -110,7 +115,7 @@ def answer(n: Need) -> str:
     return " ".join(call.answer for call in n.calls)
 
 
-def toolset(s: Speaker, wanted: list[Tool], others: int) -> list[dict[str, object]]:
+def toolset(s: Speaker, wanted: list[Tool], others: int) -> list[Tool]:
     """The wanted tools and some others, in any order, no name twice."""
     found = {tool.name: tool for tool in wanted}
     families = {family(tool) for tool in wanted}
@@ -121,7 +126,7 @@ def toolset(s: Speaker, wanted: list[Tool], others: int) -> list[dict[str, objec
             families.add(family(tool))
     tools = list(found.values())
     s.rng.shuffle(tools)
-    return [tool.openai() for tool in tools]
+    return tools
 
 
 def family(tool: Tool) -> str:
@@ -194,16 +199,9 @@ def without_use(s: Speaker) -> Conversation:
     tools = toolset(s, [], s.pick((1, 1, 2, 3)))
     if s.chance(0.35):
         other = need(s)
-        known = {family(other.tool), other.tool.name}
-        for tool in tools:
-            made = Tool(tool["function"]["name"], tool["function"]["description"])  # type: ignore[index]
-            if made.name in known or (family(made) and family(made) in known):
-                break
-        else:
-            math = other.kind == "calculator"
-            reply = smalltalk.UNKNOWN if math else smalltalk.NO_TOOL
-            if not math:
-                return Conversation(turns([(other.request, reply)]), tools)
+        # Sums are left out: some of them the model knows.
+        if other.kind != "calculator" and all(compatible(other.tool, tool) for tool in tools):
+            return Conversation(turns([(other.request, smalltalk.NO_TOOL)]), tools)
     e = exchange(s, kinds=NOT_FOR_TOOLS)
     pairs = [(e.question, e.answer)]
     if s.chance(0.4):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from training.storygrammar.engine import articles
 from training.talkgrammar import facts
 from training.talkgrammar.numbers import listed
@@ -14,18 +16,22 @@ def upper(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
+def told(s: Speaker, kind: str, table: Sequence[tuple[str, str]], wordings: Sequence[str], answer: str) -> Exchange:
+    """A question about the left side of a row ``{x}``, whose answer names the right side ``{y}`` too."""
+    x, y = s.pick(table)
+    return Exchange(kind, articles(s.ask(*wordings, x=x)), articles(upper(answer.format(x=x, y=y))))
+
+
 def colors(s: Speaker) -> Exchange:
     """The colour of a thing."""
-    thing, color = s.pick(facts.COLORS)
-    question = s.ask(
+    wordings = (
         "what [color|colour] is {x}?",
         "what is the [color|colour] of {x}?",
         "which [color|colour] does {x} have?",
         "[tell me|do you know] the [color|colour] of {x}[ please|].",
         "[can you tell me|do you know] what [color|colour] {x} is?",
-        x=thing,
     )
-    return Exchange("colors", question, f"{upper(thing)} is {color}.")
+    return told(s, "colors", facts.COLORS, wordings, "{x} is {y}.")
 
 
 def opposites(s: Speaker) -> Exchange:
@@ -108,56 +114,67 @@ def amounts(s: Speaker) -> Exchange:
     return Exchange("amounts", question, answer)
 
 
-def animals(s: Speaker) -> Exchange:
-    """Sounds, young and legs."""
-    draw = s.rng.random()
-    if draw < 0.35:
-        animal, sound = s.pick(facts.SOUNDS)
-        question = s.ask(
+# (up to which draw, table, wordings of the question, answer)
+ANIMALS = (
+    (
+        0.35,
+        facts.SOUNDS,
+        (
             "what [sound|noise] does a {x} make?",
             "what does a {x} say?",
             "[how does a {x} sound|what is the sound of a {x}]?",
             "[tell me|do you know] [what a {x} says|the sound of a {x}].",
-            x=animal,
-        )
-        answer = f'A {animal} says "{sound}".'
-    elif draw < 0.7:
-        animal, young = s.pick(facts.YOUNG)
-        question = s.ask(
+        ),
+        'a {x} says "{y}".',
+    ),
+    (
+        0.7,
+        facts.YOUNG,
+        (
             "what is a [baby|young] {x} [called|]?",
             "[what do you call|what is the name of|how do you call] a [baby|young] {x}?",
             "what is the [baby|child] of a {x} called?",
-            x=animal,
-        )
-        answer = f"A young {animal} is called a {young}."
-    else:
-        animal, legs = s.pick(facts.LEGS)
-        question = s.ask(
+        ),
+        "a young {x} is called a {y}.",
+    ),
+    (
+        1.0,
+        facts.LEGS,
+        (
             "how many legs does a {x} have?",
             "how many legs has a {x} [got|]?",
             "[tell me|do you know] how many legs a {x} has.",
-            x=animal,
-        )
-        answer = f"A {animal} has {legs} legs."
-    return Exchange("animals", articles(question), articles(answer))
+        ),
+        "a {x} has {y} legs.",
+    ),
+)
+
+
+def animals(s: Speaker) -> Exchange:
+    """Sounds, young and legs."""
+    draw = s.rng.random()
+    return told(s, "animals", *next(row for upto, *row in ANIMALS if draw < upto))
+
+
+def one(thing: str) -> str:
+    """ "a rose", but "Monday"."""
+    return thing if thing in ("red", "blue", "Monday", "May") else f"a {thing}"
 
 
 def kind_sentence(thing: str, kind: str) -> str:
     """ "A rose is a flower." """
-    subject = thing if thing in ("red", "blue", "Monday", "May") else f"a {thing}"
-    return articles(f"{upper(subject)} is a {kind}.")
+    return articles(f"{upper(one(thing))} is a {kind}.")
 
 
 def kinds(s: Speaker) -> Exchange:
     """What something is."""
     thing, kind = s.pick(facts.KINDS)
-    x = thing if thing in ("red", "blue", "Monday", "May") else f"a {thing}"
     question = s.ask(
         "what is {x}?",
         "what's {x}?",
         "what kind of thing is {x}?",
         "[tell me|do you know|can you tell me] what {x} is[ please|].",
-        x=x,
+        x=one(thing),
     )
     return Exchange("kinds", articles(question), kind_sentence(thing, kind))
 
@@ -173,7 +190,7 @@ def yes_or_no(s: Speaker) -> Exchange:
     elif draw < 0.65:
         thing, kind = s.pick(facts.KINDS)
         said = kind if s.chance(0.5) else s.pick(facts.KIND_NAMES)
-        subject = thing if thing in ("red", "blue", "Monday", "May") else f"a {thing}"
+        subject = one(thing)
         question = s.ask("is {x} a {k}?", "is it true that {x} is a {k}?", "is {x} [really|] a {k}?", x=subject, k=said)
         fact = kind_sentence(thing, kind)
         answer = f"{'Yes' if said == kind else 'No'}, {subject[0]}{fact[1:]}"

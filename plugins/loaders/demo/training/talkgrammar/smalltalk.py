@@ -17,11 +17,13 @@ UNKNOWN = "I do not know that. I am a very small model."
 NO_TOOL = "I have no tool for that."
 
 
-def identity(s: Speaker) -> Exchange:
-    """Who the model is."""
-    draw = s.rng.random()
-    if draw < 0.4:
-        question = s.ask(
+# (up to which draw, the answer, wordings of the question)
+Answers = tuple[tuple[float, str, tuple[str, ...]], ...]
+IDENTITY: Answers = (
+    (
+        0.4,
+        WHO,
+        (
             "[so, |hello, |hi, |hey, |and |please, |] who are you [really|exactly|]?",
             "[hello, |hi, |hey, |so, |please, |] what are you [really|exactly|]?",
             "[hello, |hi, |hey, |so, |please, |] what is your name?",
@@ -30,46 +32,77 @@ def identity(s: Speaker) -> Exchange:
             "[tell me|say] [something|a little] about yourself[ please|].",
             "which model are you?",
             "[what|which] [language|] model [is this|are you]?",
-        )
-        return Exchange("identity", question, WHO)
-    if draw < 0.65:
-        question = s.ask(
+        ),
+    ),
+    (
+        0.65,
+        WHAT,
+        (
             "[hello, |hi, |hey, |so, |and |please, |] what can you [really|] do [for me|]?",
             "[how|with what] can you help [me|us|]?",
             "what are you good [at|for]?",
             "[tell me|please say|say] what you can do[ for me|].",
             "help[ me|]",
             "what [things|] can I ask you?",
-        )
-        return Exchange("identity", question, WHAT)
-    if draw < 0.85:
-        question = s.ask(
+        ),
+    ),
+    (
+        0.85,
+        "No, I am a very small language model.",
+        (
             "are you [really|] a [human|person|real person|man|woman|human being|child] [or not|]?",
             "[tell me, |so |] are you a [human|person|real person|robot|man|woman|child]?",
-        )
-        return Exchange("identity", question, "No, I am a very small language model.")
-    question = s.ask(
-        "who [made|trained|built|created|wrote] you?",
-        "[by whom|by which project] were you [made|trained|built|created]?",
-        "[tell me|do you know|can you say] who [made|trained|built|created] you.",
-    )
-    return Exchange("identity", question, "I was trained by the Tramontane project.")
+        ),
+    ),
+    (
+        1.0,
+        "I was trained by the Tramontane project.",
+        (
+            "who [made|trained|built|created|wrote] you?",
+            "[by whom|by which project] were you [made|trained|built|created]?",
+            "[tell me|do you know|can you say] who [made|trained|built|created] you.",
+        ),
+    ),
+)
+POLITENESS: Answers = (
+    (
+        0.35,
+        "Hello! How can I help you?",
+        ("[hello|hi|hey|good morning|good evening|good day] [there|you|my friend|demo|][!|.|]",),
+    ),
+    (
+        0.55,
+        "I am fine, thank you.",
+        ("[hello, |hi, |hey, |and |so, |] how are you [today|doing|feeling|]?", "how do you do?"),
+    ),
+    (
+        0.8,
+        "You are welcome!",
+        ("[thanks|thank you|many thanks] [a lot|very much|so much|for your help|my friend|][!|.]",),
+    ),
+    (
+        1.0,
+        "Goodbye!",
+        ("[bye|goodbye|good night|see you|see you later|bye bye] [now|then|my friend|demo|][!|.]",),
+    ),
+)
+
+
+def one_of(s: Speaker, kind: str, answers: Answers) -> Exchange:
+    """One of the answers, asked for in one of its wordings."""
+    draw = s.rng.random()
+    answer, wordings = next((answer, wordings) for upto, answer, wordings in answers if draw < upto)
+    return Exchange(kind, s.ask(*wordings).replace(" !", "!").replace(" .", "."), answer)
+
+
+def identity(s: Speaker) -> Exchange:
+    """Who the model is."""
+    return one_of(s, "identity", IDENTITY)
 
 
 def politeness(s: Speaker) -> Exchange:
     """Greetings and thanks."""
-    draw = s.rng.random()
-    if draw < 0.35:
-        question = s.ask("[hello|hi|hey|good morning|good evening|good day] [there|you|my friend|demo|][!|.|]")
-        return Exchange("politeness", question.replace(" !", "!").replace(" .", "."), "Hello! How can I help you?")
-    if draw < 0.55:
-        question = s.ask("[hello, |hi, |hey, |and |so, |] how are you [today|doing|feeling|]?", "how do you do?")
-        return Exchange("politeness", question, "I am fine, thank you.")
-    if draw < 0.8:
-        question = s.ask("[thanks|thank you|many thanks] [a lot|very much|so much|for your help|my friend|][!|.]")
-        return Exchange("politeness", question.replace(" !", "!").replace(" .", "."), "You are welcome!")
-    question = s.ask("[bye|goodbye|good night|see you|see you later|bye bye] [now|then|my friend|demo|][!|.]")
-    return Exchange("politeness", question.replace(" !", "!").replace(" .", "."), "Goodbye!")
+    return one_of(s, "politeness", POLITENESS)
 
 
 def thing_of(s: Speaker) -> str:
