@@ -72,9 +72,33 @@ def lines() -> Iterator[tuple[str, str]]:
 LINES = sorted(set(lines()))
 
 
+def flags() -> Iterator[tuple[str, bool]]:
+    """(option, whether it is said to be missing) of the right column of the page about another engine's flags."""
+    page = (ROOT / "docs/from-mistralrs.md").read_text(encoding="utf-8")
+    for row in page.partition("## Flags")[2].partition("\n## ")[0].splitlines():
+        if row.startswith("| `"):
+            for option, missing in re.findall(
+                r"(?<!\S)`(--[a-z][\w-]*|-[a-z]\b)[^`]*`( \(not yet\))?", row.split("|")[2]
+            ):
+                yield option, bool(missing)
+
+
+FLAGS = sorted(set(flags()))
+
+
 def test_there_is_something_to_look_at() -> None:
     assert len(LINES) > 30
     assert len(PYTHON) >= 2
+    assert len(FLAGS) > 20
+
+
+@pytest.mark.parametrize(("option", "missing"), FLAGS)
+def test_an_option_of_ours_beside_another_engines_exists(option: str, missing: bool) -> None:
+    with click.Context(group, info_name="tramontane", obj=State()) as root:
+        commands = [group.get_command(root, name) for name in ("run", "serve", "quantize")]
+    parameters = [parameter for command in commands if command for parameter in command.params]
+    assert any(option in (*parameter.opts, *parameter.secondary_opts) for parameter in parameters)
+    assert missing == (option in ("--adapter", "--device-map")), "tests/integration/test_mistakes.py asks for these"
 
 
 @pytest.mark.parametrize(("page", "line"), [pytest.param(page, line, id=f"{page}: {line}") for page, line in LINES])
