@@ -183,9 +183,11 @@ def test_a_prompt_that_is_too_long(says: Says) -> None:
     assert "512" in said
 
 
-def test_an_adapter_of_another_base(says: Says, tmp_path: Path) -> None:
-    """Until a plugin for adapters is installed, any adapter is one that nobody can use."""
-    assert "adapter" in says("run", "--adapter", f"sql={tmp_path}", "-p", "x")
+@pytest.mark.parametrize(
+    ("option", "value", "named"), [("--adapter", "sql=somewhere", "adapters"), ("--device-map", "auto", "device_map")]
+)
+def test_what_no_plugin_can_do_is_refused(says: Says, option: str, value: str, named: str) -> None:
+    assert says("run", option, value, "-p", "x") == f"error: nothing installed can use {named}\n  -> leave it out"
 
 
 def test_an_unreadable_gguf(says: Says, tmp_path: Path) -> None:
