@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from email.message import Message
 from email.parser import Parser
@@ -102,9 +103,7 @@ def test_the_core_alone_and_with_one_plugin_each(dist: Path, third_party: Path, 
     assert code == 0, err
     assert [report["status"] for report in json.loads(out)["plugins"]] == ["ok"]
     for folder in PLUGINS:
-        kind = folder.parts[1].removesuffix("s")
-        name = f"tramontane-{'arch' if kind == 'architecture' else kind}-{folder.name.replace('_', '-')}"
-        name = {"tramontane-tool": "tramontane-tools"}.get(name, name).replace("tramontane-tool-", "tramontane-tools-")
+        name = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]["name"]
         plugin = unpacked(dist, tmp_path, name)
         code, out, err = ask([core, plugin, third_party], "plugins", "--json", "--check")
         found = json.loads(out)
