@@ -26,7 +26,7 @@ from tramontane.engine.runner import StepResult
 from tramontane.grammar.matching import Matching
 from tramontane.ops import BoundOp
 from tramontane.prepare import BatchBuffers
-from tramontane.requests import EngineRequest, Task
+from tramontane.requests import EngineRequest, Task, TokenLogprobs
 from tramontane.sampler import Sampler
 from tramontane.sequence import Row, StepPlan
 from tramontane.sequence import Sequence as Running
@@ -148,17 +148,20 @@ class ModelRunner:
         logits_LV = self.model.head(hidden_LD)
         slots = [row.seq.slot for row in rows]
         positions = [row.start + row.count for row in rows]
-        for slot, ids in self.matching.undrawn(slots, positions).items():
-            self.sampler.extend(slot, ids)
-        masks, certain = self.matching.masks(slots, positions)
+        held = bool(self.matching)  # without a constrained sequence nothing is looked up row by row
+        if held:
+            for slot, ids in self.matching.undrawn(slots, positions).items():
+                self.sampler.extend(slot, ids)
+        masks, certain = self.matching.masks(slots, positions) if held else ({}, {})
         sampled = self.sampler.sample(logits_LV, slots, positions, masks, certain)
         self._previous = sampled.tokens
         result.token_ids = sampled.tokens.tolist()
         result.logprobs = sampled.logprobs
         result.faults = {row: str(fault) for row, fault in sampled.faults.items()}
-        taken = self.matching.take(slots, positions, result.token_ids)
-        result.forced, result.ended = taken.forced, taken.ended
-        result.faults |= taken.faults
+        if held:
+            taken = self.matching.take(slots, positions, result.token_ids)
+            result.forced, result.ended = taken.forced, taken.ended
+            result.faults |= taken.faults
 
     def _collect(self, result: StepResult, index: int, row: Row, hidden_LD: Tensor) -> None:
         """What logits, embedding and prompt-log-probability requests want of one row."""
@@ -172,8 +175,9 @@ class ModelRunner:
         elif row.targets:
             result.prompt_logprobs[index] = self._prompt_logprobs(row, hidden_LD)
 
-    def _prompt_logprobs(self, row: Row, hidden_LD: Tensor) -> list:  # type: ignore[type-arg]
-        targets, found = row.targets, []
+    def _prompt_logprobs(self, row: Row, hidden_LD: Tensor) -> list[TokenLogprobs]:
+        targets = row.targets
+        found: list[TokenLogprobs] = []
         top = row.seq.request.sampling.prompt_logprobs or 0
         for start in range(0, len(targets), HEAD_ROWS):
             part = targets[start : start + HEAD_ROWS]

@@ -115,8 +115,8 @@ class Matching:
         """Forget a sequence; an unknown one is ignored."""
         self._places.pop(slot, None)
 
-    def __contains__(self, slot: int) -> bool:
-        return slot in self._places
+    def __len__(self) -> int:
+        return len(self._places)
 
     def undrawn(self, slots: Sequence[int], positions: Sequence[int]) -> dict[int, tuple[int, ...]]:
         """The forced tokens before each row's position that the sampler has not drawn; call once a step."""
