@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from tramontane.errors import GrammarError
 from tramontane.grammar import Constraint, compiler
 from tramontane.grammar.compiler import GrammarCompiler
-from tramontane.grammar.trial import Limits
+from tramontane.grammar.trial import Helper, Limits
 from tramontane.grammar.vocabulary import Vocabulary
 
 SECONDS = 3.0
@@ -99,6 +100,17 @@ ATTACKS: dict[str, tuple[bool, Callable[[], Constraint]]] = {
     "too many choices": (REFUSED, lambda: Constraint.choice([str(i) for i in range(10_000)])),
     "too large": (REFUSED, lambda: Constraint.regex("a" * 300_000)),
 }
+
+
+def test_the_helper_has_the_limits_it_is_given(vocabulary: Vocabulary) -> None:
+    pattern = Constraint.regex("[a-z]{3,40}@[a-z]{3,40}")
+    for limits, refused in ((Limits(), False), (Limits(lexer_fuel=1), True)):
+        helper = Helper(vocabulary, limits)
+        try:
+            with pytest.raises(GrammarError) if refused else nullcontext():
+                helper.check(pattern)
+        finally:
+            helper.stop()
 
 
 @pytest.mark.parametrize("name", ATTACKS)

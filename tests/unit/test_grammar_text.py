@@ -65,19 +65,18 @@ ACCEPTED: list[dict[str, Any]] = [
 class Letters:
     """256 tokens of one byte, and an end."""
 
-    is_tokenizer_wrapper = True
     bos_token_id = None
     eos_token_id = 256
     special_token_ids = (256,)
     tokens = [*(bytes([byte]) for byte in range(256)), b"<end>"]  # noqa: RUF012 - the library looks for a list
 
-    def __call__(self, text: str | bytes) -> list[int]:
-        return list(text.encode() if isinstance(text, str) else text)
+    def __call__(self, text: bytes) -> list[int]:
+        return list(text)
 
 
 @pytest.fixture(scope="module")
 def letters() -> llguidance.LLTokenizer:
-    return llguidance.LLTokenizer(Letters())  # type: ignore[arg-type]
+    return llguidance.LLTokenizer(llguidance.TokenizerWrapper(Letters()))
 
 
 def matches(letters: llguidance.LLTokenizer, constraint: Constraint, text: str) -> bool:
@@ -101,6 +100,12 @@ def test_a_refused_keyword_is_named(letters: llguidance.LLTokenizer, keyword: st
 @pytest.mark.parametrize("schema", [*ACCEPTED, *({"type": "string", "format": name} for name in FORMATS)])
 def test_what_is_not_listed_is_served(letters: llguidance.LLTokenizer, schema: dict[str, Any]) -> None:
     compile_matcher(Constraint.json_schema(schema), letters, (256,), Limits())
+
+
+@pytest.mark.parametrize("keyword", ["properties", "required", "type", "enum", "patternProperties"])
+def test_a_keyword_with_a_number_is_refused(letters: llguidance.LLTokenizer, keyword: str) -> None:
+    with pytest.raises(GrammarError, match="cannot be used"):
+        compile_matcher(Constraint.json_schema({"type": "object", keyword: 5}), letters, (256,), Limits())
 
 
 def vectors(kind: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ a refusal is remembered like a success.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from tramontane.errors import GrammarError
 from tramontane.grammar.constraint import Constraint, Kind
 from tramontane.grammar.trial import Helper, Limits, compile_matcher
 from tramontane.grammar.vocabulary import Vocabulary
+
+_log = logging.getLogger(__name__)
 
 MOST_CACHED = 256
 """Grammars kept ..."""
@@ -118,7 +121,8 @@ class GrammarCompiler:
                     future.set_result(Compiled(vocabulary, matcher))
                 except GrammarError as error:
                     future.set_exception(error)
-                except BaseException as error:
+                except BaseException as error:  # the library's panics are no Exceptions
+                    _log.warning("a grammar cannot be compiled", exc_info=error)
                     future.set_exception(GrammarError(f"the grammar cannot be compiled ({type(error).__name__})"))
         finally:
             if helper is not None:

@@ -77,7 +77,9 @@ def _refuse(schema: dict[str, Any]) -> None:
     found = [name for name in _IGNORED if name in schema]
     if "$ref" in schema and any(isinstance(schema.get(name), str) for name in ("$id", "id")):
         found.append("$id beside $ref")  # the drafts disagree about what it means
-    fixed = [schema.get("const"), schema.get("enum"), schema.get("required"), list(schema.get("properties") or ())]
+    properties = schema.get("properties")
+    names = [*properties] if isinstance(properties, dict) else []
+    fixed = [schema.get("const"), schema.get("enum"), schema.get("required"), names]
     if any(_CONTROL.search(text) for text in _texts(fixed)):
         found.append("control characters, which need an escape that is not allowed")
     if found:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llguidance import LLMatcher, LLTokenizer
 
@@ -14,10 +14,13 @@ from tramontane.errors import GrammarError
 from tramontane.grammar.constraint import Constraint, Kind
 from tramontane.grammar.schema import strict_schema
 
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
+
 WHITESPACE = r"(\x20|\x0A[\x20\x09]{0,16})"
 """What may stand between the tokens of JSON, once: a space, or a line break with its indentation. Without a bound a
 model that likes blanks writes them until it is cut off."""
-_STRICT = {"lenient": False, "coerce_one_of": False, "json_allowed_escapes": '"\\\\bfnrt'}
+_STRICT: JsonCompileOptions = {"lenient": False, "coerce_one_of": False, "json_allowed_escapes": '"\\\\bfnrt'}
 """A schema's own ``x-guidance`` may not ask for less than the schema says. Only escapes without which a character
 cannot be written are allowed: ``{"\\u0066oo": 1}`` would otherwise get round what a schema says about ``foo``."""
 _UNSUPPORTED = re.compile(r"Unimplemented keys: \[(.*)\]")
@@ -41,10 +44,7 @@ def explained(message: str) -> GrammarError:
     found = _UNSUPPORTED.search(message)
     if found:
         names = ", ".join(json.loads(f"[{found[1]}]"))
-        return GrammarError(
-            f"the schema uses what is not supported: {names}",
-            hint=_LIST,
-        )
+        return GrammarError(f"the schema uses what is not supported: {names}", hint=_LIST)
     if message.startswith("panic:"):
         return GrammarError("the grammar is too large or too deep to be compiled")
     named = _NAMED.match(message)
@@ -62,8 +62,8 @@ def _plain(constraint: Constraint) -> str:
         match constraint.kind:
             case Kind.JSON_SCHEMA | Kind.JSON_OBJECT:
                 schema = strict_schema(value) if constraint.kind is Kind.JSON_SCHEMA else '{"type": "object"}'
-                options = {} if '"x-guidance"' in schema else {"whitespace_pattern": WHITESPACE}
-                return LLMatcher.grammar_from_json_schema(schema, defaults=options, overrides=_STRICT)  # type: ignore[arg-type]
+                own: JsonCompileOptions = {} if '"x-guidance"' in schema else {"whitespace_pattern": WHITESPACE}
+                return LLMatcher.grammar_from_json_schema(schema, defaults=own, overrides=_STRICT)
             case Kind.REGEX:
                 return LLMatcher.grammar_from_regex(value)
             case Kind.LARK:

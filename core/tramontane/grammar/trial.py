@@ -15,11 +15,10 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any
 
 import llguidance
 import numpy as np
-from attrs import define, field, frozen
+from attrs import asdict, define, field, frozen
 
 from tramontane.errors import GrammarError
 from tramontane.grammar.constraint import Constraint
@@ -123,9 +122,8 @@ class Helper:
 
     def _start(self) -> subprocess.Popen[str]:
         self.stop()
-        limits = json.dumps([self.limits.seconds, self.limits.memory])
         process = subprocess.Popen(
-            [sys.executable, "-m", "tramontane.grammar.trial", limits],
+            [sys.executable, "-m", "tramontane.grammar.trial", json.dumps(asdict(self.limits))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8",
         )  # fmt: skip
         self._process = process
@@ -183,19 +181,17 @@ def _confine(memory: int) -> None:
         import resource
     except ImportError:  # Windows has no such limit
         return
-    with open("/proc/self/statm") if sys.platform == "linux" else open("/dev/null") as file:
-        pages = (file.read().split() or ["0"])[0]
-    used = int(pages) * resource.getpagesize()
-    if used:
-        resource.setrlimit(resource.RLIMIT_AS, (used + memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def _serve(seconds: float, memory: int) -> None:
+def _serve(limits: Limits) -> None:
     vocabulary = Vocabulary.loads(sys.stdin.readline())
     tokenizer = vocabulary.build()
-    limits = Limits(seconds=seconds, memory=memory)
-    _confine(memory)
+    _confine(limits.memory)
     print(flush=True)
     for line in sys.stdin:
         print(_judge(line, vocabulary, tokenizer, limits), flush=True)
@@ -203,9 +199,9 @@ def _serve(seconds: float, memory: int) -> None:
 
 def main(arguments: list[str]) -> None:
     """Serve until the other side closes the pipe."""
-    settings: list[Any] = json.loads(arguments[0])
+    limits = Limits(**json.loads(arguments[0]))
     threading.stack_size(_STACK)
-    server = threading.Thread(target=_serve, args=settings)
+    server = threading.Thread(target=_serve, args=(limits,))
     server.start()
     server.join()
 

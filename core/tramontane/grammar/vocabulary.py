@@ -54,7 +54,8 @@ class Vocabulary:
         eos = list(self.eos_ids) or [self.size]
         if self.tokenizer_json is not None:
             return llguidance.LLTokenizer(self.tokenizer_json, n_vocab=self.mask_size, eos_token=eos)
-        return llguidance.LLTokenizer(_Bytes(self, eos[0]), n_vocab=self.mask_size, eos_token=eos)  # type: ignore[arg-type]
+        wrapped = llguidance.TokenizerWrapper(_Bytes(self, eos[0]))
+        return llguidance.LLTokenizer(wrapped, n_vocab=self.mask_size, eos_token=eos)
 
     def dumps(self) -> str:
         """One line of JSON."""
@@ -69,9 +70,8 @@ class Vocabulary:
 
 
 class _Bytes:
-    """The interface by which llguidance takes a vocabulary as bytes."""
+    """What llguidance's ``TokenizerWrapper`` wraps: a vocabulary as bytes."""
 
-    is_tokenizer_wrapper = True
     bos_token_id = None
 
     def __init__(self, vocabulary: Vocabulary, eos_id: int) -> None:
@@ -83,9 +83,8 @@ class _Bytes:
         self._ids = {token: number for number, token in reversed(list(enumerate(self.tokens))) if token}
         self._longest = max(map(len, self._ids), default=1)
 
-    def __call__(self, text: str | bytes) -> Sequence[int]:
-        """Longest match first: what llguidance does not take for the model's own way (it then forces no tokens)."""
-        content = text.encode() if isinstance(text, str) else text
+    def __call__(self, content: bytes) -> Sequence[int]:
+        """Longest match first. That need not be the model's own way, so nothing is forced with such a vocabulary."""
         found, start = [], 0
         while start < len(content):
             for end in range(min(len(content), start + self._longest), start, -1):
