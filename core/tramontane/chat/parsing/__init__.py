@@ -9,19 +9,13 @@ from __future__ import annotations
 
 from tramontane.chat.parsing.demand import Demand, budget_constraint, format_constraint
 from tramontane.chat.parsing.format import ChatFormat, OutputParser, Reasoning
+from tramontane.chat.parsing.json_calls import BareHeadedJson, HeadedJson, JsonCalls
 from tramontane.chat.parsing.json_values import json_value
+from tramontane.chat.parsing.python_calls import PythonCalls
 from tramontane.chat.parsing.rules import ARGUMENTS, NAME, NUMBER, RuledTool, Rules
 from tramontane.chat.parsing.sink import MOST_CALLS, Offered, Parsed, Sink, random_id
 from tramontane.chat.parsing.source import Source, Steps, Stops, nowhere
-from tramontane.chat.parsing.syntax import (
-    BareHeadedJson,
-    CallSyntax,
-    Either,
-    HeadedJson,
-    JsonCalls,
-    PythonCalls,
-    is_name,
-)
+from tramontane.chat.parsing.syntax import CallSyntax, Either, is_name
 from tramontane.chat.parsing.tagged import TaggedCalls
 
 __all__ = [
