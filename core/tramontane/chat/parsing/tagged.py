@@ -74,13 +74,13 @@ class TaggedCalls:
             inner = self.space if self.padded else ""
             opening = f"{head}{self.space if self.value_open else ''}{self.value_open}{inner}"
             closing = f"{inner}{self.value_close}"
-            if _kinds(schema) == _STRING and "enum" not in schema:
-                value = rules.text_until(closing)
-            elif _kinds(schema) == _STRING:
+            if _kinds(schema) != _STRING:
+                value = rules.join(rules.json(tool.within(schema)), rules.text(closing))
+            elif isinstance(schema.get("enum"), list):
                 choices = [rules.text(choice) for choice in schema["enum"] if isinstance(choice, str)]
                 value = rules.join(f"({' | '.join(choices)})", rules.text(closing))
             else:
-                value = rules.join(rules.json(tool.within(schema)), rules.text(closing))
+                value = rules.text_until(closing)
             part = rules.join(rules.text(opening), value, rules.text(self.space))
             parts.append(part if key in tool.required else f"({part})?")
         parts.append(rules.text(f"{self.call_close}{self.space}") if self.call_close else "")
@@ -211,7 +211,8 @@ def _kinds(schema: Any) -> frozenset[str]:
     if not isinstance(schema, Mapping):
         return frozenset()
     stated = schema.get("type")
-    kinds = {stated} if isinstance(stated, str) else {kind for kind in stated or () if isinstance(kind, str)}
+    listed = stated if isinstance(stated, list) else [stated]
+    kinds = {kind for kind in listed if isinstance(kind, str)}
     for name in ("anyOf", "oneOf"):
         options = schema.get(name)
         for option in options if isinstance(options, list) else ():

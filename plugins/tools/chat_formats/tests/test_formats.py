@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from chat_format_outputs import BARE, WRITERS, Call
 
-from tramontane.chat.parsing import ChatFormat, Offered
+from tramontane.chat.parsing import ChatFormat, Demand, Offered
 from tramontane_tools_chat_formats.plugin import tramontane_chat_formats
 
 FORMATS: dict[str, ChatFormat] = {spec.name: spec.load("format") for spec in tramontane_chat_formats()}
@@ -123,6 +123,19 @@ def test_calls_are_found_wherever_the_text_is_cut(name: str, case: str) -> None:
     assert as_calls(found) == CASES[case]
     assert found["text"] == ""
     assert found["reasoning"] == ""
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_schemas_that_say_nonsense_change_no_name(name: str) -> None:
+    nonsense: list[Any] = [5, {"type": 5}, {"type": "string", "enum": 5}, {"enum": 5}, {"anyOf": 5}]
+    for schema in nonsense:
+        parameters = {"type": "object", "properties": {"city": schema, "days": schema}}
+        offered = Offered.of([{"name": "get_weather", "parameters": parameters, "strict": True}])
+        parser = FORMATS[name].parser(offered)
+        pieces = [parser.push(WRITERS[name](ONE)), parser.finish()]
+        names = [call.name for piece in pieces for call in piece.calls if call.name]
+        assert names == ["get_weather"], schema
+        assert FORMATS[name].constraint(Demand(offered=offered, required=True), lambda text: None) is not None
 
 
 @pytest.mark.parametrize("name", WRITERS)
