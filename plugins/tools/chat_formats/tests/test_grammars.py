@@ -193,3 +193,5 @@ def test_a_thinking_budget_forces_the_end() -> None:
         form.constraint(Demand(offered=tools(strict=True), budget=5), special)
     with pytest.raises(RequestError, match="no reasoning"):
         budget_constraint(FORMATS["llama3"], Demand(offered=Offered(), budget=5), special, [], None)
+    with pytest.raises(RequestError, match="no reasoning that a budget"):
+        FORMATS["harmony"].constraint(Demand(offered=tools(), required=True, budget=5), special)

@@ -27,6 +27,7 @@ from tramontane.chat.parsing import (
     json_value,
     nowhere,
 )
+from tramontane.errors import RequestError
 from tramontane.grammar import Constraint
 from tramontane_tools_chat_formats.harmony_prompt import write_prompt
 
@@ -54,9 +55,15 @@ class Harmony(ChatFormat):
         return prompt.endswith(f"{_CHANNEL}analysis{_MESSAGE}")
 
     def constraint(self, demand: Demand, special: Callable[[str], int | None]) -> Constraint | None:
-        """After reasoning, where there is any, messages to tools; the answer ends with the first."""
+        """After reasoning, where there is any, messages to tools; the answer ends with the first.
+
+        Raises:
+            RequestError: There is a thinking budget too: reasoning is a message, and no token alone ends it.
+        """
         if not demand.held or not demand.offered.schemas:
             return None
+        if demand.budget is not None:
+            raise RequestError("the model's chat format has no reasoning that a budget could end")
         rules = Rules(demand.ruled(), False, special, self.visible)
         rest = f"{_CONSTRAIN}json{_MESSAGE}{ARGUMENTS}"
         if not demand.required:
