@@ -48,6 +48,22 @@ def _kimi_head(text: str) -> tuple[str, str | None] | None:
     return (match[2], match[1]) if match is not None else (text.strip().removeprefix("functions."), None)
 
 
+def _invocations(block: str, *, prefix: str = "", string_flag: str = "", trim: bool = True) -> TaggedCalls:
+    """``<invoke name="f"><parameter name="a">1</parameter></invoke>`` in a block, its tags perhaps with a prefix."""
+    return TaggedCalls(
+        opens=(f"<{block}>",),
+        call_open=f"<{prefix}invoke",
+        key_open=f"<{prefix}parameter",
+        value_close=f"</{prefix}parameter>",
+        call_close=f"</{prefix}invoke>",
+        close=f"</{block}>",
+        quote=(' name="', '"'),
+        string_flag=string_flag,
+        trim=trim,
+        padded=False,
+    )
+
+
 _JSON_IN_TAG = JsonCalls(opens=("<tool_call>",), closes=("</tool_call>",), space="\n")
 _FUNCTION_TAG = HeadedJson(
     opens=("<function=",), separators=(">",), closes=("</function>",), written=f"{NAME}>{ARGUMENTS}</function>"
@@ -153,20 +169,7 @@ DEEPSEEK_V31 = ChatFormat(
 
 DEEPSEEK_V32 = ChatFormat(
     reasoning=THINK,
-    calls=(
-        TaggedCalls(
-            opens=("<｜DSML｜function_calls>",),
-            call_open="<｜DSML｜invoke",
-            key_open="<｜DSML｜parameter",
-            value_close="</｜DSML｜parameter>",
-            call_close="</｜DSML｜invoke>",
-            close="</｜DSML｜function_calls>",
-            quote=(' name="', '"'),
-            string_flag=' string="{}"',
-            trim=False,
-            padded=False,
-        ),
-    ),
+    calls=(_invocations("｜DSML｜function_calls", prefix="｜DSML｜", string_flag=' string="{}"', trim=False),),
 )
 
 GEMMA = ChatFormat(
@@ -282,18 +285,7 @@ MINIMAX_M1 = ChatFormat(
 
 MINIMAX_M2 = ChatFormat(
     reasoning=THINK,
-    calls=(
-        TaggedCalls(
-            opens=("<minimax:tool_call>",),
-            call_open="<invoke",
-            key_open="<parameter",
-            value_close="</parameter>",
-            call_close="</invoke>",
-            close="</minimax:tool_call>",
-            quote=(' name="', '"'),
-            padded=False,
-        ),
-    ),
+    calls=(_invocations("minimax:tool_call"),),
 )
 
 NEMOTRON = ChatFormat(reasoning=THINK, calls=(JsonCalls(opens=("<TOOLCALL>",), closes=("</TOOLCALL>",), listed=True),))
