@@ -166,7 +166,7 @@ class ChatMaker:
 
     def _refuse_forced(self, call: ChatCall, choice: ToolChoice) -> None:
         """Without a format nothing tells what a call looks like: it can be neither forced nor found."""
-        if self.form is not None or not choice.allowed:
+        if not choice.allowed:
             return
         if choice.mode == "required" or choice.narrowed:
             raise RequestError(f"no installed chat format knows how {self.name} writes tool calls", hint=_NAME_FORMAT)

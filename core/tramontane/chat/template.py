@@ -195,7 +195,10 @@ class ChatTemplate:
             "documents": self._marker.mark_all(plain(list(documents), "documents")) if documents else None,
             "add_generation_prompt": add_generation_prompt,
         }
-        rendered = self._run(self._compiled[text], variables) if self.writer is None else self._write(variables)
+        if self.writer is not None:
+            rendered = _written(self.writer, variables)
+        else:
+            rendered = self._run(self._compiled[text], variables)
         return Rendered(_cut_end(rendered) if continue_final_message else rendered)
 
     def encode(self, tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
@@ -240,15 +243,6 @@ class ChatTemplate:
             raise TemplateError(f"{self.source.origin}, line {error.lineno}: {error.message}") from error
         except (RecursionError, MemoryError, SyntaxError, ValueError, TypeError, OverflowError) as error:
             raise TemplateError(f"{self.source.origin}: the chat template cannot be compiled ({error})") from error
-
-    def _write(self, variables: dict[str, Any]) -> str:
-        """Let the chat format write the prompt; what it cannot make sense of is the request's fault."""
-        try:
-            return self.writer(variables) if self.writer is not None else ""
-        except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
-            raise TemplateFailedError(
-                f"this conversation cannot be written ({type(error).__name__}: {error})"
-            ) from error
 
     def _run(self, template: jinja2.Template, variables: dict[str, Any]) -> str:
         """Run a template under a meter of its own."""
@@ -304,3 +298,11 @@ def _cut_end(rendered: str) -> str:
     if not found:
         raise TemplateFailedError("the chat template does not write the last message, so it cannot be continued")
     return before if after.startswith(_SPACE) else before.rstrip()
+
+
+def _written(writer: Callable[[Mapping[str, Any]], str], variables: Mapping[str, Any]) -> str:
+    """A prompt that a chat format wrote; what it cannot make sense of is the request's fault."""
+    try:
+        return writer(variables)
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise TemplateFailedError(f"this conversation cannot be written ({type(error).__name__}: {error})") from error

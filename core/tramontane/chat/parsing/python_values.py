@@ -139,18 +139,26 @@ def _escape(source: Source) -> Steps[str]:
     source.take(1)
     if letter not in _HEXADECIMAL:
         return _ESCAPES.get(letter, "\\" + letter)
-    digits = ""
-    while len(digits) < _HEXADECIMAL[letter]:
-        digit = yield from source.peek()
-        if not digit or digit not in "0123456789abcdefABCDEF":
-            return "\\" + letter + digits
-        digits += source.take(1)
+    digits = yield from _digits(source, _HEXADECIMAL[letter])
+    if len(digits) < _HEXADECIMAL[letter]:
+        return "\\" + letter + digits
     code = int(digits, 16)
     if code > 0x10FFFF or 0xDC00 <= code <= 0xDFFF:
         return "\ufffd"
     if not 0xD800 <= code <= 0xDBFF:
         return chr(code)
     return (yield from _second_half(source, code))
+
+
+def _digits(source: Source, most: int) -> Steps[str]:
+    """Read hexadecimal digits."""
+    digits = ""
+    while len(digits) < most:
+        digit = yield from source.peek()
+        if not digit or digit not in "0123456789abcdefABCDEF":
+            break
+        digits += source.take(1)
+    return digits
 
 
 def _second_half(source: Source, high: int) -> Steps[str]:
@@ -161,12 +169,9 @@ def _second_half(source: Source, high: int) -> Steps[str]:
     if (yield from source.peek()) != "u":
         return "\ufffd" + (yield from _escape(source))
     source.take(1)
-    digits = ""
-    while len(digits) < 4:
-        digit = yield from source.peek()
-        if not digit or digit not in "0123456789abcdefABCDEF":
-            return "\ufffd\\u" + digits
-        digits += source.take(1)
+    digits = yield from _digits(source, 4)
+    if len(digits) < 4:
+        return "\ufffd\\u" + digits
     low = int(digits, 16)
     if not 0xDC00 <= low <= 0xDFFF:
         return "\ufffd" + (chr(low) if not 0xD800 <= low <= 0xDBFF else "\ufffd")
@@ -182,7 +187,8 @@ def any_value(text: str, kinds: frozenset[str]) -> str:
     """
     if kinds != {"string"}:
         value = loads(_WORDS.get(text.strip(), text))
-        if value is not NotJson and (not kinds or _is_of(value, kinds)) and not (not kinds and isinstance(value, str)):
+        fits = _is_of(value, kinds) if kinds else not isinstance(value, str)
+        if value is not NotJson and fits:
             return json.dumps(value, ensure_ascii=False)
     return json.dumps(text, ensure_ascii=False)
 

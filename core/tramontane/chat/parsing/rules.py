@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from tramontane.chat.parsing.sink import properties
 from tramontane.errors import RequestError
 
 NAME, ARGUMENTS, NUMBER = "$NAME$", "$ARGUMENTS$", "$NUMBER$"
@@ -36,8 +37,7 @@ class RuledTool:
     @property
     def properties(self) -> Mapping[str, Any]:
         """Parameters with their schemas."""
-        found = self.schema.get("properties")
-        return found if isinstance(found, Mapping) else {}
+        return properties(self.schema)
 
     @property
     def required(self) -> Sequence[str]:

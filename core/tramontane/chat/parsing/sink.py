@@ -32,6 +32,12 @@ class Parsed:
         return Parsed(self.text + after.text, self.reasoning + after.reasoning, self.calls + after.calls)
 
 
+def properties(schema: Any) -> Mapping[str, Any]:
+    """The schemas of an object's properties, in order; empty where they are not stated."""
+    found = schema.get("properties") if isinstance(schema, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
 @frozen
 class Offered:
     """The tools a model may call: name -> JSON schema of the parameters."""
@@ -62,9 +68,7 @@ class Offered:
 
     def properties(self, name: str) -> Mapping[str, Any]:
         """The schemas of a tool's parameters, in order; empty where they are not stated."""
-        schema = self.schemas.get(name)
-        found = schema.get("properties") if isinstance(schema, Mapping) else None
-        return found if isinstance(found, Mapping) else {}
+        return properties(self.schemas.get(name))
 
 
 def random_id() -> str:

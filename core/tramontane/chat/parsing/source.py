@@ -102,14 +102,7 @@ class Source:
 
     def skip_space(self, give: Give = nowhere) -> Steps[str]:
         """Read white space; the next character, as :meth:`peek`."""
-        while True:
-            match = _SPACE.match(self._text, self._at)
-            if match is not None and match.end() > self._at:
-                give(self.take(match.end() - self._at))
-            if self._at < len(self._text):
-                return self._text[self._at]
-            if not (yield from self.more()):
-                return ""
+        return (yield from self.run(_SPACE, give))
 
     def run(self, pattern: re.Pattern[str], give: Give) -> Steps[str]:
         """Read while ``pattern``, which matches single characters repeatedly, goes on; the next character."""
