@@ -9,13 +9,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import click
 import pytest
 
 from tramontane.cli.app import run
-from tramontane.cli.fleet import read_models
+from tramontane.cli.config_file import config_option
+from tramontane.cli.fleet import add_models, read_models
+from tramontane.cli.options import ModelOptions, model_options
+from tramontane.cli.state import State
 from tramontane.errors import ConfigError
+from tramontane.host import Host
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +93,30 @@ def test_models_of_a_file(tmp_path: Path) -> None:
     assert other.settings["adapters"] == {"sql": "path/to/it"}
 
 
+def test_options_at_the_top_are_for_all_models_and_a_flag_wins(tmp_path: Path) -> None:
+    added: dict[str, dict[str, Any]] = {}
+
+    class Recorder:
+        def add(self, name: str, reference: str, **settings: Any) -> None:
+            added[name] = settings
+
+        def alias(self, alias: str, name: str) -> None:
+            assert (alias, name) == ("gpt-4o", "small")
+
+    @click.command("bench")
+    @config_option
+    @model_options
+    @click.pass_obj
+    def probe(state: State, model_options: ModelOptions) -> None:
+        add_models(cast(Host, Recorder()), state, None, model_options)
+
+    path = write(tmp_path, 'quant = "q6k"\nprefix-cache = false\nallow-pickle = true\n' + FLEET)
+    probe.main(["--config", path, "--threads", "3"], obj=State(), standalone_mode=False)
+    common = {"threads": 3, "prefix_cache": False, "allow_pickle": True}
+    assert added["small"] == {**common, "quant": "q8_0", "kv_memory": 64 * 2**20}
+    assert added["other"] == {**common, "quant": "q6k", "adapters": {"sql": "path/to/it"}}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -105,12 +134,19 @@ def test_wrong_models(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_from_config_runs_the_command_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tramontane_loader_demo", reason="plans the demo model")
     path = write(tmp_path, 'command = "doctor"\n')
     assert run(["from-config", path]) == 2  # doctor takes no --config, and says so
     assert "--config" in capsys.readouterr().err
     path = write(tmp_path, 'command = "from-config"\n')
     assert run(["from-config", path]) == 1
     assert "would never end" in capsys.readouterr().err
+    path = write(tmp_path, "command = 7\n")
+    assert run(["from-config", path]) == 1
+    assert "must be the name of a command, not 7" in capsys.readouterr().err
+    path = write(tmp_path, 'command = "tune"\nmodel = "demo"\n[tune]\nprofile = "fast"\n')
+    assert run(["from-config", path, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["profile"] == "fast"
     path = write(tmp_path, 'command = "sreve"\n')
     assert run(["from-config", path]) == 2
     assert "sreve" in capsys.readouterr().err

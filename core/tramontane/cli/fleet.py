@@ -36,7 +36,7 @@ class NamedModel:
     name: str
     reference: str
     settings: Mapping[str, Any]
-    """As for :class:`tramontane.LLM`."""
+    """As for :class:`tramontane.LLM`; those alone that its table names."""
     aliases: tuple[str, ...] = ()
     preload: bool = False
 
@@ -115,7 +115,7 @@ def _model(where: str, table: Mapping[str, Any]) -> NamedModel:
     return NamedModel(
         name=str(own.get("name", options.model)),
         reference=options.model,
-        settings=model_settings(options),
+        settings={key: value for key, value in model_settings(options).items() if _option_of(key) in values},
         aliases=(aliases,) if isinstance(aliases, str) else tuple(aliases),
         preload=bool(own.get("preload", False)),
     )
