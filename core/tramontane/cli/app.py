@@ -32,7 +32,7 @@ class CatalogGroup(click.Group):
         commands = ctx.ensure_object(State).plugins.catalogs.commands
         return sorted(spec.name for spec in commands if not spec.hidden)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         """Import one command.
 
         Raises:

@@ -10,7 +10,13 @@ from __future__ import annotations
 import os
 
 import click
-from click.shell_completion import CompletionItem, ShellComplete, add_completion_class, get_completion_class
+from click.shell_completion import (
+    CompletionItem,
+    ShellComplete,
+    add_completion_class,
+    get_completion_class,
+    split_arg_string,
+)
 
 from tramontane.cli.app import COMPLETING
 from tramontane.cli.state import verbosity_options
@@ -58,7 +64,7 @@ class PowerShellComplete(ShellComplete):
 
     def get_completion_args(self) -> tuple[list[str], str]:
         """The words before the one that is typed, and what of it is there."""
-        words = click.shell_completion.split_arg_string(os.environ.get("COMP_WORDS", ""))
+        words = split_arg_string(os.environ.get("COMP_WORDS", ""))
         incomplete = os.environ.get("COMP_CWORD", "")
         args = words[1:]
         if incomplete and args and args[-1] == incomplete:

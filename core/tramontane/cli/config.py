@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from tramontane.cli.app import group
 from tramontane.cli.config_file import CONFIG_FILE
 from tramontane.cli.output import print_json, print_table
 from tramontane.cli.state import State, verbosity_options
@@ -45,10 +46,7 @@ def values(context: click.Context, name: str, arguments: list[str]) -> list[tupl
         ConfigError: The file is wrong.
     """
     root = context.find_root()
-    group = root.command
-    found = group.get_command(root, name) if isinstance(group, click.Group) else None
-    if found is None:
-        raise click.UsageError(f"there is no command {name!r}", context)
+    found = group.get_command(root, name)
     target = copy.copy(found)
     target.params = [_optional(parameter) for parameter in found.params]
     with target.make_context(name, arguments, parent=root) as made:

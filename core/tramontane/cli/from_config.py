@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from tramontane.cli.app import group
 from tramontane.cli.config_file import read_toml
 from tramontane.cli.state import verbosity_options
 from tramontane.errors import ConfigError
@@ -34,14 +35,11 @@ def command(context: click.Context, file: Path, arguments: tuple[str, ...]) -> o
     model = "demo"
     """
     name = read_toml(file).get("command", DEFAULT_COMMAND)
-    root = context.find_root()
-    group = root.command
-    if not isinstance(name, str) or not isinstance(group, click.Group):
+    if not isinstance(name, str):
         raise ConfigError(f"{file}: command must be the name of a command, not {name!r}")
     if name == context.info_name:
         raise ConfigError(f"{file}: command = {name!r} would never end", hint='such as command = "serve"')
+    root = context.find_root()
     target = group.get_command(root, name)
-    if target is None:
-        raise ConfigError(f"{file}: there is no command {name!r}")
     with target.make_context(name, ["--config", str(file), *arguments], parent=root) as made:
         return target.invoke(made)
