@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tramontane.load.tuning import Candidate, Tuning
 
 PROFILES = ("quality", "balanced", "fast")
+"""Those of :class:`tramontane.load.tuning.Profile`, which is imported only when the command runs."""
 _COLUMNS = ("quant", "bits", "size", "memory", "context room", "quality", "status")
 
 
@@ -101,8 +103,6 @@ def _emit(path: Path, model: str, best: Candidate, trained: int) -> None:
     Raises:
         ConfigError: It exists, or cannot be written.
     """
-    import json
-
     lines = [f"model = {json.dumps(model)}"]
     if best.quant:
         lines.append(f"quant = {json.dumps(best.quant)}")

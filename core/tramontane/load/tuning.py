@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which types of a model fit this machine, and which to take: planned from headers, nothing is loaded.
 
-Decoding reads every weight for every token, so that of two types the smaller is the faster one; what is lost for it is
-measured in ``docs/quantization.md``.
+Decoding reads every weight for every token, so the smaller of two types is taken for the faster one; no speed is
+measured here, ``tramontane bench`` does that. The words for quality follow the divergences of the K types of the demo
+model in ``docs/quantization.md``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 
 from attrs import evolve, frozen
@@ -56,6 +57,7 @@ class Profile(StrEnum):
 _BALANCED_BITS = 6.6
 _OF_BITS = {8: Quality.NEAR_LOSSLESS, 6: Quality.NEAR_LOSSLESS, 5: Quality.GOOD, 4: Quality.GOOD,
             3: Quality.ACCEPTABLE, 2: Quality.DEGRADED}  # fmt: skip
+_GOOD = (Quality.BASELINE, Quality.NEAR_LOSSLESS, Quality.GOOD)
 
 
 @frozen(kw_only=True)
@@ -106,7 +108,7 @@ def tune(checkpoint: Checkpoint, plugins: Plugins, options: LoadOptions, profile
     free = backend.free_memory()
     plain = survey(checkpoint, plugins, evolve(options, quant=None))
     found = [_candidate(None, 16.0, Quality.BASELINE, plain, free)]
-    if not is_quantized(checkpoint, plain):
+    if not _is_quantized(checkpoint, plain):
         for bits in sorted(backend.isq_types, reverse=True):
             level = backend.isq_types[bits]
             planned = survey(checkpoint, plugins, evolve(options, quant=level.name))
@@ -121,7 +123,7 @@ def tune(checkpoint: Checkpoint, plugins: Plugins, options: LoadOptions, profile
     )
 
 
-def is_quantized(checkpoint: Checkpoint, plain: Survey) -> bool:
+def _is_quantized(checkpoint: Checkpoint, plain: Survey) -> bool:
     """Whether the weights are stored in fewer than 12 bits each already."""
     return 8 * plain.bytes_weights < 12 * plain.learned_numbers or bool(checkpoint.types)
 
@@ -144,16 +146,11 @@ def _candidate(quant: str | None, type_bits: float, quality: Quality, planned: S
 
 
 def _choice(found: Sequence[Candidate], profile: Profile) -> Candidate | None:
+    """What the profile wants of the types that fit; where none is so, the most exact one."""
     fitting = [one for one in found if one.status is Status.FITS]
-    return next(iter([*_preferred(fitting, profile), *fitting]), None)
-
-
-def _preferred(fitting: Sequence[Candidate], profile: Profile) -> Iterator[Candidate]:
-    """Candidates in the order in which a profile wants them; empty where it wants none of them in particular."""
-    if profile is Profile.QUALITY:
-        yield from fitting
-    elif profile is Profile.BALANCED:
-        yield from (one for one in fitting if one.type_bits <= _BALANCED_BITS)
-    else:
-        good = (Quality.BASELINE, Quality.NEAR_LOSSLESS, Quality.GOOD)
-        yield from sorted((one for one in fitting if one.quality in good), key=lambda one: one.nbytes)
+    wanted = fitting
+    if profile is Profile.BALANCED:
+        wanted = [one for one in fitting if one.type_bits <= _BALANCED_BITS]
+    elif profile is Profile.FAST:
+        wanted = sorted((one for one in fitting if one.quality in _GOOD), key=lambda one: one.nbytes)
+    return next(iter(wanted or fitting), None)
