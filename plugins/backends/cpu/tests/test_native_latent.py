@@ -16,7 +16,9 @@ from tramontane.ops import AttendLatent, LatentWrite, Rotate
 from tramontane.schemes import Dense
 from tramontane.weights import CacheSlot, Matrix, Part
 from tramontane_backend_cpu.kernel import Engine
+from tramontane_backend_cpu.kernels import make
 from tramontane_backend_cpu.library import pool
+from tramontane_backend_cpu.operands import of_tensor
 from tramontane_backend_cpu.planes import make_planes
 
 DECODE = ((1, 1), (1, 17), (1, 40), (1, 16))
@@ -101,6 +103,14 @@ def test_writes(isa: str, engine: Engine, kept: torch.dtype) -> None:
 
 def _bits(plane: Tensor) -> Tensor:
     return plane.contiguous().view(torch.uint8)
+
+
+def test_latents_wider_than_the_kernels_hold_are_left_to_torch(engine: Engine) -> None:
+    op = AttendLatent(heads=1, nope_dim=8, rope_dim=8, rank=1024, value_dim=8, scale=0.2)
+    slot = latents(op, torch.float32, blocks=1)
+    assert isinstance(make(op, (slot, absorbed(op, torch.float32)), engine), str)
+    news = of_tensor(torch.randn(3, op.rank)), of_tensor(torch.randn(3, op.rope_dim))
+    assert isinstance(native(LatentWrite(), (slot,), engine).node(news), str)
 
 
 def test_heads_that_lie_apart_are_turned(isa: str, engine: Engine) -> None:

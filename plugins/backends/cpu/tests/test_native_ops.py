@@ -26,6 +26,7 @@ from tramontane.ops import (
 )
 from tramontane.testing.tiny import make_batch
 from tramontane_backend_cpu.kernel import Engine
+from tramontane_backend_cpu.kernels import make
 
 DTYPES = (torch.float32, torch.bfloat16)
 SHAPES = ((1, 64), (3, 7), (5, 130), (17, 1), (70, 33))
@@ -83,6 +84,13 @@ def test_norm_of_the_heads_in_a_wider_row(isa: str, engine: Engine) -> None:
     qkv = random(6, 100)
     q_THD = qkv[:, 10:80].unflatten(1, (7, 10))
     same_as_reference(RmsNorm(1e-5), (param(random(10)),), engine, (q_THD,))
+
+
+def test_only_layer_norms_have_weights_that_differ_by_head(isa: str, engine: Engine) -> None:
+    weight, x = param(random(7, 10)), random(6, 7, 10)
+    same_as_reference(LayerNorm(1e-6, bias=False), (weight,), engine, (x,))
+    for op in (RmsNorm(1e-6), AddRmsNorm(1e-6)):
+        assert make(op, (weight,), engine) == "its weights differ by head"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

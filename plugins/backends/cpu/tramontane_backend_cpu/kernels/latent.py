@@ -60,9 +60,11 @@ def latent_write(op: LatentWrite, weights: Sequence[Any], engine: Engine) -> Nat
     def fit(operands: Sequence[Operand]) -> str | None:
         latent, key = operands
         reason = cache.locate(params.cache)
-        if reason is None and latent.width + key.width != cache.width:
-            reason = f"{latent.width} and {key.width} features for a cache of {cache.width}"
-        return reason or checks.activations(operands)
+        if reason is not None:
+            return reason
+        if latent.width + key.width != cache.width or cache.width > abi.MOST_DIM:
+            return f"{latent.width} and {key.width} features for a cache of {cache.width}"
+        return checks.activations(operands)
 
     return NativeKernel(op, weights, engine, "latent_write", params, fit, keep=(cache,))
 

@@ -16,13 +16,15 @@ from tramontane_backend_cpu.operands import Operand
 
 
 def norm_params(
-    weight: Tensor | None, eps: float, *, late_cast: bool = False, bias: Tensor | None = None
+    weight: Tensor | None, eps: float, *, late_cast: bool = False, bias: Tensor | None = None, apart: bool = False
 ) -> abi.Norm | str:
-    """``tm_norm``; a norm without weight takes its width from the operands."""
+    """``tm_norm``; a norm without weight takes its width from the operands. ``apart``: weights may differ by head."""
     tensors = [tensor for tensor in (weight, bias) if tensor is not None]
     types = {tensor.dtype for tensor in tensors}
     if len(types) > 1 or not types <= set(abi.ACTIVATION_TYPES) or not all(t.is_contiguous() for t in tensors):
         return f"norm weights of {', '.join(map(str, types))}"
+    if any(tensor.dim() > 1 for tensor in tensors) and not apart:
+        return "its weights differ by head"
     made = abi.Norm(eps=eps, late_cast=late_cast)
     if weight is not None:
         made.apart = weight.dim() > 1
@@ -67,7 +69,7 @@ def add_rms_norm(op: AddRmsNorm, weights: Sequence[Any], engine: Engine) -> Nati
 def layer_norm(op: LayerNorm, weights: Sequence[Any], engine: Engine) -> NativeKernel | str:
     """Layer norm."""
     weight, bias = weights[0].tensor, weights[1].tensor if op.bias else None
-    params, over = norm_params(weight, op.eps, bias=bias), weight.shape
+    params, over = norm_params(weight, op.eps, bias=bias, apart=True), weight.shape
     if isinstance(params, str):
         return params
     alike = _over(params)
