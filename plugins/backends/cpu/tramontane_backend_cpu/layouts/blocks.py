@@ -18,7 +18,7 @@ from torch import Tensor
 from tramontane.schemes import Scheme
 from tramontane_backend_cpu import abi
 from tramontane_backend_cpu.layouts.codings import Coded, coded
-from tramontane_backend_cpu.layouts.stored import Room
+from tramontane_backend_cpu.layouts.stored import Room, matrix_rows
 from tramontane_backend_cpu.library import default_pool, empty_bytes, library
 from tramontane_backend_cpu.precision import exact_activations
 
@@ -89,15 +89,7 @@ class BlockPart:
 
     def rows(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         """Chosen rows, as the scheme defines them: int64 [n] -> [n, I]."""
-        ids = ids.to(torch.int64).contiguous()
-        found = torch.empty(*ids.shape, self.matrix.inputs, dtype=dtype)
-        status = library().tm_matrix_rows(
-            default_pool().handle, ctypes.byref(self.matrix), ids.data_ptr(), ids.numel(), found.data_ptr(),
-            self.matrix.inputs * dtype.itemsize, abi.DTYPES[dtype],
-        )  # fmt: skip
-        if status != abi.Status.OK:
-            raise IndexError(f"a row is outside [0, {self.matrix.outputs})")
-        return found
+        return matrix_rows(self.matrix, ids, dtype)
 
     def _forget(self) -> None:
         """The scales beside the codes were only lent to the native side."""

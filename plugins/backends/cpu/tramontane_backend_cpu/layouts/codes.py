@@ -23,8 +23,7 @@ from tramontane.schemes.codebook import TABLES
 from tramontane.schemes.micro import E2M1
 from tramontane_backend_cpu import abi
 from tramontane_backend_cpu.layouts.ggml import code_of, table_of
-from tramontane_backend_cpu.layouts.stored import Room
-from tramontane_backend_cpu.library import default_pool, library
+from tramontane_backend_cpu.layouts.stored import Room, matrix_rows
 from tramontane_backend_cpu.precision import exact_activations
 
 _E2M1 = (*E2M1, *(-value for value in E2M1))
@@ -113,15 +112,7 @@ class CodePart:
 
     def rows(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         """Chosen rows, as the scheme defines them: int64 [n] -> [n, I]."""
-        ids = ids.to(torch.int64).contiguous()
-        found = torch.empty(*ids.shape, self.matrix.inputs, dtype=dtype)
-        status = library().tm_matrix_rows(
-            default_pool().handle, ctypes.byref(self.matrix), ids.data_ptr(), ids.numel(), found.data_ptr(),
-            self.matrix.inputs * dtype.itemsize, abi.DTYPES[dtype],
-        )  # fmt: skip
-        if status != abi.Status.OK:
-            raise IndexError(f"a row is outside [0, {self.matrix.outputs})")
-        return found
+        return matrix_rows(self.matrix, ids, dtype)
 
 
 def _affine(scheme: Affine, fields: Mapping[str, Tensor], inputs: int) -> _Scaling:

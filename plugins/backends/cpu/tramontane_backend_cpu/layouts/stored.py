@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from ctypes import Array
 from typing import Protocol
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from tramontane.errors import PlanError
 from tramontane_backend_cpu import abi
+from tramontane_backend_cpu.library import default_pool, library
 
 Room = Callable[[int], Tensor]
 """``room(nbytes)``: uninitialized memory, uint8 [nbytes]."""
@@ -41,6 +43,23 @@ class StoredPart(Protocol):
     def rows(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         """Chosen rows as floating point: int64 [n] -> [n, I]."""
         ...
+
+
+def matrix_rows(matrix: abi.Matrix, ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """Chosen rows of one matrix, whatever its layout, as its scheme defines them: int64 [n] -> [n, I].
+
+    Raises:
+        IndexError: A row does not exist.
+    """
+    ids = ids.to(torch.int64).contiguous()
+    found = torch.empty(*ids.shape, matrix.inputs, dtype=dtype)
+    status = library().tm_matrix_rows(
+        default_pool().handle, ctypes.byref(matrix), ids.data_ptr(), ids.numel(), found.data_ptr(),
+        matrix.inputs * dtype.itemsize, abi.DTYPES[dtype],
+    )  # fmt: skip
+    if status != abi.Status.OK:
+        raise IndexError(f"a row is outside [0, {matrix.outputs})")
+    return found
 
 
 @define(eq=False)
