@@ -40,7 +40,7 @@ def _default_device() -> torch.device:
     return torch.device("cpu" if interpreted() and not torch.cuda.is_available() else "cuda")
 
 
-@define(eq=False)
+@define(eq=False, init=False)
 class CudaBackend(HostBackend):
     """Triton kernels on NVIDIA cards.
 
@@ -53,7 +53,7 @@ class CudaBackend(HostBackend):
     _own: Mapping[str, KernelMaker] = field(init=False, repr=False)
 
     def __init__(self, device: torch.device | None = None) -> None:
-        self.__attrs_init__(device or _default_device())  # type: ignore[attr-defined]
+        self.__attrs_init__(device or _default_device())
         if self.device.type != "cuda" and not (self.device.type == "cpu" and interpreted()):
             raise PlanError(
                 f"the cuda backend does not run on {self.device}",

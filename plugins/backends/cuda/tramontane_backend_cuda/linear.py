@@ -15,6 +15,7 @@ from tramontane.batch import Ctx
 from tramontane.ops import GatedActivate, Kernel, Linear, LinearGated, Op
 from tramontane_backend_cuda.decode import FUNCTIONS
 from tramontane_backend_cuda.product import expand, finish, product
+from tramontane_backend_cuda.rows import rows_of
 from tramontane_backend_cuda.storage import PlaneStored, Run
 
 MAX_FEW = 64
@@ -125,12 +126,6 @@ def _sources(weights: Sequence[Any]) -> list[_Source] | str:
     return [_Source.of(run, stored.matrix.in_features) for run in stored.runs]
 
 
-def _rows(x: Tensor) -> Tensor:
-    """[.., I] as [M, I] with neighbouring inputs beside each other."""
-    flat = x.reshape(-1, x.shape[-1])
-    return flat if flat.stride(-1) == 1 else flat.contiguous()
-
-
 def linear(op: Op, weights: Sequence[Any]) -> Kernel | str:
     """One launch per run of equal parts, each into its columns of the output."""
     if not isinstance(op, Linear):
@@ -141,7 +136,7 @@ def linear(op: Op, weights: Sequence[Any]) -> Kernel | str:
     shift = weights[1].tensor if op.bias else None
 
     def run(ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        x_MI, y_MO = _rows(inputs[0]), outputs[0].view(-1, outputs[0].shape[-1])
+        x_MI, y_MO = rows_of(inputs[0]), outputs[0].view(-1, outputs[0].shape[-1])
         for source in sources:
             place = slice(source.first, source.first + source.outputs)
             _multiply(source, x_MI, None if shift is None else shift[place], y_MO[:, place])
@@ -165,7 +160,7 @@ def linear_gated(op: Op, weights: Sequence[Any]) -> Kernel | str:
     apart = GatedActivate(op.gate.act)
 
     def run(ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        x_MI, y_MO = _rows(inputs[0]), outputs[0].view(-1, outputs[0].shape[-1])
+        x_MI, y_MO = rows_of(inputs[0]), outputs[0].view(-1, outputs[0].shape[-1])
         tokens = x_MI.shape[0]
         if tokens > MAX_FEW:
             both = torch.empty(tokens, width, dtype=x_MI.dtype, device=x_MI.device)

@@ -13,6 +13,7 @@ from torch import Tensor
 from tramontane.batch import Ctx
 from tramontane.ops import AddRmsNorm, GatedActivate, Kernel, Op, RmsNorm
 from tramontane_backend_cuda.decode import FUNCTIONS, activation
+from tramontane_backend_cuda.rows import rows_of
 
 MAX_WIDTH = 16384
 """Features of a row that one program holds in registers."""
@@ -50,12 +51,6 @@ def gate_row(x, y, half, x_stride, ACT: tl.constexpr, B: tl.constexpr):
     tl.store(y + row * half + i, (activation(gate, ACT).to(kind).to(tl.float32) * up).to(kind), mask=i < half)
 
 
-def _rows(x: Tensor) -> Tensor:
-    """[.., D] as rows whose features lie side by side."""
-    flat = x.reshape(-1, x.shape[-1])
-    return flat if flat.stride(-1) == 1 else flat.contiguous()
-
-
 def norm(op: Op, weights: Sequence[Any]) -> Kernel | str:
     """``rms_norm`` and ``add_rms_norm``."""
     if not isinstance(op, RmsNorm | AddRmsNorm):
@@ -69,7 +64,7 @@ def norm(op: Op, weights: Sequence[Any]) -> Kernel | str:
     eps, late = op.eps, op.late_cast
 
     def run(ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        x, residual = _rows(inputs[0]), _rows(inputs[-1])
+        x, residual = rows_of(inputs[0]), rows_of(inputs[-1])
         rows, width = x.shape
         norm_row[(rows,)](
             x, residual, x if weight is None else weight, outputs[0], outputs[-1], width, x.stride(0),
@@ -87,7 +82,7 @@ def gated_activate(op: Op, weights: Sequence[Any]) -> Kernel | str:
     act = FUNCTIONS[op.act]
 
     def run(ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        x = _rows(inputs[0])
+        x = rows_of(inputs[0])
         rows, half = x.shape[0], x.shape[1] // 2
         gate_row[(rows, triton.cdiv(half, 1024))](
             x, outputs[0], half, x.stride(0), ACT=act, B=min(1024, triton.next_power_of_2(half))
