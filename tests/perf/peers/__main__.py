@@ -157,7 +157,7 @@ def together(model: Path, asked: argparse.Namespace) -> None:
         for turn in range(asked.rounds + 1):
             for count in (1, asked.streams):
                 for server in running:
-                    rate = server.round(count, tokens).tokens_per_s
+                    rate = server.round(count, tokens)
                     if turn:
                         rates[server.name, count].append(rate)
     for count in (1, asked.streams):

@@ -8,6 +8,7 @@ for the other ids, so that every generated token is some text.
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 from pathlib import Path
 
@@ -46,8 +47,6 @@ def bytes_per_token(path: Path) -> int:
 
 def prompt_text(tokens: int, seed: int) -> str:
     """A text of so many tokens; another seed has nothing in common with it but chance."""
-    import random
-
     letters = random.Random(seed)
     return "".join(letters.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(tokens))
 

@@ -18,20 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from attrs import define, frozen
+from attrs import define
 from environment import tool
 from files import prompt_text
 
 PROMPT = 32
-
-
-@frozen
-class Streams:
-    """What a round came to."""
-
-    tokens_per_s: float
-    first_token_s: float
-    """Mean over the streams."""
 
 
 @define
@@ -44,15 +35,14 @@ class Server:
     """From the start of the process to the first token of a first request."""
     seed: int = 0
 
-    def round(self, streams: int, tokens: int) -> Streams:
-        """All streams at a time."""
+    def round(self, streams: int, tokens: int) -> float:
+        """All streams at a time: tokens per second."""
         self.seed += streams
         prompts = [prompt_text(PROMPT, self.seed + index) for index in range(streams)]
         start = time.perf_counter()
         with ThreadPoolExecutor(streams) as clients:
-            first = list(clients.map(lambda prompt: complete(self.port, prompt, tokens), prompts))
-        seconds = time.perf_counter() - start
-        return Streams(streams * tokens / seconds, sum(first) / len(first))
+            list(clients.map(lambda prompt: complete(self.port, prompt, tokens), prompts))
+        return streams * tokens / (time.perf_counter() - start)
 
 
 @contextmanager
@@ -97,8 +87,8 @@ def llama(model: Path, port: int, streams: int, threads: int) -> list[str]:
     return [str(tool("llama-server")), "-m", str(model), "--port", str(port), "--host", "127.0.0.1", *sizes]
 
 
-def complete(port: int, prompt: str, tokens: int) -> float:
-    """Stream one completion to its end; seconds to its first piece."""
+def complete(port: int, prompt: str, tokens: int) -> None:
+    """Stream one completion to its end."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     body = {
         "model": "default",
@@ -108,17 +98,11 @@ def complete(port: int, prompt: str, tokens: int) -> float:
         "ignore_eos": True,
         "stream": True,
     }
-    start = time.perf_counter()
     connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
     answer = connection.getresponse()
     if answer.status != 200:
         raise RuntimeError(f"status {answer.status}: {answer.read(300)!r}")
-    first, done = 0.0, False
-    for line in answer:
-        if line.startswith(b"data:"):
-            first = first or time.perf_counter() - start
-            done = done or b"[DONE]" in line
+    lines = list(answer)
     connection.close()
-    if not done:
+    if not any(line.startswith(b"data:") and b"[DONE]" in line for line in lines):
         raise RuntimeError("the stream broke off")
-    return first

@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from answers import peak, say
+
 STARTED = time.time()
 
 
@@ -40,17 +42,6 @@ def main() -> None:
             usage = complete(max(1, asked["depth"]), asked["tokens"])
             rate = usage.avg_compl_tok_per_sec
         say({"rate": rate, "peak": peak()})
-
-
-def peak() -> int:
-    """Largest resident size so far, in bytes, mapped file pages included."""
-    with open("/proc/self/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-
-
-def say(value: dict[str, float]) -> None:
-    """One line of JSON."""
-    print(json.dumps(value), flush=True)
 
 
 if __name__ == "__main__":
