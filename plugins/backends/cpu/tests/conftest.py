@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every instruction set that the machine has, forced in turn; pools of one to four threads."""
+"""Every instruction set that the machine has, forced in turn; pools of one and of three threads."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ import pytest
 import torch
 
 from tramontane_backend_cpu.kernel import Engine
-from tramontane_backend_cpu.library import ISAS, LibraryError, choose_isa, library, pool, runnable_isas
+from tramontane_backend_cpu.library import ISAS, LibraryError, choose_isa, pool, runnable_isas
 
 sys.path.insert(0, str(Path(__file__).parent))  # for cpu_kit
 torch.set_num_threads(1)
 
 try:
-    library()
+    RUNNABLE = runnable_isas()
     MISSING = ""
 except LibraryError as error:
-    MISSING = str(error)
+    RUNNABLE, MISSING = [], str(error)
 
 collect_ignore_glob = ["test_native_*.py"] if MISSING else []
 """Without the native library only the tests of its absence run."""
 
 
 def pytest_report_header() -> str:
-    """Say which instruction sets are tested, and why if none."""
-    return f"cpu backend: {MISSING}" if MISSING else f"cpu backend: {', '.join(runnable_isas())}"
+    """Say which instruction sets are tested and which this machine does not have, or why none is."""
+    if MISSING:
+        return f"cpu backend: {MISSING}"
+    others = [isa for isa in ISAS if isa not in RUNNABLE]
+    return f"cpu backend: {', '.join(RUNNABLE)}" + (f"; not tested here: {', '.join(others)}" if others else "")
 
 
-@pytest.fixture(params=ISAS)
+@pytest.fixture(params=RUNNABLE)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """The kernels are those of this instruction set while the test runs."""
-    if request.param not in runnable_isas():
-        pytest.skip(f"this machine has no {request.param}")
     choose_isa(request.param)
     yield request.param
     choose_isa("")
@@ -44,4 +45,13 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(params=(1, 3))
 def engine(request: pytest.FixtureRequest) -> Engine:
     """An engine of one thread and one of several."""
+    return Engine(pool(request.param))
+
+
+@pytest.fixture(params=(3, pytest.param(1, marks=pytest.mark.full)))
+def several(request: pytest.FixtureRequest) -> Engine:
+    """An engine of several threads, and in the full run one of a single thread: for large grids.
+
+    How work is shared does not depend on what these grids vary, and has tests of its own.
+    """
     return Engine(pool(request.param))

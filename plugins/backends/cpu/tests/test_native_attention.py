@@ -65,12 +65,12 @@ def test_attention(
     ],
 )
 def test_heads_of_all_kinds(
-    isa: str, engine: Engine, rows: tuple[tuple[int, int], ...], heads: int, kv_heads: int, dim: int, values: int
+    isa: str, several: Engine, rows: tuple[tuple[int, int], ...], heads: int, kv_heads: int, dim: int, values: int
 ) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         ctx, slot = batch(rows), cache(kv_heads, dim, values, dtype)
         op = attend(heads, kv_heads, dim, values)
-        same_as_reference(op, (slot,), engine, (queries(ctx, heads, dim, dtype),), ctx)
+        same_as_reference(op, (slot,), several, (queries(ctx, heads, dim, dtype),), ctx)
 
 
 @pytest.mark.parametrize("rows", [DECODE, MIXED, LONG])
@@ -172,7 +172,7 @@ def test_entries_of_eight_bits_hold_any_number(isa: str, engine: Engine) -> None
 @pytest.mark.parametrize("interleaved", [False, True])
 @pytest.mark.parametrize("norm", [None, RmsNorm(1e-6), RmsNorm(1e-5, late_cast=True)])
 def test_rotation_and_write_are_the_sequence(
-    isa: str, engine: Engine, norm: RmsNorm | None, interleaved: bool, dtype: torch.dtype, kept: torch.dtype
+    isa: str, several: Engine, norm: RmsNorm | None, interleaved: bool, dtype: torch.dtype, kept: torch.dtype
 ) -> None:
     ctx, slot = batch(MIXED), cache(2, 24, 16, kept)
     q, k, v = queries(ctx, 6, 24, dtype), queries(ctx, 2, 24, dtype), queries(ctx, 2, 16, dtype)
@@ -180,16 +180,16 @@ def test_rotation_and_write_are_the_sequence(
     norms = [] if norm is None else [param(1 + torch.randn(24, dtype=torch.float32).mul(0.1).to(dtype)) for _ in "qk"]
     rotate = Rotate(interleaved)
     fused, weights = RotateWrite(rotate, norm), (slot, *norms)
-    (turned,) = run(fused, weights, engine, (q, k, v, angles), ctx)
+    (turned,) = run(fused, weights, several, (q, k, v, angles), ctx)
     close(turned, fused.reference(ctx, weights, q, k, v, angles)[0])
-    ours = planes_after(fused, weights, (q, k, v, angles), ctx, engine)
+    ours = planes_after(fused, weights, (q, k, v, angles), ctx, several)
     for mine, theirs in zip(ours, planes_after(fused, weights, (q, k, v, angles), ctx, None), strict=True):
         close(decode(mine, torch.float32).float(), decode(theirs, torch.float32).float(), _of_writes(dtype, kept))
     if norm is not None:
-        (q,) = run(norm, weights[1:2], engine, (q,))
-        (k,) = run(norm, weights[2:], engine, (k,))
-    q, k = run(rotate, (), engine, (q, k, angles))
-    sequence = planes_after(CacheWrite(), (slot,), (k, v), ctx, engine)
+        (q,) = run(norm, weights[1:2], several, (q,))
+        (k,) = run(norm, weights[2:], several, (k,))
+    q, k = run(rotate, (), several, (q, k, angles))
+    sequence = planes_after(CacheWrite(), (slot,), (k, v), ctx, several)
     assert torch.equal(turned, q), "fused and by steps: the same bits"
     assert all(torch.equal(_bits(mine), _bits(other)) for mine, other in zip(ours, sequence, strict=True))
 

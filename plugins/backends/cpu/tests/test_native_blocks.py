@@ -107,30 +107,30 @@ def _bits(value: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: f"{s.name}-{getattr(s, 'zero', '')}")
-def test_products(isa: str, engine: Engine, scheme: Scheme, dtype: torch.dtype) -> None:
+def test_products(isa: str, several: Engine, scheme: Scheme, dtype: torch.dtype) -> None:
     for outputs, inputs in shapes(scheme):
         matrix, values, _ = stored(scheme, (outputs,), inputs, dtype)
         for rows in (1, 2, 3, 4, 7, 40):
             x = random(rows, inputs, seed=rows, dtype=dtype)
-            (ours,) = run(Linear(outputs), (matrix,), engine, (x,))
+            (ours,) = run(Linear(outputs), (matrix,), several, (x,))
             close(ours, (x.float() @ values.T).to(dtype), ROUNDED)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: f"{s.name}-{getattr(s, 'zero', '')}")
 def test_products_with_exact_activations(
-    isa: str, engine: Engine, scheme: Scheme, monkeypatch: pytest.MonkeyPatch
+    isa: str, several: Engine, scheme: Scheme, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, "1")
     for outputs, inputs in shapes(scheme):
         matrix, values, _ = stored(scheme, (outputs,), inputs)
         for rows in (1, 5, 40):
             x = random(rows, inputs, seed=rows)
-            (ours,) = run(Linear(outputs), (matrix,), engine, (x,))
+            (ours,) = run(Linear(outputs), (matrix,), several, (x,))
             close(ours, x @ values.T)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: f"{s.name}-{getattr(s, 'zero', '')}")
-def test_whole_activations_give_whole_number_products(isa: str, engine: Engine, scheme: Scheme) -> None:
+def test_whole_activations_give_whole_number_products(isa: str, several: Engine, scheme: Scheme) -> None:
     """Activations that eight bits hold exactly leave only the order of sums, and the rounding of nf4's table."""
     if isinstance(scheme, Codebook):
         pytest.skip("its table is rounded")
@@ -138,14 +138,14 @@ def test_whole_activations_give_whole_number_products(isa: str, engine: Engine, 
         matrix, values, _ = stored(scheme, (outputs,), inputs)
         x = torch.randint(-127, 128, (5, inputs), generator=torch.Generator().manual_seed(1)).float()
         x[:, ::32] = 127.0
-        (ours,) = run(Linear(outputs), (matrix,), engine, (x,))
+        (ours,) = run(Linear(outputs), (matrix,), several, (x,))
         close(ours, x @ values.T)
 
 
 @pytest.mark.parametrize("name", GGML)
 @pytest.mark.parametrize("byte", [0x00, 0xFF])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_largest_sums_do_not_overflow(isa: str, engine: Engine, name: str, byte: int, sign: int) -> None:
+def test_the_largest_sums_do_not_overflow(isa: str, several: Engine, name: str, byte: int, sign: int) -> None:
     """Every code its lowest or highest, every activation the largest of its block."""
     scheme, inputs = Ggml(type=name), 2 * GGML[name][0]
     fields = fields_of(scheme, 32, inputs)
@@ -163,7 +163,7 @@ def test_the_largest_sums_do_not_overflow(isa: str, engine: Engine, name: str, b
     values = scheme.dequantize(fields, (32, inputs))
     for rows in (1, 3, 9):
         x = torch.full((rows, inputs), sign * 127.0)
-        (ours,) = run(Linear(32), (made,), engine, (x,))
+        (ours,) = run(Linear(32), (made,), several, (x,))
         close(ours, x @ values.T)
 
 

@@ -116,7 +116,7 @@ def test_values_are_the_schemes_own(isa: str, scheme: Scheme) -> None:
 
 
 @pytest.mark.parametrize("scheme", ALL, ids=lambda s: f"{s.name}-{getattr(s, 'zero', '')}")
-def test_products(isa: str, engine: Engine, scheme: Scheme) -> None:
+def test_products(isa: str, several: Engine, scheme: Scheme) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         for outputs, inputs in SHAPES:
             matrix = Matrix("m", (Part("a", outputs), Part("b", outputs)), inputs)
@@ -128,7 +128,7 @@ def test_products(isa: str, engine: Engine, scheme: Scheme) -> None:
                 values.append(scheme.dequantize(fields, (outputs, inputs)))
             for tokens in (1, 3, 20):
                 x = random(tokens, inputs, seed=tokens, dtype=dtype)
-                (ours,) = run(Linear(2 * outputs), (matrix,), engine, (x,))
+                (ours,) = run(Linear(2 * outputs), (matrix,), several, (x,))
                 close(ours, (x.float() @ torch.cat(values).T).to(dtype))
 
 

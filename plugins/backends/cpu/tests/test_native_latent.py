@@ -64,10 +64,10 @@ def queries(op: AttendLatent, ctx: Ctx, dtype: torch.dtype) -> tuple[Tensor, Ten
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("op", SHAPES, ids=lambda op: str(op.rank))
 def test_attention(
-    isa: str, engine: Engine, op: AttendLatent, dtype: torch.dtype, rows: tuple[tuple[int, int], ...]
+    isa: str, several: Engine, op: AttendLatent, dtype: torch.dtype, rows: tuple[tuple[int, int], ...]
 ) -> None:
     ctx = batch(rows)
-    same_as_reference(op, (latents(op, dtype), absorbed(op, dtype)), engine, queries(op, ctx, dtype), ctx)
+    same_as_reference(op, (latents(op, dtype), absorbed(op, dtype)), several, queries(op, ctx, dtype), ctx)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e4m3fn, torch.int8])
