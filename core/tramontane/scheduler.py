@@ -16,13 +16,14 @@ from __future__ import annotations
 from bisect import insort
 from heapq import heappop, heappush
 from operator import attrgetter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from attrs import define, field
 
 from tramontane.cache.manager import CacheManager, Hit
 from tramontane.engine.config import EngineConfig
 from tramontane.engine.intake import make_sequences
+from tramontane.engine.runner import Listener
 from tramontane.errors import RequestError
 from tramontane.requests import EngineRequest, FinishReason
 from tramontane.sequence import Row, Sequence, Status, StepPlan
@@ -30,30 +31,12 @@ from tramontane.sequence import Row, Sequence, Status, StepPlan
 if TYPE_CHECKING:
     from tramontane.grammar.compiler import Compiled
 
-__all__ = ["Listener", "Row", "Scheduler", "Sequence", "Status", "StepPlan"]
-
 _ORDER = attrgetter("order")
 
 
 def _reading(seq: Sequence) -> bool:
     """Whether a sequence reads its prompt; one that has tokens forced upon it decodes, and goes first."""
     return seq.computed < seq.prompt_len
-
-
-class Listener(Protocol):
-    """Is told when sequences take and give up their slot: the runner."""
-
-    def started(self, sequence: Sequence) -> None:
-        """The sequence has its slot and will run in the next step.
-
-        Raises:
-            Exception: It cannot run; its request ends with that error.
-        """
-        ...
-
-    def dropped(self, sequence: Sequence) -> None:
-        """The sequence is about to give up its slot; called after a failed :meth:`started` too."""
-        ...
 
 
 @define

@@ -46,7 +46,26 @@ class Pending(Protocol):
         ...
 
 
-class Runner(Protocol):
+class Listener(Protocol):
+    """Is told when sequences take and give up their slot."""
+
+    def started(self, sequence: Sequence) -> None:
+        """A sequence will run in the next step (or runs again after a preemption, its output then being part of
+        ``tokens``). ``sequence.slot`` is its row in per-sequence storage until :meth:`dropped`. A sampler sets up its
+        state here and appends what it samples by itself.
+
+        Raises:
+            Exception: It cannot run; its request ends with that error.
+        """
+        ...
+
+    def dropped(self, sequence: Sequence) -> None:
+        """A sequence left (finished, aborted, failed or preempted) and no step in flight has a row of it; called after
+        a failed :meth:`started` too."""
+        ...
+
+
+class Runner(Listener, Protocol):
     """Executes steps in the order they are launched."""
 
     @property
@@ -77,14 +96,4 @@ class Runner(Protocol):
         scheduler goes on writing to them. ``plan.state_loads`` are copied before the forward pass and
         ``plan.state_saves`` after it, in the order of launches.
         """
-        ...
-
-    def started(self, sequence: Sequence) -> None:
-        """A sequence begins to run (or begins again after a preemption, its output then being part of ``tokens``).
-        ``sequence.slot`` is its row in per-sequence storage until :meth:`dropped`. A sampler sets up its state here
-        and appends what it samples by itself."""
-        ...
-
-    def dropped(self, sequence: Sequence) -> None:
-        """A sequence left (finished, aborted, failed or preempted) and no step in flight has a row of it."""
         ...
