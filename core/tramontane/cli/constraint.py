@@ -6,10 +6,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
+from tramontane.cli.options import with_options
 from tramontane.errors import ConfigError
 from tramontane.grammar import Constraint
 
@@ -37,10 +38,7 @@ def constraint_options(function: F) -> F:
     ) -> Any:
         return function(*args, constraint=_constraint(json_schema, regex, grammar, choice), **values)
 
-    decorated: Any = gathered
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated  # type: ignore[no-any-return]
+    return cast("F", with_options(gathered, _OPTIONS))
 
 
 def _constraint(

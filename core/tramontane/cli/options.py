@@ -11,8 +11,8 @@ from __future__ import annotations
 import functools
 import logging
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar, cast
 
 import attrs
 import click
@@ -201,6 +201,13 @@ _GENERATION = (
 )
 
 
+def with_options(function: F, options: Sequence[Callable[[F], F]]) -> F:
+    """A command's function with options, which its help lists in this order."""
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 def _record(record: type[Any], parameter: str, options: tuple[Callable[[Any], Any], ...]) -> Callable[[F], F]:
     """A decorator that adds ``options`` to a command's function and passes them to it as one ``record``."""
     names = [field.name for field in attrs.fields(record) if field.metadata.get("option", True)]
@@ -211,10 +218,7 @@ def _record(record: type[Any], parameter: str, options: tuple[Callable[[Any], An
             own = {name: values.pop(name) for name in names}
             return function(*args, **values, **{parameter: record(**own)})
 
-        decorated: Any = gathered
-        for option in reversed(options):
-            decorated = option(decorated)
-        return decorated  # type: ignore[no-any-return]
+        return cast("F", with_options(gathered, options))
 
     return decorate
 
