@@ -16,12 +16,16 @@ import pytest
 import torch
 
 from tramontane import LLM, AsyncLLM, SamplingParams
-from tramontane.errors import CheckpointError, UnknownNameError
+from tramontane.errors import CheckpointError, ConfigError, UnknownNameError
 from tramontane.load import LoadOptions, exchange_weights, plan_exchange, save_model
 from tramontane.load import requantize as module
+from tramontane.load.importances import write_importances
 from tramontane.plugins import installed
+from tramontane.quantization import Sums
+from tramontane.schemes import Act
 from tramontane.testing.checkpoints import write_random
 from tramontane.testing.harness import Harness
+from tramontane.testing.quantized import with_activation_rule
 from tramontane.testing.samples import sample
 
 pytest.importorskip("tramontane_arch_llama", reason="needs the llama architecture plugin")
@@ -156,6 +160,46 @@ def test_running_requests_go_on_with_the_new_weights(model: Path, backend: str, 
         assert early == old.greedy([prompt], len(early))[0]
         assert tokens[len(early) :] == new.greedy([[*prompt, *early]], 24 - len(early))[0]
     assert old.greedy([PROMPT], 24) != new.greedy([PROMPT], 24), "a test that cannot fail shows nothing"
+
+
+def test_the_same_type_under_importances_is_packed_anew(model: Path, tmp_path: Path) -> None:
+    harness = load(model, quant="q4_0")
+    loaded, matrix = harness.loaded, harness.loaded.blueprint.matrices["model.layers.1.mlp.down_proj"]
+    sums = {
+        part.path: Sums.zero(1, one.in_features) for one in loaded.blueprint.matrices.values() for part in one.parts
+    }
+    for one in sums.values():
+        one.add(0, torch.linspace(0, 9, one.squares_XI.shape[1]).unsqueeze(0))
+    file, config = tmp_path / "i.dat", loaded.checkpoint.config
+    write_importances(file, sums, loaded, config, loaded.plugins, chunks=1, chunk_tokens=1, text="t")
+    plain = matrix.storage().unpack(0)["weight"].clone()
+    exchange(harness, "q4_0", imatrix=str(file))
+    fresh = load(model, quant="q4_0", imatrix=str(file)).loaded.blueprint.matrices[matrix.path]
+    weighed = matrix.storage().unpack(0)["weight"].clone()
+    assert torch.equal(weighed, fresh.storage().unpack(0)["weight"])
+    assert not torch.equal(weighed, plain)
+    exchange(harness, "q4_0")
+    assert torch.equal(matrix.storage().unpack(0)["weight"], plain), "and back"
+
+
+def test_rules_for_activations_stay_left_alone(model: Path, tmp_path: Path) -> None:
+    save_model(str(model), tmp_path / "saved", LoadOptions(backend="torch", dtype="float32", quant="fp8"))
+    ruled = with_activation_rule(tmp_path / "saved", Act("fp8", per="token"))
+    found = {}
+    for activations in ("exact", "stored"):
+        harness = load(ruled, activations=activations)
+        before = found[activations] = harness.logits(PROMPT)
+        exchange(harness, "q8_0")
+        exchange(harness, None)
+        assert near(harness.logits(PROMPT), before)
+    assert not near(found["exact"], found["stored"])
+
+
+@pytest.mark.parametrize("settings", [{"quant": None}, {"quant": "q4_0", "imatrix": "i.dat"}])
+def test_importances_that_count_for_nothing_are_refused_at_once(model: Path, settings: dict[str, Any]) -> None:
+    """Before a text is looked for."""
+    with pytest.raises(ConfigError, match="importances"):
+        exchange(load(model), **{"calibrate": "nowhere.txt", **settings})
 
 
 def test_cached_prefixes_of_the_old_weights_are_forgotten(model: Path) -> None:

@@ -4,8 +4,6 @@ backends, fused parts and experts with scales of their own, and the choice to le
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,6 @@ import numpy as np
 import pytest
 import torch
 from attrs import evolve
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tramontane import ops
@@ -28,6 +24,7 @@ from tramontane.schemes import Act, Affine, Float8, Scheme
 from tramontane.schemes.activations import rounded_activations
 from tramontane.testing.checkpoints import write_random
 from tramontane.testing.harness import Harness
+from tramontane.testing.quantized import with_activation_rule
 from tramontane.testing.samples import sample
 from tramontane.weights import Matrix, Part
 
@@ -203,7 +200,7 @@ def test_a_checkpoint_s_rules_are_followed_or_left_alone(tmp_path: Path) -> None
     pytest.importorskip("tramontane_arch_llama", reason="needs the llama architecture plugin")
     source = write_random(tmp_path / "source", sample("LlamaForCausalLM", "llama", num_hidden_layers=2))
     save_model(str(source), tmp_path / "saved", LoadOptions(backend="torch", dtype="float32", quant="fp8"))
-    ruled = _with_rule(tmp_path / "saved")
+    ruled = with_activation_rule(tmp_path / "saved", RULES[0])
     prompt = [3, 17, 42, 8]
     for backend in ("torch", "reference"):
         plain = Harness.load(tmp_path / "saved", backend=backend, dtype="float32", activations="exact")
@@ -214,17 +211,3 @@ def test_a_checkpoint_s_rules_are_followed_or_left_alone(tmp_path: Path) -> None
         assert 1e-4 < apart < 0.2
     with pytest.raises(ConfigError, match="no rule 'half' for activations"):
         Harness.load(ruled, backend="torch", activations="half")
-
-
-def _with_rule(saved: Path) -> Path:
-    """The same files, whose description of themselves has a dynamic rule per token."""
-    copy = saved.with_name("ruled")
-    shutil.copytree(saved, copy)
-    file = copy / "model.safetensors"
-    with safe_open(file, "pt") as opened:
-        metadata = dict(opened.metadata())
-    described = json.loads(metadata["tramontane"])
-    for scheme in described["schemes"]:
-        scheme["act"] = {"kind": "fp8", "scale": "dynamic", "per": "token", "group": 0}
-    save_file(load_file(file), file, {**metadata, "tramontane": json.dumps(described)})
-    return copy

@@ -8,7 +8,7 @@ wrong shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from math import prod
 
 import torch
@@ -158,14 +158,19 @@ def _plan_matrix(matrix: Matrix, sources: Sources, dtype: torch.dtype, faults: _
         if source is None:
             faults.missing += sources.wanted(part.path)
             continue
-        dense = isinstance(source.scheme, Dense) or "absorbed" in matrix.uses
-        kept = Dense(dtype) if dense else source.scheme
         if isinstance(source.scheme, Dense):
             faults.compare(source.name, source.reads["weight"].shape, shape)
         else:
             faults.misshaped += source.misfits
-        parts.append(PartPlan(path=part.path, shape=shape, source=source, scheme=kept))
+        parts.append(
+            PartPlan(path=part.path, shape=shape, source=source, scheme=kept_scheme(source, matrix.uses, dtype))
+        )
     return WeightPlan(path=matrix.path, shape=matrix.shape, uses=frozenset(matrix.uses), parts=tuple(parts))
+
+
+def kept_scheme(source: PartSource, uses: Collection[str], dtype: torch.dtype) -> Scheme:
+    """How a part is kept where nothing else is asked for: as it is stored, numbers in the model's own type."""
+    return Dense(dtype) if isinstance(source.scheme, Dense) or "absorbed" in uses else source.scheme
 
 
 def _plan_param(param: Param, sources: Sources, faults: _Faults) -> ParamPlan:

@@ -4,7 +4,7 @@
 What the checkpoint holds as floats is read from it again, so nothing is lost by having been in fewer bits meanwhile;
 what it holds quantized is unpacked and packed anew. Or everything is taken from memory, as it is kept there. Planning
 changes nothing; :func:`exchange_weights` must run while no step does. Memory is the model, the larger of both sizes,
-and one matrix.
+and one matrix; collecting importances while planning takes the unquantized model beside it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from attrs import evolve, frozen
 from torch import Tensor
 
 from tramontane.build.fill import bring
-from tramontane.build.plan import ModelPlan, PartPlan, WeightPlan
+from tramontane.build.plan import ModelPlan, PartPlan, WeightPlan, kept_scheme
 from tramontane.build.sources import PartSource
 from tramontane.errors import OutOfMemoryError
-from tramontane.load.calibrate import calibrate
+from tramontane.load.design import without_activation_rules
 from tramontane.load.importances import read_importances
-from tramontane.load.model import LoadedModel
+from tramontane.load.model import LoadedModel, calibrated
 from tramontane.load.options import LoadOptions
 from tramontane.load.program import bind, capture_step
 from tramontane.load.quantize import quantization_request
 from tramontane.memory import format_bytes
 from tramontane.progress import Counter, Progress, silent
 from tramontane.quantization import Importances, quantize_plan
-from tramontane.schemes import Dense, Fields
+from tramontane.schemes import Fields
 from tramontane.weights import Matrix
 
 
@@ -67,6 +67,8 @@ def plan_exchange(
     importances = _importances(loaded, asked, progress)
     request = quantization_request(asked, plugins, backend, (), importances)
     plan = _plain(loaded.plan)
+    if loaded.options.activations == "exact":
+        plan = without_activation_rules(plan)
     if request is not None:
         plan = quantize_plan(plan, evolve(request, again=True))
     plan, _ = plugins.decisions.transform_plan(plan)
@@ -110,8 +112,9 @@ def exchange_weights(loaded: LoadedModel, exchange: Exchange, progress: Progress
 def _exchange(loaded: LoadedModel, weight: WeightPlan, *, from_memory: bool) -> None:
     matrix = loaded.blueprint.matrices[weight.path]
     schemes = tuple(part.scheme for part in weight.parts)
-    if schemes == matrix.schemes:
-        return
+    packs = [part.pack for part in weight.parts]
+    if schemes == matrix.schemes and (from_memory or packs == [p.pack for p in loaded.plan.weight(weight.path).parts]):
+        return  # the same type again, under the same importances
     fresh = evolve(matrix, schemes=schemes, stored=None)
     stored = loaded.backend.store(fresh, loaded.plan.dtype)
     for index, part in enumerate(weight.parts):
@@ -132,18 +135,17 @@ def _plain(plan: ModelPlan) -> ModelPlan:
     """The plan with every weight as the checkpoint holds it."""
 
     def stored(weight: WeightPlan, part: PartPlan) -> PartPlan:
-        dense = isinstance(part.source.scheme, Dense) or "absorbed" in weight.uses
-        return evolve(part, scheme=Dense(plan.dtype) if dense else part.source.scheme, pack=None)
+        return evolve(part, scheme=kept_scheme(part.source, weight.uses, plan.dtype), pack=None)
 
     weights = (evolve(weight, parts=tuple(stored(weight, part) for part in weight.parts)) for weight in plan.weights)
     return evolve(plan, weights=tuple(weights))
 
 
 def _importances(loaded: LoadedModel, asked: LoadOptions, progress: Progress | None) -> Importances | None:
-    if asked.imatrix is not None:
-        config = loaded.checkpoint.config
-        return read_importances(Path(asked.imatrix), loaded, config, loaded.plugins)
-    if asked.calibrate is not None:
-        given = evolve(loaded.options, quant=asked.quant, topology=asked.topology)
-        return calibrate(loaded.name, Path(asked.calibrate), given, loaded.plugins, progress).importances
-    return None
+    given = evolve(
+        loaded.options, quant=asked.quant, topology=asked.topology, imatrix=asked.imatrix, calibrate=asked.calibrate
+    )
+    found = calibrated(loaded.name, given, loaded.plugins, progress)
+    if found is None and asked.imatrix is not None:
+        found = read_importances(Path(asked.imatrix), loaded, loaded.checkpoint.config, loaded.plugins)
+    return found

@@ -12,7 +12,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum
-from functools import partial
 
 import torch
 from attrs import define, evolve, field, frozen
@@ -103,7 +102,7 @@ class _Chooser:
         if chosen is None:
             return part
         importance = self._importance(part.path) if chosen.weighs else None
-        return evolve(part, scheme=chosen.scheme, pack=partial(_packed, chosen, importance))
+        return evolve(part, scheme=chosen.scheme, pack=Packing(chosen, importance))
 
     def _wanted(self, weight: WeightPlan, path: str) -> Quantizer | None:
         if weight.uses & {"router", "absorbed"}:
@@ -161,5 +160,12 @@ class _Chooser:
                 _log.log(level, "%d weights are %s: %s", found.total(), what, listed)
 
 
-def _packed(quantizer: Quantizer, importance: Tensor | None, weight: Tensor) -> Fields:
-    return quantizer.pack(weight, importance)
+@frozen
+class Packing:
+    """A type and the importances that its errors are weighed by. Two are equal if they make the same of a weight."""
+
+    quantizer: Quantizer
+    importance: Tensor | None = field(eq=id, repr=False)
+
+    def __call__(self, weight: Tensor) -> Fields:
+        return self.quantizer.pack(weight, self.importance)

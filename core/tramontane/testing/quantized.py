@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from attrs import field, frozen
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,6 +26,8 @@ from tramontane.build.sources import PartSource, Sources
 from tramontane.checkpoint import Checkpoint, Files, MemoryTensor
 from tramontane.errors import PlanError
 from tramontane.plugins import Plugins
+from tramontane.saved.description import KEY
+from tramontane.schemes import Act
 from tramontane.tensors import AXES, AxisRanges, Ranges, indices
 from tramontane.testing.checkpoints import write_random
 from tramontane.testing.harness import Harness
@@ -182,3 +187,17 @@ def write_twins(
     for name, content in {"config.json": {**config, **settings}, **(files or {})}.items():
         (quantized / name).write_text(json.dumps(content), encoding="utf-8")
     return Twins(quantized, plain, tuple(packed))
+
+
+def with_activation_rule(saved: Path, act: Act) -> Path:
+    """A copy, beside it, of a saved model of one file whose matrices all have a rule for activations."""
+    copy = saved.with_name(f"{saved.name}-ruled")
+    shutil.copytree(saved, copy)
+    file = copy / "model.safetensors"
+    with safe_open(file, "pt") as opened:
+        metadata = dict(opened.metadata())
+    described = json.loads(metadata[KEY])
+    for scheme in described["schemes"]:
+        scheme["act"] = attrs.asdict(act)
+    save_file(load_file(file), file, {**metadata, KEY: json.dumps(described)})
+    return copy
