@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from attrs import define
+from attrs import define, frozen
 from torch import Tensor
 
 from tramontane.backends.base import DenseStored
@@ -50,7 +50,46 @@ def experts(op: Op, weights: Sequence[Any]) -> Kernel | str:
     if not isinstance(op, Experts):
         return f"made for experts, not {op.name}"
     shifts = [one.tensor for one in weights[2:]] if op.bias else [None, None]
-    return _GroupedMlp(op, weights[0], weights[1], shifts[0], shifts[1])
+    gate_up, down = (_Stack(matrix, shift, spans(matrix)) for matrix, shift in zip(weights[:2], shifts, strict=True))
+    return _GroupedMlp(op, gate_up, down)
+
+
+@frozen(eq=False)
+class _Stack:
+    """A matrix per expert, and what goes with it."""
+
+    matrix: Matrix
+    shift_XO: Tensor | None
+    rules: Sequence[Span]
+
+    def products(self, x_NI: Tensor, counts: Sequence[int]) -> Tensor:
+        """Each run of rows times its expert's matrix: [N, O]."""
+        y_NO = torch.empty(x_NI.shape[0], self.matrix.out_features, dtype=x_NI.dtype, device=x_NI.device)
+        start = 0
+        for expert, count in enumerate(counts):
+            if not count:
+                continue
+            end, first = start + count, 0
+            for x, piece_OI in self._pieces(x_NI[start:end], expert):
+                last = first + piece_OI.shape[0]
+                out = y_NO[start:end, first:last]
+                if self.shift_XO is None:
+                    torch.mm(x, piece_OI.t(), out=out)
+                else:
+                    torch.addmm(self.shift_XO[expert, first:last], x, piece_OI.t(), out=out)
+                first = last
+            start = end
+        return y_NO
+
+    def _pieces(self, x_NI: Tensor, expert: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """An expert's matrix as it lies, and what each piece sees: joining its parts would copy them for every use."""
+        stored = self.matrix.storage()
+        if isinstance(stored, DenseStored):
+            yield from ((x_NI, piece_OI) for piece_OI in stored.expert_pieces(expert))
+            return
+        weight_OI = stored.expert(expert)
+        for span in self.rules:
+            yield span.seen(x_NI, expert), weight_OI[span.first : span.last]
 
 
 @define(eq=False)
@@ -58,10 +97,8 @@ class _GroupedMlp:
     """The kernel of one layer."""
 
     op: Experts
-    gate_up: Matrix
-    down: Matrix
-    gate_up_shift_XF: Tensor | None
-    down_shift_XD: Tensor | None
+    gate_up: _Stack
+    down: _Stack
 
     def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         (x_TD, weights_TK, ids_TK), (out_TD,) = inputs, outputs
@@ -73,10 +110,10 @@ class _GroupedMlp:
     def _tokens(self, x_TD: Tensor, weights_TK: Tensor, ids_TK: Tensor, out_TD: Tensor) -> None:
         tokens, top_k = ids_TK.shape
         order_N = ids_TK.flatten().argsort(stable=True)
-        counts = torch.bincount(ids_TK.flatten(), minlength=self.gate_up.experts or 0).tolist()
+        counts = torch.bincount(ids_TK.flatten(), minlength=self.gate_up.matrix.experts or 0).tolist()
         x_ND = x_TD[order_N // top_k]
-        both_NF = self._products(x_ND, self.gate_up, self.gate_up_shift_XF, counts)
-        y_ND = self._products(self._gated(both_NF), self.down, self.down_shift_XD, counts)
+        both_NF = self.gate_up.products(x_ND, counts)
+        y_ND = self.down.products(self._gated(both_NF), counts)
         y_TKD = torch.empty_like(y_ND)
         y_TKD[order_N] = y_ND
         made_TKD = y_TKD.view(tokens, top_k, self.op.features).float()
@@ -89,35 +126,3 @@ class _GroupedMlp:
         h_NF = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
         gate_into(self.op.gate.act)(gate, up, h_NF)
         return h_NF
-
-    @staticmethod
-    def _products(x_NI: Tensor, matrix: Matrix, shift_XO: Tensor | None, counts: list[int]) -> Tensor:
-        """Each run of rows times its expert's matrix: [N, O]."""
-        rules = spans(matrix)
-        y_NO = torch.empty(x_NI.shape[0], matrix.out_features, dtype=x_NI.dtype, device=x_NI.device)
-        start = 0
-        for expert, count in enumerate(counts):
-            if not count:
-                continue
-            end, first = start + count, 0
-            for x, piece_OI in _pieces(x_NI[start:end], matrix, rules, expert):
-                last = first + piece_OI.shape[0]
-                out = y_NO[start:end, first:last]
-                if shift_XO is None:
-                    torch.mm(x, piece_OI.t(), out=out)
-                else:
-                    torch.addmm(shift_XO[expert, first:last], x, piece_OI.t(), out=out)
-                first = last
-            start = end
-        return y_NO
-
-
-def _pieces(x_NI: Tensor, matrix: Matrix, rules: Sequence[Span], expert: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """An expert's matrix as it lies, and what each piece sees: joining its parts would copy them for every use."""
-    stored = matrix.storage()
-    if isinstance(stored, DenseStored):
-        yield from ((x_NI, piece_OI) for piece_OI in stored.expert_pieces(expert))
-        return
-    weight_OI = stored.expert(expert)
-    for span in rules:
-        yield span.seen(x_NI, expert), weight_OI[span.first : span.last]
