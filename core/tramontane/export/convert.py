@@ -4,23 +4,19 @@ quantized where that is asked for, and written."""
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator
 from pathlib import Path
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 from torch import Tensor
 
 from tramontane.build.fill import bring
 from tramontane.build.plan import ModelPlan, ParamPlan, PartPlan, WeightPlan
-from tramontane.checkpoint import Checkpoint, MemoryTensor, TensorRef
+from tramontane.checkpoint import MemoryTensor, TensorRef
 from tramontane.config import complete_config
 from tramontane.export.model import Export, ModelTensor, WriteOptions
-from tramontane.load.design import Design, design, plan_weights
-from tramontane.load.find import choose_backend, open_reference
-from tramontane.load.foreign import translated
-from tramontane.load.model import calibrated
 from tramontane.load.options import LoadOptions
+from tramontane.load.planned import Planned, planned
 from tramontane.plugins import Plugins
 from tramontane.progress import Counter, Progress, silent
 from tramontane.quantization import Importances
@@ -39,7 +35,7 @@ class Converted:
     stored_nbytes: int
     """Bytes of the tensors that it was made from."""
     files: tuple[Path, ...]
-    """Those with the format's ending."""
+    """Those with weights."""
 
 
 @define(eq=False)
@@ -90,38 +86,23 @@ def convert_model(
         TramontaneError: As :func:`tramontane.load.load_model` and :func:`tramontane.export.write_model`.
     """
     spec: WriterSpec = plugins.catalogs.writers.get(form)
-    if options.quant is not None:
-        options = evolve(options, quant=spec.types.get(options.quant.strip().lower(), options.quant))
-    if importances is None:
-        importances = calibrated(ref, options, plugins, progress)
-    with open_reference(ref, options, plugins, progress) as opened:
-        checkpoint = translated(opened, options, plugins)
-        backend = choose_backend(options, plugins)
-        made = design(checkpoint, options, plugins, backend)
-        plan = plan_weights(made, checkpoint, options, plugins, backend, importances)
-        counter = Counter(progress or silent, "save", plan.nbytes)
-        before = _stamps(path)
-        resolve(spec.write, spec)(_export(made, plan, checkpoint, plugins, counter), path, write)
-        files = tuple(sorted(file for file, stamp in _stamps(path).items() if before.get(file) != stamp))
-        return Converted(plan=plan, stored_nbytes=checkpoint.nbytes, files=files)
+    with planned(ref, options, plugins, progress, importances=importances, forms=spec.types) as one:
+        counter = Counter(progress or silent, "save", one.plan.nbytes)
+        files = resolve(spec.write, spec)(_export(one, plugins, counter), path, write)
+        return Converted(plan=one.plan, stored_nbytes=one.checkpoint.nbytes, files=tuple(files))
 
 
-def _stamps(path: Path) -> dict[Path, tuple[int, int]]:
-    """The files in a folder that may be those of ``path``, and what changes when they are written."""
-    found = {file: file.stat() for file in path.parent.glob(f"{glob.escape(path.stem)}*{path.suffix}")}
-    return {file: (stat.st_ino, stat.st_mtime_ns) for file, stat in found.items()}
-
-
-def _export(made: Design, plan: ModelPlan, checkpoint: Checkpoint, plugins: Plugins, counter: Counter) -> Export:
-    tensors = [one for weight in plan.weights for one in _parts(weight, counter)]
-    tensors += [one for planned in plan.params for one in _plain(made.blueprint.params[planned.path], planned)]
+def _export(one: Planned, plugins: Plugins, counter: Counter) -> Export:
+    made, plan, checkpoint = one.made, one.plan, one.checkpoint
+    tensors = [tensor for weight in plan.weights for tensor in _parts(weight, counter)]
+    tensors += [tensor for param in plan.params for tensor in _plain(made.blueprint.params[param.path], param)]
     return Export(
         architecture=made.architecture,
         config=complete_config(made.config, checkpoint.config),
         parsed=made.config,
         blueprint=made.blueprint,
         plugins=plugins,
-        tensors={one.name: one for one in tensors},
+        tensors={tensor.name: tensor for tensor in tensors},
         files=checkpoint.files,
         metadata=checkpoint.metadata,
         dialect=checkpoint.dialect,

@@ -198,15 +198,17 @@ def export(loaded: LoadedModel, plugins: Plugins) -> Export:
     )
 
 
-def write_model(loaded: LoadedModel, path: Path, plugins: Plugins, *, form: str, options: WriteOptions) -> None:
-    """Write a loaded model to a file in the format ``form``.
+def write_model(
+    loaded: LoadedModel, path: Path, plugins: Plugins, *, form: str, options: WriteOptions
+) -> tuple[Path, ...]:
+    """Write a loaded model to a file in the format ``form``. Returns the files with weights.
 
     Raises:
         UnknownNameError: No installed plugin writes the format.
         CheckpointError: The format has no words for this model, or the file cannot be written.
     """
     spec: WriterSpec = plugins.catalogs.writers.get(form)
-    resolve(spec.write, spec)(export(loaded, plugins), path, options)
+    return tuple(resolve(spec.write, spec)(export(loaded, plugins), path, options))
 
 
 def _parts(matrix: Matrix) -> Iterator[ModelTensor]:

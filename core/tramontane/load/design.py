@@ -71,11 +71,13 @@ def plan_weights(
     plugins: Plugins,
     backend: Backend,
     importances: Importances | None = None,
+    forms: Mapping[str, str] | None = None,
 ) -> ModelPlan:
     """Find every weight of the design in the checkpoint, quantize what is asked for, then let plugins change the plan.
 
     Args:
         importances: What quantizing weighs by; from the file that the options name, if not given.
+        forms: Types that are wanted in another form: see :attr:`tramontane.records.WriterSpec.types`.
 
     Raises:
         CheckpointError: Tensors are missing, unexpected or mis-shaped; all are named.
@@ -91,7 +93,7 @@ def plan_weights(
     if importances is None and options.imatrix is not None:
         importances = read_importances(Path(options.imatrix), made, checkpoint.config, plugins)
     stored = [*(bound.name for bound in formats), *checkpoint.types]
-    request = quantization_request(options, plugins, backend, stored, importances)
+    request = quantization_request(options, plugins, backend, stored, importances, forms)
     if request is not None:
         plan = quantize_plan(plan, request)
     return plugins.decisions.transform_plan(plan)[0]

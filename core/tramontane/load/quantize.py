@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +21,7 @@ def quantization_request(
     backend: Backend,
     stored: Collection[str],
     importances: Importances | None = None,
+    forms: Mapping[str, str] | None = None,
 ) -> Request | None:
     """What to quantize to; ``None`` where nothing is asked for.
 
@@ -30,6 +31,7 @@ def quantization_request(
         backend: Answers which type a plain number means.
         stored: Names of the formats, and of their types, that the checkpoint is stored in.
         importances: See :class:`~tramontane.quantization.Request`.
+        forms: Types that are wanted in another form: see :attr:`tramontane.records.WriterSpec.types`.
 
     Raises:
         UnknownNameError: There is no type of that name.
@@ -42,7 +44,7 @@ def quantization_request(
 
     @cache
     def find(name: str) -> Quantizer:
-        return find_quantizer(name, plugins, backend)
+        return find_quantizer(name, plugins, backend, forms or {})
 
     topology = None if options.topology is None else read_topology(Path(options.topology))
     default = None if options.quant is None else _default(options.quant, plugins, stored, find)
@@ -73,8 +75,8 @@ def check_importances(options: LoadOptions) -> None:
         raise ConfigError("importances count only where weights are quantized", hint="say to which type with --quant")
 
 
-def find_quantizer(name: str, plugins: Plugins, backend: Backend) -> Quantizer:
-    """A type by name in any case, or the one that the backend means by a plain number.
+def find_quantizer(name: str, plugins: Plugins, backend: Backend, forms: Mapping[str, str]) -> Quantizer:
+    """A type by name in any case, or the one that the backend means by a plain number; in the form that is wanted.
 
     Raises:
         PlanError: The backend knows no type of that many bits.
@@ -87,7 +89,9 @@ def find_quantizer(name: str, plugins: Plugins, backend: Backend) -> Quantizer:
             known = ", ".join(map(str, sorted(backend.isq_types)))
             raise PlanError(f"backend {backend.name} has no type of {wanted} bits", hint=f"it has: {known}")
         wanted = level.name
-    spec = plugins.catalogs.quantizers.get(wanted)
+    types = plugins.catalogs.quantizers
+    spec = types.get(wanted)
+    spec = types.get(forms.get(spec.name, spec.name))
     made: Quantizer = resolve(spec.make, spec)(spec.name)
     return made
 

@@ -12,11 +12,9 @@ from attrs import frozen
 from tramontane.build.plan import ModelPlan
 from tramontane.checkpoint import Checkpoint
 from tramontane.config import read_dtype
-from tramontane.load.design import Design, design, plan_weights
-from tramontane.load.find import choose_backend, open_reference
-from tramontane.load.foreign import translated
-from tramontane.load.model import calibrated
+from tramontane.load.design import Design
 from tramontane.load.options import LoadOptions
+from tramontane.load.planned import planned
 from tramontane.plugins import Plugins, installed
 from tramontane.progress import Progress
 from tramontane.quantization import Importances
@@ -56,16 +54,10 @@ def save_model(
         TramontaneError: As :func:`tramontane.load.load_model`; or the folder is not empty.
     """
     options, plugins = options or LoadOptions(), plugins or installed()
-    if importances is None:
-        importances = calibrated(ref, options, plugins, progress)
-    with open_reference(ref, options, plugins, progress) as opened:
-        checkpoint = translated(opened, options, plugins)
-        backend = choose_backend(options, plugins)
-        made = design(checkpoint, options, plugins, backend)
-        plan = plan_weights(made, checkpoint, options, plugins, backend, importances)
-        config = _config(checkpoint, made)
-        files = save_plan(plan, made.blueprint, checkpoint, directory, config=config, progress=progress)
-        return Saved(files=files, plan=plan, stored_nbytes=checkpoint.nbytes)
+    with planned(ref, options, plugins, progress, importances=importances) as one:
+        config = _config(one.checkpoint, one.made)
+        files = save_plan(one.plan, one.made.blueprint, one.checkpoint, directory, config=config, progress=progress)
+        return Saved(files=files, plan=one.plan, stored_nbytes=one.checkpoint.nbytes)
 
 
 def _config(checkpoint: Checkpoint, made: Design) -> Mapping[str, Any]:

@@ -38,12 +38,13 @@ class WriterSpec(Record):
     kind: ClassVar[str] = "writer"
 
     write: str = lazy()
-    """``write(export, path, options) -> None``: a :class:`~tramontane.export.Export`, where to, and
-    :class:`~tramontane.export.WriteOptions`."""
+    """``write(export, path, options) -> Sequence[Path]``: a :class:`~tramontane.export.Export`, where to, and
+    :class:`~tramontane.export.WriteOptions`; the answer is the files with weights."""
     extensions: tuple[str, ...] = texts(default=())
     """File name endings it writes, with the dot; the first is the default."""
     types: Mapping[str, str] = names()
-    """Types that the format holds in a form of its own: what people ask for -> the type to quantize to instead."""
+    """Types that the format holds in a form of its own: a type's name -> the type to quantize to instead, wherever the
+    first is asked for."""
 
 
 @frozen(kw_only=True)

@@ -7,9 +7,9 @@ Nothing is loaded for that: memory is one part of a matrix, whatever the model's
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from attrs import frozen
 from torch import Tensor
@@ -33,6 +33,14 @@ COPIED = (".json", ".jinja", ".model", ".txt", ".tiktoken")
 """Endings of the small files that are copied."""
 LEFT_BEHIND = ("model.safetensors", INDEX, "config.json")
 """Files of the original that are written anew, or not at all; nor is what says how the original was quantized."""
+
+
+class _Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+Sized = TypeVar("Sized", bound=_Sized)
 
 
 @frozen
@@ -91,7 +99,7 @@ def save_plan(
         raise CheckpointError(f"{directory} is not empty", hint="give a new folder; nothing was written")
     kept = {p.path: p.scheme for w in plan.weights for p in w.parts if not isinstance(p.scheme, Dense)}
     metadata = {"format": "pt", "dialect": CANONICAL, KEY: Description(kept).text()}
-    shards = _shards(list(_entries(plan, blueprint)), shard_bytes)
+    shards = shards_of(_entries(plan, blueprint), shard_bytes)
     count = len(shards)
     placed: dict[str, str] = {}
     counter = Counter(progress or silent, "save", sum(entry.nbytes for shard in shards for entry in shard))
@@ -128,8 +136,10 @@ def _entries(plan: ModelPlan, blueprint: Blueprint) -> Iterator[_Entry]:
             yield _Entry(name, {name: Slot(value.dtype, tuple(value.shape))}, tensor=source)
 
 
-def _shards(entries: list[_Entry], limit: int) -> list[list[_Entry]]:
-    shards: list[list[_Entry]] = [[]]
+def shards_of(entries: Iterable[Sized], limit: int) -> list[list[Sized]]:
+    """Entries in their order, in files of at most ``limit`` bytes, or of one entry. At least one file, which may be
+    empty."""
+    shards: list[list[Sized]] = [[]]
     size = 0
     for entry in entries:
         if shards[-1] and size + entry.nbytes > limit:

@@ -4,22 +4,26 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
 import torch
+from attrs import evolve
 from click.testing import CliRunner
 from safetensors.torch import load_file
 from torch import Tensor
 from uqff_samples import LAYER, SIZE, save_model
 
 from tramontane import LLM
+from tramontane.checkpoint import MemoryTensor
 from tramontane.cli.quantize import command
 from tramontane.cli.state import State
 from tramontane.errors import CheckpointError, PlanError
 from tramontane.export import WriteOptions, export
 from tramontane.load import LoadOptions, load_model
 from tramontane.plugins import installed
+from tramontane.schemes import Affine
 from tramontane_quant_uqff.quantizers import TYPES
 from tramontane_quant_uqff.writer import write_uqff
 
@@ -54,6 +58,31 @@ def test_every_type_is_read_back_as_it_was_written(quant: str | None, model: Pat
     assert max(set(kinds), key=kinds.count) == KINDS[quant]
     loaded = f"uqff-{quant}" if f"uqff-{quant}" in TYPES else quant
     assert torch.equal(logits(tmp_path), logits(model, loaded))
+
+
+def test_a_topology_names_types_in_the_form_of_the_format(model: Path, tmp_path: Path) -> None:
+    topology = tmp_path / "t.yml"
+    topology.write_text('"0": {isq: fp8}\n"1": {isq: hqq4}\n"/down_proj/": {isq: afq3}\n')
+    arguments = ["-m", str(model), "--topology", str(topology), "-o", str(tmp_path / "x.uqff"), "--device", "cpu"]
+    found = CliRunner().invoke(command, arguments, obj=State())
+    assert found.exit_code == 0, found.output + repr(found.exception)
+    stored = load_file(tmp_path / "x-0.uqff")
+    names = [f"model.layers.{name}_proj" for name in ("0.mlp.up", "1.mlp.up", "1.mlp.down")]
+    assert [int(stored[f"{name}.weight.format"]) for name in names] == [KINDS["fp8"], KINDS["hqq4"], KINDS["afq3"]]
+
+
+def test_what_has_no_form_is_said_and_counted(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = export(load_model(str(model), LoadOptions(backend="torch", capture=False)), installed())
+    name = "model.layers.0.mlp.up_proj.weight"
+    wide = Affine(bits=4, group=128, zero="offset", scale_dtype=torch.float32)
+    kept = found.tensors[name]
+    fields = {key: MemoryTensor.of(key, value) for key, value in wide.quantize(kept.dense().read()).items()}
+    changed = evolve(found, tensors={**found.tensors, name: evolve(kept, scheme=wide, fields=fields)})
+    with caplog.at_level(logging.WARNING, "tramontane"):
+        write_uqff(changed, tmp_path / "x.uqff", WriteOptions())
+    assert "1 matrices have no form in UQFF and are written as numbers: 1 x [128, 64]" in caplog.text
+    report = json.loads((tmp_path / "uqff_report.json").read_text())
+    assert report["outputs"][0]["fallback_count"] == 1
 
 
 def test_the_folder_is_laid_out_as_mistral_rs_does(model: Path, tmp_path: Path) -> None:

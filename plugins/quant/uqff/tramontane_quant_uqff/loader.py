@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tramontane.checkpoint import Checkpoint, Files, MappedFile, MappedTensor, OpenOptions, TensorRef
 from tramontane.checkpoint.safetensors import Header, read_header
 from tramontane.errors import CheckpointError
@@ -100,7 +102,7 @@ def _version(opened: Iterable[Opened]) -> tuple[int, int, int] | None:
             entry = header.entries.get(key)
             if entry is None:
                 continue
-            if str(entry.dtype) != "torch.uint32" or entry.shape != ():
+            if entry.dtype is not torch.uint32 or entry.shape != ():
                 raise CheckpointError(f"{file.path}: {key} is no single number")
             value = int(file.tensor(entry.offset, entry.dtype, ()))
             if said.setdefault(key, value) != value:

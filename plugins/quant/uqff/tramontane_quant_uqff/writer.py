@@ -20,7 +20,7 @@ from tramontane.errors import CheckpointError, PlanError
 from tramontane.export import Export, Outgoing, WriteOptions
 from tramontane.load.design import weight_maps
 from tramontane.saved.files import Slot, TensorFile
-from tramontane.saved.write import write_beside
+from tramontane.saved.write import shards_of, write_beside
 from tramontane.schemes import Dense
 from tramontane.weightmap import Stack
 from tramontane_quant_uqff.names import REPORT, RESIDUAL, SUFFIX, VERSION_KEYS, WRITTEN
@@ -35,8 +35,10 @@ KEPT = ("router",)
 METADATA = {"uqff.version": ".".join(map(str, WRITTEN)), "uqff.producer": "tramontane"}
 
 
-def write_uqff(export: Export, path: Path, options: WriteOptions, *, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write a model; matrices keep the types they have.
+def write_uqff(
+    export: Export, path: Path, options: WriteOptions, *, shard_bytes: int = SHARD_BYTES
+) -> tuple[Path, ...]:
+    """Write a model; matrices keep the types they have. Returns the files with layers.
 
     Args:
         export: The model.
@@ -71,6 +73,7 @@ def write_uqff(export: Export, path: Path, options: WriteOptions, *, shard_bytes
         _write_report(folder, stem, list(shards), layers)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+    return tuple(folder / name for name in shards)
 
 
 @frozen
@@ -82,6 +85,8 @@ class _Layer:
     weight: Packed
     bias: Outgoing | None
     bias_slot: Slot | None
+    lost: str
+    """The scheme that it has no form for; empty if it is stored in its own."""
 
     @property
     def slots(self) -> dict[str, Slot]:
@@ -107,15 +112,23 @@ def _sorted(export: Export) -> tuple[list[_Layer], dict[str, tuple[Slot, Outgoin
     taken = {f"{module}.{field}" for module in matrices for field in ("weight", "bias")}
     others = {name: (_slot(tensor), tensor) for name, tensor in tensors.items() if name not in taken}
     layers = [_layer(module, tensor, biases[module]) for module, tensor in matrices.items()]
+    _say_lost(layers)
     return layers, others
 
 
 def _layer(module: str, tensor: Outgoing, bias: Outgoing | None) -> _Layer:
-    packed = packed_layer(tensor)
+    packed, lost = packed_layer(tensor), ""
     if packed.kind is Kind.UNQUANT and not isinstance(tensor.scheme, Dense):
-        kept = "parts of several types" if tensor.scheme is None else tensor.scheme.name
-        _log.warning("%s %s in %s has no form in UQFF and is written as numbers", module, list(tensor.shape), kept)
-    return _Layer(module, tensor.shape, packed, bias, None if bias is None else _slot(bias))
+        lost = "parts of several types" if tensor.scheme is None else tensor.scheme.name
+    return _Layer(module, tensor.shape, packed, bias, None if bias is None else _slot(bias), lost)
+
+
+def _say_lost(layers: Sequence[_Layer]) -> None:
+    """Matrices that the format cannot hold in their types become plain numbers; that is said once."""
+    lost = Counter(f"{list(layer.shape)} in {layer.lost}" for layer in layers if layer.lost)
+    if lost:
+        listed = ", ".join(f"{count} x {what}" for what, count in lost.items())
+        _log.warning("%d matrices have no form in UQFF and are written as numbers: %s", lost.total(), listed)
 
 
 def _slot(tensor: Outgoing) -> Slot:
@@ -125,15 +138,7 @@ def _slot(tensor: Outgoing) -> Slot:
 
 def _shards(stem: str, layers: Sequence[_Layer], limit: int) -> dict[str, list[_Layer]]:
     """File name -> what is in it."""
-    groups: list[list[_Layer]] = [[]]
-    size = 0
-    for layer in layers:
-        if groups[-1] and size + layer.nbytes > limit:
-            groups.append([])
-            size = 0
-        groups[-1].append(layer)
-        size += layer.nbytes
-    return {f"{stem}-{number}{SUFFIX}": group for number, group in enumerate(groups)}
+    return {f"{stem}-{number}{SUFFIX}": group for number, group in enumerate(shards_of(layers, limit))}
 
 
 def _write_shard(path: Path, layers: Sequence[_Layer]) -> None:
@@ -204,7 +209,7 @@ def _write_report(folder: Path, stem: str, shards: Sequence[str], layers: Sequen
         "shards": list(shards),
         "layers": len(layers),
         "actual_counts": dict(sorted(counts.items())),
-        "fallback_count": 0,
+        "fallback_count": sum(bool(layer.lost) for layer in layers),
         "layer_details": [
             {"module": layer.name, "stored": layer.weight.label, "shape": list(layer.shape)} for layer in layers
         ],

@@ -54,8 +54,8 @@ FILE_TYPES: Mapping[str, int] = MappingProxyType(
 QUANTIZATION_VERSION = 2
 
 
-def write_gguf(export: Export, path: Path, options: WriteOptions) -> None:
-    """Write a model to one file.
+def write_gguf(export: Export, path: Path, options: WriteOptions) -> tuple[Path, ...]:
+    """Write a model to one file, which is the answer.
 
     Raises:
         CheckpointError: The architecture has no words for GGUF, or the file cannot be written.
@@ -76,6 +76,7 @@ def write_gguf(export: Export, path: Path, options: WriteOptions) -> None:
         for tensor, codec in outgoing
     ]
     write_file(path, {**_general(export, dialect, max(set(kinds), key=kinds.count)), **settings}, tensors)
+    return (path,)
 
 
 def _say_lost(outgoing: Sequence[tuple[Outgoing, BlockCodec]]) -> None:
