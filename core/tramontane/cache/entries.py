@@ -8,6 +8,8 @@ is at most 1/254 of its own largest feature and nothing has to be calibrated.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor
 
@@ -29,10 +31,8 @@ def parse_cache_dtype(name: str) -> torch.dtype:
     found = NAMES.get(name.lower())
     if found is not None:
         return found
-    try:
+    with suppress(ConfigError):
         found = parse_dtype(name)
-    except ConfigError:
-        found = torch.float64
     if found not in (torch.float32, torch.bfloat16, torch.float16):
         known = ", ".join(("float32", "bfloat16", "float16", *NAMES))
         raise ConfigError(f"a key-value cache cannot be made of {name!r}", hint=f"--kv-dtype takes {known}")
