@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import struct
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -127,6 +130,21 @@ def save_uqff(folder: Path, special: Mapping[str, Mapping[str, Tensor]] | None =
     save_file(others(), folder / "residual.safetensors")
     beside(folder)
     return folder / f"{stem}-0.uqff"
+
+
+@cache
+def _recordings() -> dict[str, dict[str, dict[str, list[Any]]]]:
+    """``tools/record.py`` makes them."""
+    return json.loads((Path(__file__).parent / "recorded.json").read_text())
+
+
+def recorded(version: str, kind: str) -> dict[str, Tensor]:
+    """Fields of :data:`LAYER` as mistral.rs wrote them."""
+    found = {}
+    for name, (dtype, shape, data) in _recordings()[version][kind].items():
+        raw = torch.frombuffer(bytearray(base64.b64decode(data)), dtype=torch.uint8)
+        found[name] = raw.view(getattr(torch, dtype)).view(shape)
+    return found
 
 
 def blob(kind: int, *parts: bytes, version: int = 0x000200) -> bytes:
