@@ -49,7 +49,7 @@ class MessageShape:
 
     def begin(self, prompt_tokens: int) -> Iterator[Event]:
         """The events before the first piece."""
-        message = {
+        message: dict[str, Any] = {
             "id": self.id, "type": "message", "role": "assistant", "model": self.model, "content": [],
             "stop_reason": None, "stop_sequence": None,
             "usage": _usage(Usage(prompt_tokens=prompt_tokens, completion_tokens=0)),
@@ -68,7 +68,7 @@ class MessageShape:
         for piece in delta.tool_calls:
             if piece.id is not None:
                 yield from self._close()
-                block = {"type": "tool_use", "id": piece.id, "name": piece.name, "input": {}}
+                block: dict[str, Any] = {"type": "tool_use", "id": piece.id, "name": piece.name, "input": {}}
                 yield from self._in("tool_use", block)
             if piece.arguments:
                 yield self._delta({"type": "input_json_delta", "partial_json": piece.arguments})

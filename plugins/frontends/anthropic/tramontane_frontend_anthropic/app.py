@@ -50,7 +50,7 @@ class Messages:
         salt = asked.salt(request.scope.get("state", {}).get("tenant", b""))
         running = llm.chat(messages, params, options={"salt": salt}, **asked.call(), **_ending(messages))
         if not asked.stream:
-            return _answer(shape.whole(await running), _request_id(request))  # type: ignore[arg-type]
+            return _answer(shape.whole(await running), _request_id(request))
         deltas = await opened(running)
 
         async def frames() -> AsyncGenerator[bytes]:

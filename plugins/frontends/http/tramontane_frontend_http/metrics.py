@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 
 from attrs import define, field
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import CollectorRegistry
+from prometheus_client.registry import Collector, CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tramontane.host import Host
@@ -31,7 +31,7 @@ _BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3,
 _WHOLE = (0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480)
 
 
-class HostCollector:
+class HostCollector(Collector):
     """Reads the host's models when Prometheus scrapes."""
 
     def __init__(self, host: Host) -> None:
@@ -39,14 +39,14 @@ class HostCollector:
 
     def collect(self) -> Iterator[Metric]:
         """One family per statistic, one sample per model."""
-        families: dict[str, Metric] = {}
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for model, reading in self.host.metrics().items():
             for name, value in reading.items():
                 made = CounterMetricFamily if name in COUNTERS else GaugeMetricFamily
                 family = families.get(name)
                 if family is None:
                     family = families[name] = made(f"tramontane_{name}", name.replace("_", " "), labels=["model"])
-                family.add_metric([model], value)  # type: ignore[attr-defined]
+                family.add_metric([model], value)
         yield from families.values()
 
 
@@ -55,14 +55,14 @@ class Times:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        named = {"labelnames": ["model"], "registry": self.registry}
-        self.first = Histogram(
-            "tramontane_time_to_first_token_seconds", "From arrival to the first token", buckets=_FIRST, **named
+        histogram = partial(Histogram, labelnames=["model"], registry=self.registry)
+        self.first = histogram(
+            "tramontane_time_to_first_token_seconds", "From arrival to the first token", buckets=_FIRST
         )
-        self.between = Histogram(
-            "tramontane_inter_token_latency_seconds", "Mean time between tokens of a request", buckets=_BETWEEN, **named
+        self.between = histogram(
+            "tramontane_inter_token_latency_seconds", "Mean time between tokens of a request", buckets=_BETWEEN
         )
-        self.whole = Histogram("tramontane_request_seconds", "From arrival to the last token", buckets=_WHOLE, **named)
+        self.whole = histogram("tramontane_request_seconds", "From arrival to the last token", buckets=_WHOLE)
         self.ended = Counter(
             "tramontane_requests_finished", "Requests that have ended", ["model", "reason"], registry=self.registry
         )

@@ -16,7 +16,7 @@ from tramontane_frontend_http.metrics import HostCollector, times
 
 def routes(host: Host, registry: CollectorRegistry, *, metrics: bool) -> list[Route]:
     """``/health`` and, where wanted, ``/metrics``."""
-    registry.register(HostCollector(host))  # type: ignore[arg-type]
+    registry.register(HostCollector(host))
 
     async def health(request: Request) -> Response:
         cards = host.models()

@@ -9,12 +9,15 @@ from tramontane.wire.openapi import operation
 from tramontane_frontend_openai import requests as r
 from tramontane_frontend_openai.responses.request import ResponsesRequest
 
-_PAGE = {
+_PAGE: dict[str, dict[str, Any]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 100},
     "order": {"enum": ["asc", "desc"]},
     "after": {"type": "string"},
 }
-_FOLLOW = {"stream": {"type": "boolean"}, "starting_after": {"type": "integer", "minimum": -1, "maximum": 99_999_999}}
+_FOLLOW: dict[str, dict[str, Any]] = {
+    "stream": {"type": "boolean"},
+    "starting_after": {"type": "integer", "minimum": -1, "maximum": 99_999_999},
+}
 _UPLOAD = {
     "type": "object",
     "required": ["file", "purpose"],
