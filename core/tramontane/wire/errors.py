@@ -5,6 +5,15 @@ from __future__ import annotations
 
 from tramontane.errors import EngineClosedError, EngineError, RequestError, TramontaneError, UnknownNameError
 
+_KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
 
 class FieldError(RequestError):
     """A request that cannot be served as it is.
@@ -34,6 +43,11 @@ def status_of(error: TramontaneError) -> int:
     if isinstance(error, EngineClosedError):
         return 503
     return 400 if isinstance(error, RequestError) else 500
+
+
+def kind_of(status: int) -> str:
+    """The word for what kind of fault a status is. Anthropic's clients know these words; OpenAI's go by the status."""
+    return _KINDS.get(status, "invalid_request_error" if status < 500 else "api_error")
 
 
 def public_message(error: TramontaneError) -> str:

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from tramontane.errors import TramontaneError
 from tramontane.host import Host
 from tramontane.wire import EventStream, FieldError, decode, frame, opened, read, while_connected
+from tramontane.wire.scope import request_id, tenant
 from tramontane_frontend_anthropic.answers import Event, MessageShape
 from tramontane_frontend_anthropic.errors import envelope, headers, respond
 from tramontane_frontend_anthropic.messages import chat_messages, continues
@@ -47,10 +48,10 @@ class Messages:
         llm = await self.host.acquire(asked.model)
         params = asked.sampling(llm.default_params)
         shape = MessageShape(model=llm.name, stop_sequences=asked.stop_sequences or (), detokenize=llm.detokenize)
-        salt = asked.salt(request.scope.get("state", {}).get("tenant", b""))
+        salt = asked.salt(tenant(request))
         running = llm.chat(messages, params, options={"salt": salt}, **asked.call(), **_ending(messages))
         if not asked.stream:
-            return _answer(shape.whole(await running), _request_id(request))
+            return _answer(shape.whole(await running), request)
         deltas = await opened(running)
 
         async def frames() -> AsyncGenerator[bytes]:
@@ -60,11 +61,11 @@ class Messages:
                     if made := _frames(shape.feed(delta)):
                         yield made
             except TramontaneError as error:
-                yield frame(orjson.dumps(envelope(error, _request_id(request))), "error")
+                yield frame(orjson.dumps(envelope(error, request_id(request))), "error")
             finally:
                 await deltas.aclose()  # a client that left frees its blocks
 
-        extra = {name.encode(): value.encode() for name, value in headers(_request_id(request)).items()}
+        extra = {name.encode(): value.encode() for name, value in headers(request_id(request)).items()}
         return EventStream(frames(), extra, pulse=PING)
 
     async def count(self, request: Request) -> Any:
@@ -73,7 +74,7 @@ class Messages:
         messages = chat_messages(asked.system, asked.messages)
         llm = await self.host.acquire(asked.model)
         ids = await asyncio.to_thread(llm.render_chat, messages, **asked.template(), **_ending(messages))
-        return _answer({"input_tokens": len(ids)}, _request_id(request))
+        return _answer({"input_tokens": len(ids)}, request)
 
 
 def _ending(messages: list[dict[str, Any]]) -> dict[str, Any]:
@@ -85,13 +86,8 @@ def _frames(events: Iterable[Event]) -> bytes:
     return b"".join(frame(orjson.dumps(event), event["type"]) for event in events)
 
 
-def _answer(content: Any, request_id: str | None) -> Response:
-    return Response(orjson.dumps(content), media_type="application/json", headers=headers(request_id))
-
-
-def _request_id(request: Request) -> str | None:
-    found: str | None = request.scope.get("state", {}).get("request_id")
-    return found
+def _answer(content: Any, request: Request) -> Response:
+    return Response(orjson.dumps(content), media_type="application/json", headers=headers(request_id(request)))
 
 
 def _route(path: str, handler: Callable[[Request], Awaitable[Any]]) -> Route:
@@ -103,7 +99,7 @@ def _route(path: str, handler: Callable[[Request], Awaitable[Any]]) -> Route:
             made = await while_connected(request.receive, handler(request))
             return Response(status_code=499) if made is None else made
         except TramontaneError as error:
-            return respond(error, _request_id(request))
+            return respond(error, request_id(request))
         except ClientDisconnect:
             return Response(status_code=499)
 
@@ -113,4 +109,4 @@ def _route(path: str, handler: Callable[[Request], Awaitable[Any]]) -> Route:
 async def _nothing_there(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     fault = FieldError(f"{request.method} {request.url.path} is not part of this API", status=status)
-    return respond(fault, _request_id(request))
+    return respond(fault, request_id(request))

@@ -10,24 +10,14 @@ from starlette.responses import Response
 
 from tramontane.errors import TramontaneError
 from tramontane.wire import public_message, status_of
-
-_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-}
+from tramontane.wire.errors import kind_of
 
 
 def envelope(error: TramontaneError, request_id: str | None) -> dict[str, Any]:
     """The body of an error answer; the message names the field, as Anthropic's do."""
-    status = status_of(error)
-    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     param, message = getattr(error, "param", None), public_message(error)
     said = message if param is None or param in message else f"{param}: {message}"
-    return {"type": "error", "error": {"type": kind, "message": said}, "request_id": request_id}
+    return {"type": "error", "error": {"type": kind_of(status_of(error)), "message": said}, "request_id": request_id}
 
 
 def respond(error: TramontaneError, request_id: str | None) -> Response:

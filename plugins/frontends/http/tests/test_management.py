@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from tramontane.host import Host
@@ -113,3 +115,13 @@ def test_every_route_needs_the_key_and_is_described(host: Host) -> None:
         assert method.lower() in described[path]
         assert keyed.request(method, path, json={"model": "small"}).status_code == 401
     assert states(TestClient(make_app(host), base_url="http://127.0.0.1"))["small"] != "failed"  # type: ignore[arg-type]
+
+
+def test_traffic_is_counted_by_route_wherever_the_port_is_mounted(host: Host) -> None:
+    below = Starlette(routes=[Mount("/llm", make_app(host))])
+    client = TestClient(below, base_url="http://127.0.0.1")
+    client.get("/llm/health")
+    client.get("/llm/nothing")
+    counted = client.get("/llm/metrics").text
+    assert 'tramontane_http_requests_total{method="GET",route="/health"' in counted
+    assert 'tramontane_http_requests_total{method="GET",route="other",status="404"} 1.0' in counted

@@ -10,14 +10,8 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-_KINDS = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-}
+from tramontane.wire.errors import kind_of
+from tramontane.wire.scope import request_id
 
 
 class JsonResponse(Response):
@@ -35,11 +29,10 @@ def refusal(
 ) -> JsonResponse:  # fmt: skip
     """An error that clients of every API of the port can read: OpenAI's look into ``error`` alone, Anthropic's also
     want ``type`` and ``request_id`` around it."""
-    kind = _KINDS.get(status, "invalid_request_error" if status < 500 else "api_error")
     body = {
         "type": "error",
-        "error": {"message": message, "type": kind, "param": param, "code": code},
-        "request_id": scope.get("state", {}).get("request_id"),
+        "error": {"message": message, "type": kind_of(status), "param": param, "code": code},
+        "request_id": request_id(scope),
     }
     return JsonResponse(body, status, headers=dict(headers or {}))
 

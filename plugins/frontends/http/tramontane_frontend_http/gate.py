@@ -18,6 +18,7 @@ from attrs import define, field
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tramontane.wire.scope import path_below_root, tell
 from tramontane_frontend_http.answers import refuse
 from tramontane_frontend_http.settings import ServerSettings
 
@@ -105,8 +106,7 @@ class Gate:
             await refuse(scope, receive, send, status, code, message, extra)
             return
         if self.settings.separate_keys and self.settings.api_keys:
-            digest = hashlib.sha256(_key(headers).encode()).digest()
-            scope.setdefault("state", {})["tenant"] = digest
+            tell(scope, tenant=hashlib.sha256(_key(headers).encode()).digest())
         self.open_requests += 1
         try:
             await self._pass(scope, receive, send)
@@ -188,12 +188,6 @@ class Gate:
             return (1 - bucket.level) * 60 / rate
         bucket.level -= 1
         return 0.0
-
-
-def path_below_root(scope: Scope) -> str:
-    """The path of a request as the server knows it, wherever the server itself is mounted."""
-    path, root = scope["path"], scope.get("root_path", "")
-    return path[len(root) :] if root and path.startswith(root) else path
 
 
 def _key(headers: Headers) -> str:

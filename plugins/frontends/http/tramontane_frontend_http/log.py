@@ -13,6 +13,8 @@ from attrs import define
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tramontane.wire.scope import tell
+
 _log = logging.getLogger("tramontane.access")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -30,7 +32,7 @@ class AccessLog:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        tell(scope, request_id=request_id)
         started, status, sent = time.monotonic(), 499, 0  # 499: the client left before an answer began
 
         async def watched(message: Message) -> None:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tramontane.host import Host
 from tramontane.records import RequestSummary
+from tramontane.wire.scope import path_below_root
 
 COUNTERS = frozenset({
     "evictions", "prefix_queries", "prefix_hits", "preemptions", "steps", "prompt_tokens", "sampled_tokens",
@@ -128,7 +129,7 @@ class Traffic:
             await self.app(scope, receive, watched)
         finally:
             self._open.dec()
-            route, method = self._route(scope["path"]), scope["method"]
+            route, method = self._route(path_below_root(scope)), scope["method"]
             known = method if method in ("GET", "POST", "DELETE", "PUT", "HEAD", "OPTIONS") else "other"
             self._requests.labels(known, route, str(status)).inc()
             self._seconds.labels(route).observe(time.monotonic() - begun)

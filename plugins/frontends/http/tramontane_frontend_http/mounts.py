@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from attrs import define, field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tramontane.wire.scope import path_below_root
 from tramontane_frontend_http.answers import refuse
-from tramontane_frontend_http.gate import path_below_root
 
 
 @define(eq=False)

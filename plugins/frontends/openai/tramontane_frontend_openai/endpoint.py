@@ -46,12 +46,6 @@ def answer(content: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(content), status, media_type="application/json")
 
 
-def tenant(request: Request) -> bytes:
-    """Separates the caches of callers, where the server keeps them apart."""
-    found: bytes = request.scope.get("state", {}).get("tenant", b"")
-    return found
-
-
 def stream(
     deltas: AsyncGenerator[CompletionDelta],
     chunk: Callable[[CompletionDelta], Any],

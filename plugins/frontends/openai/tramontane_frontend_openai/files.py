@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tramontane.wire import FieldError, identifier
-from tramontane_frontend_openai.endpoint import answer, tenant
+from tramontane.wire.scope import tenant
+from tramontane_frontend_openai.endpoint import answer
 from tramontane_frontend_openai.errors import missing
 from tramontane_frontend_openai.pages import Page, page
 from tramontane_frontend_openai.store import Store, StoredFile

@@ -16,8 +16,9 @@ from tramontane.api import AsyncLLM
 from tramontane.api.results import Completion
 from tramontane.host import Host
 from tramontane.wire import FieldError, identifier, opened, read
+from tramontane.wire.scope import tenant
 from tramontane_frontend_openai.answers import ChatShape, TextShape
-from tramontane_frontend_openai.endpoint import answer, body, stream, tenant
+from tramontane_frontend_openai.endpoint import answer, body, stream
 from tramontane_frontend_openai.files import Files
 from tramontane_frontend_openai.messages import chat_messages
 from tramontane_frontend_openai.requests import (

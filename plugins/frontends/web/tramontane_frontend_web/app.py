@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tramontane.host import Host
+from tramontane.wire.errors import kind_of
+from tramontane.wire.scope import path_below_root
 from tramontane_frontend_web.files import StaticFile, files
 
 POLICY = "; ".join((
@@ -42,10 +44,9 @@ def make_app(host: Host) -> ASGIApp:
 
 
 def _answer(request: Request, found: dict[str, StaticFile]) -> Response:
-    path, root = request.scope["path"], request.scope.get("root_path", "")
-    file = found.get(path[len(root) :] if root and path.startswith(root) else path)
+    file = found.get(path_below_root(request))
     if file is None:
-        return _refuse(404, "not_found", f"nothing is at {path[:200]}")
+        return _refuse(404, "not_found", f"nothing is at {request.scope['path'][:200]}")
     if request.method not in ("GET", "HEAD"):
         return _refuse(405, "method_not_allowed", "the page is only read", {"Allow": "GET, HEAD"})
     headers = {**HEADERS, "ETag": file.etag}
@@ -56,5 +57,5 @@ def _answer(request: Request, found: dict[str, StaticFile]) -> Response:
 
 
 def _refuse(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
-    kind = "not_found_error" if status == 404 else "invalid_request_error"
-    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status, headers)
+    fault = {"message": message, "type": kind_of(status), "param": None, "code": code}
+    return JSONResponse({"error": fault}, status, headers)

@@ -16,7 +16,8 @@ from starlette.requests import Request
 from tramontane.host import Host
 from tramontane.wire import EventStream, FieldError, frame, read
 from tramontane.wire.events import DONE
-from tramontane_frontend_openai.endpoint import answer, body, tenant
+from tramontane.wire.scope import tenant
+from tramontane_frontend_openai.endpoint import answer, body
 from tramontane_frontend_openai.errors import missing
 from tramontane_frontend_openai.files import Files
 from tramontane_frontend_openai.messages import FileText
