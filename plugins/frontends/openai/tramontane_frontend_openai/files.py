@@ -89,7 +89,7 @@ class Files:
         Raises:
             FieldError: There is no such file, or it is no text.
         """
-        found = next((file for file in self.store.files(owner) if file.id == file_id), None)
+        found = self.store.file(owner, file_id)
         content = self.store.file_content(owner, file_id) if found is not None else None
         if found is None or content is None:
             raise FieldError(f"there is no file {file_id!r}", param=param, status=404, wire_code="file_not_found")
@@ -100,10 +100,10 @@ class Files:
 
     def _file(self, request: Request) -> StoredFile:
         file_id = request.path_params["id"]
-        for file in self.store.files(tenant(request)):
-            if file.id == file_id:
-                return file
-        raise missing("file", file_id)
+        found = self.store.file(tenant(request), file_id)
+        if found is None:
+            raise missing("file", file_id)
+        return found
 
 
 def _expiry(form: Any, now: float) -> float | None:

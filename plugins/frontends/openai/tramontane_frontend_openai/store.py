@@ -40,6 +40,10 @@ CREATE TABLE IF NOT EXISTS files (
     purpose TEXT NOT NULL, content BLOB NOT NULL
 );
 """
+_CARDS = (
+    "SELECT id, created, expires, name, purpose, length(content) FROM files "
+    "WHERE tenant = ? AND (expires IS NULL OR expires > ?)"
+)
 
 
 @frozen(kw_only=True)
@@ -203,14 +207,17 @@ class Store:
 
     def files(self, tenant: bytes) -> list[StoredFile]:
         """All files, the oldest first."""
-        found = self._rows(
-            "SELECT id, created, expires, name, purpose, length(content) FROM files "
-            "WHERE tenant = ? AND (expires IS NULL OR expires > ?) ORDER BY created, id",
-            tenant, time.time(),
-        )  # fmt: skip
+        return self._cards(f"{_CARDS} ORDER BY created, id", tenant, time.time())
+
+    def file(self, tenant: bytes, file_id: str) -> StoredFile | None:
+        """A file that has not expired, without its content."""
+        found = self._cards(f"{_CARDS} AND id = ?", tenant, time.time(), file_id)
+        return found[0] if found else None
+
+    def _cards(self, query: str, *values: Any) -> list[StoredFile]:
         return [
             StoredFile(id=one, created=created, expires=expires, name=name, purpose=purpose, size=size)
-            for one, created, expires, name, purpose, size in found
+            for one, created, expires, name, purpose, size in self._rows(query, *values)
         ]
 
     def file_content(self, tenant: bytes, file_id: str) -> bytes | None:
