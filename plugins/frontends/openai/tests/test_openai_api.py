@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +13,11 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from tramontane.errors import PluginError
 from tramontane.host import Host
+from tramontane.records import resolve
 from tramontane_frontend_openai.app import make_app
+from tramontane_frontend_openai.plugin import tramontane_frontends
 
 pytest.importorskip("tramontane_loader_demo", reason="serves the demo model")
 
@@ -212,6 +216,15 @@ def test_unknown_fields_and_paths(client: TestClient) -> None:
     assert client.get("/nothing").status_code == 404
     assert client.get("/completions").status_code == 405
     assert client.get("/nothing").json()["error"]["message"]
+
+
+def test_a_missing_form_library_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("app", "files"):
+        monkeypatch.delitem(sys.modules, f"tramontane_frontend_openai.{name}")
+    monkeypatch.setitem(sys.modules, "python_multipart", None)
+    (spec,) = tramontane_frontends()
+    with pytest.raises(PluginError, match="python_multipart"):
+        resolve(spec.app or "", spec)
 
 
 def test_openais_own_client(client: TestClient) -> None:

@@ -8,6 +8,7 @@ import time
 import uuid
 from typing import Any
 
+import python_multipart  # noqa: F401  Starlette reads forms with it, and would miss it at the first upload only
 from attrs import frozen
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
