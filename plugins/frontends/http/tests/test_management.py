@@ -108,6 +108,11 @@ def test_every_route_needs_the_key_and_is_described(host: Host) -> None:
     app = make_app(host, ServerSettings(api_keys=("secret",)))
     keyed = TestClient(app, base_url="http://127.0.0.1", headers={"x-api-key": "secret"})  # type: ignore[arg-type]
     described = keyed.get("/openapi.json").json()["paths"]
+    assert "/metrics" in described
+    silent = make_app(host, ServerSettings(metrics=False))
+    unmetered = TestClient(silent, base_url="http://127.0.0.1").get("/openapi.json").json()["paths"]  # type: ignore[arg-type]
+    assert described.keys() - unmetered.keys() == {"/metrics"}
+    assert described["/v1/files"]["get"]["parameters"][0]["schema"]["maximum"] == 10_000
     keyed.headers.pop("x-api-key")
     for path, method in [(f"/v1/models/{name}", "POST") for name in ("load", "unload", "reload", "requantize")] + [
         ("/re_isq", "POST"), ("/plugins", "GET"),

@@ -61,7 +61,7 @@ def make_app(host: Host, settings: ServerSettings | None = None) -> Application:
     chosen = settings or ServerSettings()
     specs = [spec for spec in host.plugins.catalogs.frontends if spec.app is not None and spec.mount is not None]
     mounted = Mounts([((spec.mount or "").rstrip("/"), _frontend(spec, host)) for spec in specs])
-    described = documents.document(specs, keyed=bool(chosen.api_keys))
+    described = documents.document(specs, keyed=bool(chosen.api_keys), metrics=chosen.metrics)
     registry = CollectorRegistry()
     own = [*operations.routes(host, registry, metrics=chosen.metrics), *documents.routes(described)]
     own += management.routes(host)

@@ -31,12 +31,12 @@ _DIGEST = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 PAGE_POLICY = f"default-src 'none'; style-src 'sha256-{_DIGEST}'; base-uri 'none'; frame-ancestors 'none'"
 
 
-def document(frontends: Iterable[FrontendSpec], *, keyed: bool) -> dict[str, Any]:
+def document(frontends: Iterable[FrontendSpec], *, keyed: bool, metrics: bool) -> dict[str, Any]:
     """The OpenAPI document of everything on the port."""
-    paths: dict[str, Any] = {
-        "/health": {"get": operation("Whether a model is ready.")},
-        "/metrics": {"get": operation("Figures for Prometheus.", answers="text/plain")},
-    } | management.paths()
+    paths: dict[str, Any] = {"/health": {"get": operation("Whether a model is ready.")}}
+    if metrics:
+        paths["/metrics"] = {"get": operation("Figures for Prometheus.", answers="text/plain")}
+    paths |= management.paths()
     for spec in frontends:
         if spec.openapi is not None:
             paths |= resolve(spec.openapi, spec)()["paths"]

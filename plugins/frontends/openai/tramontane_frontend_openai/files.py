@@ -22,6 +22,8 @@ from tramontane_frontend_openai.errors import missing
 from tramontane_frontend_openai.pages import Page, page
 from tramontane_frontend_openai.store import Store, StoredFile
 
+MOST_LISTED = 10_000
+"""Files on a page, at most and by default."""
 MAX_FIELDS = 16
 """Parts of an upload; a form with more is not read to its end."""
 _LONGEST_S = 30 * 24 * 3600
@@ -60,7 +62,7 @@ class Files:
 
     async def list(self, request: Request) -> Any:
         """``GET /files``."""
-        asked = Page.of(request.query_params, most=10_000, usual=10_000)
+        asked = Page.of(request.query_params, most=MOST_LISTED, usual=MOST_LISTED)
         purpose = request.query_params.get("purpose")
         found = await asyncio.to_thread(self.store.files, tenant(request))
         return answer(page([_card(file) for file in found if purpose in (None, file.purpose)], asked))

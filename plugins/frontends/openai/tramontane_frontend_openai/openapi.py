@@ -7,13 +7,10 @@ from typing import Any
 
 from tramontane.wire.openapi import operation
 from tramontane_frontend_openai import requests as r
+from tramontane_frontend_openai.files import MOST_LISTED
+from tramontane_frontend_openai.responses.handlers import MOST_ITEMS
 from tramontane_frontend_openai.responses.request import ResponsesRequest
 
-_PAGE: dict[str, dict[str, Any]] = {
-    "limit": {"type": "integer", "minimum": 1, "maximum": 100},
-    "order": {"enum": ["asc", "desc"]},
-    "after": {"type": "string"},
-}
 _FOLLOW: dict[str, dict[str, Any]] = {
     "stream": {"type": "boolean"},
     "starting_after": {"type": "integer", "minimum": -1, "maximum": 99_999_999},
@@ -44,9 +41,11 @@ def describe() -> dict[str, Any]:
                 "delete": operation("Forget a response.", path=one),
             },
             "/v1/responses/{id}/cancel": {"post": operation("End a response in the background.", path=one)},
-            "/v1/responses/{id}/input_items": {"get": operation("What a response answers.", path=one, query=_PAGE)},
+            "/v1/responses/{id}/input_items": {
+                "get": operation("What a response answers.", path=one, query=_page(MOST_ITEMS))
+            },
             "/v1/files": {
-                "get": operation("List the files.", query=_PAGE | {"purpose": {"type": "string"}}),
+                "get": operation("List the files.", query=_page(MOST_LISTED) | {"purpose": {"type": "string"}}),
                 "post": operation("Upload a file.", form=_UPLOAD),
             },
             "/v1/files/{id}": {
@@ -57,4 +56,13 @@ def describe() -> dict[str, Any]:
                 "get": operation("What is in a file.", path=one, answers="application/octet-stream")
             },
         }
+    }
+
+
+def _page(most: int) -> dict[str, dict[str, Any]]:
+    """The query of a list by pages."""
+    return {
+        "limit": {"type": "integer", "minimum": 1, "maximum": most},
+        "order": {"enum": ["asc", "desc"]},
+        "after": {"type": "string"},
     }

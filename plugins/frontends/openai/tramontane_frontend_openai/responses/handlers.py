@@ -28,6 +28,8 @@ from tramontane_frontend_openai.responses.request import ResponsesRequest
 from tramontane_frontend_openai.responses.run import Job, Run
 from tramontane_frontend_openai.store import Store, StoredResponse
 
+MOST_ITEMS = 100
+"""Input items on a page."""
 MOST_BEFORE = 1000
 """Responses that one may build on."""
 _ORPHAN = {"code": "server_error", "message": "the server ended before the response was made"}
@@ -105,7 +107,7 @@ class Responses:
 
     async def input_items(self, request: Request) -> Any:
         """``GET /responses/{id}/input_items``."""
-        asked = Page.of(request.query_params, most=100, usual=20, descending=True)
+        asked = Page.of(request.query_params, most=MOST_ITEMS, usual=20, descending=True)
         return answer(page((await self._stored(request)).input, asked))
 
     # --- inside -------------------------------------------------------------------------------------------------------
