@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Markdown as it arrives. The text is split into its blocks; a block that has not changed keeps its nodes, so that a long
-// answer costs no more per token than its last paragraph, and what a reader has selected stays selected.
+// Markdown as it arrives. The text is split into its blocks, each time from its beginning; a block that has not changed keeps
+// its nodes, so that only the last paragraph is parsed, sanitized and drawn anew, and what a reader has selected stays selected.
 
 import { Marked, Renderer } from "../vendor/marked.esm.js";
 import { copyButton, h } from "./dom.js";
