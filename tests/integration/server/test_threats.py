@@ -84,7 +84,7 @@ NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999", "-5", "1" + "0" * 400, "1" *
 @pytest.mark.parametrize("field", ["temperature", "top_k", "seed", "max_tokens", "n", "min_p", "logprobs"])
 def test_numbers_that_are_none(attacked: Server, field: str) -> None:
     for number in NUMBERS:
-        if (field, number) in {("seed", "-5"), ("temperature", "true")}:
+        if (field, number) == ("seed", "-5"):
             continue  # OpenAI's seeds may be negative
         messages = b'[{"role": "user", "content": "a"}]'
         numbers = b'"%s": %s' % (field.encode(), number.encode())

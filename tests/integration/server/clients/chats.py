@@ -68,7 +68,7 @@ def openai_sync(url: str) -> dict[str, Any]:
     told = list(events)[-1].response
     return {
         "chat": chat, "stream": "".join(pieces), "final": final,
-        "parsed": parsed.choices[0].finish_reason == "length" or parsed.choices[0].message.parsed is not None,
+        "parsed": parsed.choices[0].message.parsed is not None,
         "response": told.output_text, "reasoning": getattr(first, "reasoning_content", None),
     }  # fmt: skip
 

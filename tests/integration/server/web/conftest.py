@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ pytest.importorskip("tramontane_frontend_openai", reason="the page calls the Ope
 demo = pytest.importorskip("tramontane_loader_demo.plugin", reason="lends its tokenizer")
 sync_api = pytest.importorskip("playwright.sync_api", reason="drives the browser")
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "plugins" / "scripted"))
 import tramontane_scripted.plugin  # noqa: E402
 from serving import listening  # noqa: E402
 from tramontane_scripted.checkpoint import Script, write_scripted  # noqa: E402

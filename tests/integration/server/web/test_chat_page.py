@@ -264,7 +264,7 @@ def test_on_a_phone_everything_fits_and_the_list_is_a_drawer(visit: Opens) -> No
     assert one.complaints == []
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["dark", pytest.param("light", marks=pytest.mark.full)])
 def test_a_chosen_theme_stays(visit: Opens, theme: str) -> None:
     one = visit(color_scheme="dark" if theme == "light" else "light").open()
     page = one.page
