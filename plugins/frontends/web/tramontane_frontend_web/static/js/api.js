@@ -4,7 +4,7 @@
 
 const KEY = "api-key";
 
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(message, status, code = null) {
     super(message);
     this.status = status;

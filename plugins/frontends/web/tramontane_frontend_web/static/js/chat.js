@@ -56,7 +56,6 @@ export class Chat extends EventTarget {
     const { system, ...kept } = this.conversation.settings;
     keepSettings(kept);
     if (this.conversation.roots.length) this.#saveSoon(this.conversation);
-    this.#emit("settings");
   }
 
   // --- models ---

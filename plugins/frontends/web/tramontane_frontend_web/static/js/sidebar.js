@@ -62,8 +62,7 @@ export class Sidebar {
   draw() {
     const wanted = $("search").value.trim().toLowerCase();
     const found = this.#listed.filter((one) => !wanted || matches(one, wanted));
-    const groups = Map.groupBy ? Map.groupBy(found, (one) => day(one.updated)) : grouped(found);
-    const drawn = [...groups].flatMap(([name, some], place) => [
+    const drawn = [...grouped(found)].flatMap(([name, some], place) => [
       h("h2", { id: `day-${place}` }, name),
       h("ul", { "aria-labelledby": `day-${place}` }, ...some.map((one) => this.#entry(one))),
     ]);
