@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from attrs import frozen
@@ -111,15 +111,14 @@ class MessagesRequest(Prompt):
     stream: bool | None = None
     metadata: Metadata | None = None
 
-    def sampling(self, defaults: Any) -> SamplingParams:
+    def sampling(self, defaults: Callable[..., SamplingParams]) -> SamplingParams:
         """Parameters with the model's defaults filled in by ``defaults(**given)``."""
         if self.metadata is not None and self.metadata.user_id:
             identifier(self.metadata.user_id, "metadata.user_id")
         given = self.parameters() | {"max_tokens": self.max_tokens}
         if self.stop_sequences:
             given["stop"] = self.stop_sequences
-        made: SamplingParams = defaults(**given)
-        return made
+        return defaults(**given)
 
     def call(self) -> dict[str, Any]:
         """What the chat is given beside messages and parameters."""

@@ -7,6 +7,7 @@ that asks for something the server cannot do is refused as well: an answer that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import frozen
@@ -61,7 +62,7 @@ class CompletionRequest(Sampling):
     best_of: int | None = None
     suffix: str | None = None
 
-    def sampling(self, defaults: Any) -> SamplingParams:
+    def sampling(self, defaults: Callable[..., SamplingParams]) -> SamplingParams:
         """Parameters with the model's defaults filled in by ``defaults(**given)``."""
         if self.suffix:
             raise FieldError("suffix is not supported: the model completes to the right only", param="suffix")
@@ -82,8 +83,7 @@ class CompletionRequest(Sampling):
             given["logprobs"] = self.logprobs or 0
         if self.echo and self.logprobs is not None:
             given["prompt_logprobs"] = self.logprobs
-        made: SamplingParams = defaults(**given)
-        return made
+        return defaults(**given)
 
     @property
     def scores_only(self) -> bool:
@@ -113,7 +113,7 @@ class ChatRequest(Sampling):
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
 
-    def sampling(self, defaults: Any) -> SamplingParams:
+    def sampling(self, defaults: Callable[..., SamplingParams]) -> SamplingParams:
         """Parameters with the model's defaults filled in by ``defaults(**given)``."""
         self._refuse_unsupported()
         given = self.parameters()
@@ -125,8 +125,7 @@ class ChatRequest(Sampling):
             given["logprobs"] = self.top_logprobs or 0
         if self.grammar is not None and self.response_format is not None:
             raise FieldError("give either grammar or response_format", param="grammar")
-        made: SamplingParams = defaults(**given)
-        return made
+        return defaults(**given)
 
     def call(self) -> dict[str, Any]:
         """What the chat is given beside the messages: tools, the answer's form, and options of the template."""
@@ -138,10 +137,14 @@ class ChatRequest(Sampling):
             else self.add_generation_prompt,
             "parallel_tool_calls": self.parallel_tool_calls is not False,
         }
-        renamed = {"template_kwargs": self.chat_template_kwargs or None, "tools": list(self.tools or ()) or None}
-        same = {name: getattr(self, name) for name in _PASSED}
-        given = {name: value for name, value in (same | renamed).items() if value is not None}
-        return options | given | thinking(self.reasoning_effort, self.enable_thinking)
+        given = {
+            "tools": list(self.tools or ()) or None,
+            "tool_choice": self.tool_choice,
+            "response_format": self.response_format,
+            "template_kwargs": self.chat_template_kwargs or None,
+        }
+        options |= {name: value for name, value in given.items() if value is not None}
+        return options | thinking(self.reasoning_effort, self.enable_thinking)
 
     def _refuse_unsupported(self) -> None:
         if self.functions and self.function_call != "none":
@@ -150,9 +153,6 @@ class ChatRequest(Sampling):
             raise FieldError("the only modality of answers is text", param="modalities")
         if self.web_search_options is not None:
             raise FieldError("the server does not search the web", param="web_search_options")
-
-
-_PASSED = ("tool_choice", "response_format")
 
 
 @frozen(kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from attrs import frozen
@@ -113,15 +113,14 @@ class ResponsesRequest(SamplingFields):
         """Whether the answer's texts come with log-probabilities."""
         return _LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
 
-    def sampling(self, defaults: Any) -> SamplingParams:
+    def sampling(self, defaults: Callable[..., SamplingParams]) -> SamplingParams:
         """Parameters with the model's defaults filled in by ``defaults(**given)``."""
         given = self.parameters() | {"max_tokens": self.max_output_tokens}
         if self.stop is not None:
             given["stop"] = self.stop
         if self.wants_logprobs:
             given["logprobs"] = self.top_logprobs or 0
-        made: SamplingParams = defaults(**given)
-        return made
+        return defaults(**given)
 
     def call(self) -> dict[str, Any]:
         """What the chat is given beside the messages."""
