@@ -32,7 +32,8 @@ _Step = Callable[[Ctx], None]
 class _Bound:
     """A tape with storage for one size of step."""
 
-    env: list[Tensor | None]
+    env: list[Any]
+    """A tensor for every value that is bound, or loaded from the batch in each step."""
     steps: list[_Step | tuple[Kernel, Sequence[Tensor], Sequence[Tensor]]]
     results: tuple[int, ...]
 
@@ -62,12 +63,12 @@ class Program:
             if len(self._bound) > MAX_BOUND:
                 self._bound.popitem(last=False)
         for step in bound.steps:
-            if type(step) is tuple:
+            if isinstance(step, tuple):
                 kernel, inputs, outputs = step
                 kernel(ctx, inputs, outputs)
             else:
-                step(ctx)  # type: ignore[operator]
-        return tuple(bound.env[value] for value in bound.results)  # type: ignore[misc]
+                step(ctx)
+        return tuple(bound.env[value] for value in bound.results)
 
     def _bind(self, ctx: Ctx) -> _Bound:
         if self._arena is None:
@@ -85,7 +86,7 @@ class _Binder:
     def __init__(self, tape: Tape, plan: ArenaPlan, arena: Tensor, ctx: Ctx) -> None:
         self.tape = tape
         self.tokens, self.outputs = ctx.tokens, ctx.outputs
-        self.env: list[Tensor | None] = [None] * len(tape.values)
+        self.env: list[Any] = [None] * len(tape.values)
         self.steps: list[Any] = []
         fields = fields_of(ctx)
         for index, value in enumerate(tape.values):
@@ -128,7 +129,7 @@ class _Binder:
             return
 
         def late(ctx: Ctx) -> None:
-            kernel(ctx, [env[v] for v in node.inputs], [env[v] for v in node.outputs])  # type: ignore[misc]
+            kernel(ctx, [env[v] for v in node.inputs], [env[v] for v in node.outputs])
 
         self.steps.append(late)
 

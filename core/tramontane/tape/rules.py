@@ -91,21 +91,16 @@ def fuse_rotate_write(tape: Tape, fuse: Fuse) -> bool:
 
 def _replace_rotation(tape: Tape, rotate: OpNode, write: OpNode, fuse: Fuse) -> bool:
     q, k, angles = rotate.inputs
-    norms = [_maker(tape, q), _maker(tape, k)]
-    weights: tuple[Any, ...] = write.call.weights
-    gone: list[OpNode] = [write]
-    op = RotateWrite(_rotation(rotate))
-    if all(_sole_norm(tape, n, v) for n, v in zip(norms, (q, k), strict=True)) and norms[0].call.op == norms[1].call.op:  # type: ignore[union-attr]
-        first, second = norms[0], norms[1]
-        op = RotateWrite(_rotation(rotate), first.call.op)  # type: ignore[union-attr, arg-type]
-        weights = (*weights, *first.call.weights, *second.call.weights)  # type: ignore[union-attr]
-        q, k = first.inputs[0], second.inputs[0]  # type: ignore[union-attr]
-        gone += [first, second]  # type: ignore[list-item]
+    norms, norm = _equal_norms(tape, q, k)
+    if norm is not None:
+        q, k = (node.inputs[0] for node in norms)
+    op = RotateWrite(_rotation(rotate), norm)
+    weights = [*write.call.weights, *(weight for node in norms for weight in node.call.weights)]
     fused = fuse(op, weights, rotate.call)
     if fused is None:
         return False
     tape.nodes[tape.nodes.index(rotate)] = OpNode(fused, (q, k, write.inputs[1], angles), rotate.outputs[:1])
-    for node in gone:
+    for node in (write, *norms):
         tape.nodes.remove(node)
     return True
 
@@ -117,13 +112,13 @@ def _rotation(node: OpNode) -> Rotate:
     return op
 
 
-def _sole_norm(tape: Tape, node: OpNode | None, value: int) -> bool:
-    return (
-        node is not None
-        and isinstance(node.call.op, RmsNorm)
-        and node.call.op.scaled
-        and len(_readers(tape, value)) == 1
-    )
+def _equal_norms(tape: Tape, *values: int) -> tuple[list[OpNode], RmsNorm | None]:
+    """The nodes of one and the same scaled norm that make values which nothing else reads, if they all are."""
+    nodes = [node for value in values if (node := _maker(tape, value)) and len(_readers(tape, value)) == 1]
+    norm = nodes[0].call.op if nodes else None
+    if not isinstance(norm, RmsNorm) or not norm.scaled or [node.call.op for node in nodes] != [norm] * len(values):
+        return [], None
+    return nodes, norm
 
 
 def _ready(tape: Tape, value: int, node: Node) -> bool:

@@ -29,12 +29,19 @@ MIN_BATCHED_ROWS = 4
 """Fewer decoding rows than this are attended one by one: reading in place beats gathering."""
 
 
+def slots_of(ctx: Ctx | None, cache: CacheSlot) -> Tensor:
+    """Where the step's tokens [T] go in the planes of a cache."""
+    if ctx is None:
+        raise TypeError("writing to a cache needs the batch")
+    return ctx.groups[cache.group].slot_T
+
+
 def cache_write(op: Op, weights: Sequence[Any]) -> Kernel | str:
     """Scatter into the planes."""
     (cache,) = weights
 
     def run(ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        cache.write(ctx.groups[cache.group].slot_T, *inputs)  # type: ignore[union-attr]
+        cache.write(slots_of(ctx, cache), *inputs)
 
     return run
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tramontane.backends.torch.attention import slots_of
 from tramontane.backends.torch.linear import matmul_into
 from tramontane.backends.torch.norm import rms_into
 from tramontane.backends.torch.pointwise import gate_into, turn
@@ -51,6 +52,6 @@ def rotate_write(op: Op, weights: Sequence[Any]) -> Kernel | str:
         cos, sin = angles.chunk(2, dim=-1)
         turn(q, cos, sin, out, interleaved=interleaved)
         turn(k, cos, sin, turned, interleaved=interleaved)
-        cache.write(ctx.groups[cache.group].slot_T, turned, v)  # type: ignore[union-attr]
+        cache.write(slots_of(ctx, cache), turned, v)
 
     return run

@@ -18,7 +18,7 @@ from attrs import define, field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tramontane.backends.torch.attention import PagedAttention
+from tramontane.backends.torch.attention import PagedAttention, slots_of
 from tramontane.batch import Ctx, HostRows
 from tramontane.ops import Attend, AttendLatent, Kernel, Op
 
@@ -29,7 +29,7 @@ def latent_write(op: Op, weights: Sequence[Any]) -> Kernel | str:
 
     def run(ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         c_TR, k_T1P = inputs
-        cache.write(ctx.groups[cache.group].slot_T, torch.cat((c_TR.unsqueeze(1), k_T1P), dim=-1))  # type: ignore[union-attr]
+        cache.write(slots_of(ctx, cache), torch.cat((c_TR.unsqueeze(1), k_T1P), dim=-1))
 
     return run
 
