@@ -28,24 +28,28 @@ def _tramontane(*arguments: str, text: str = "", home: Path) -> subprocess.Compl
 
 def test_a_story(tmp_path: Path) -> None:
     ended = _tramontane("run", "-p", "Once upon a time", "--seed", "1", home=tmp_path)
+    assert ended.stdout.startswith("Once upon a time")
     assert len(ended.stdout.split()) > 20
     assert "This is the embedded demo model" in ended.stderr
-    assert "no chat template" in ended.stderr
     again = _tramontane("run", "demo", "--seed", "1", text="Once upon a time", home=tmp_path)
     assert again.stdout == ended.stdout
 
 
+def test_a_raw_beginning_is_completed(tmp_path: Path) -> None:
+    ended = _tramontane("run", "-p", "Once upon a time", "--raw", home=tmp_path)
+    assert not ended.stdout.startswith("Once")
+    assert len(ended.stdout.split()) > 20
+
+
 def test_a_chat_in_a_pipe(tmp_path: Path) -> None:
-    typed = "/temperature 0\n/maxtokens 8\nOnce upon a time\n/stats off\nThe dog\n/exit\n"
+    typed = "/temperature 0\nWho are you?\n/stats off\nWhat is the opposite of hot?\n/exit\n"
     ended = _tramontane("run", "-i", text=typed, home=tmp_path)
-    answers = ended.stdout.splitlines()
-    assert len(answers) == 2
-    assert all(answers)
+    assert ended.stdout.splitlines() == [
+        "I am the demo model of Tramontane, a very small language model.",
+        "The opposite of hot is cold.",
+    ]
     notes = ended.stderr.splitlines()
-    assert "This model has no chat template: it continues your text, each message on its own." in notes
-    assert "max_tokens = 8" in notes
     assert sum("first token" in line for line in notes) == 1
-    assert "answer 8 tokens" in next(line for line in notes if "first token" in line)
 
 
 def test_bench(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ def chosen_model(state: State, argument: str | None, options: ModelOptions) -> s
         raise click.UsageError("the file of --config lists models; name the one that is meant, with -m MODEL")
     model = model or DEMO
     if model == DEMO and state.verbosity >= 0:
-        say("This is the embedded demo model: it is tiny and tells short stories. Name another with -m MODEL.")
+        said = "This is the embedded demo model: it is tiny, tells stories and answers simple questions."
+        say(f"{said} Name another with -m MODEL.")
     return model
 
 

@@ -17,7 +17,8 @@ from tramontane.errors import CheckpointError
 from tramontane_loader_demo.loader import FILES, is_demo, open_demo
 from tramontane_loader_demo.plugin import FOLDER, tramontane_loaders, tramontane_resolve_model
 
-CHAT = ["<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"]
+SPECIAL = ["<s>", "<|im_end|>", "<|im_start|>", *(f"<|spare_{number}|>" for number in range(6))]
+MARKS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<tools>", "</tools>"]
 TEXTS = [
     "Once upon a time, there was a little fox named Pip.",
     'He said, "Ça va? 你好! 🦊"\n\n\tTabs,  spaces and 1234567890.',
@@ -75,9 +76,15 @@ def test_special_tokens_are_single_and_agree_with_the_configs(tokenizer: Tokeniz
     assert tokenizer.get_vocab_size() == c["vocab_size"]
     for settings in (c, generation):
         assert settings["bos_token_id"] == tokenizer.token_to_id("<s>")
-        assert settings["eos_token_id"] == tokenizer.token_to_id("</s>")
-    for token in [*CHAT, *(f"<|spare_{number}|>" for number in range(8)), "</s>"]:
+        assert settings["eos_token_id"] == tokenizer.token_to_id("<|im_end|>")
+    for token in [*SPECIAL, *MARKS]:
         assert tokenizer.encode(token, add_special_tokens=False).ids == [tokenizer.token_to_id(token)]
+
+
+def test_marks_of_calls_are_text_of_the_answer(tokenizer: Tokenizer) -> None:
+    text = "<tool_call>\n{}\n</tool_call>"
+    ids = tokenizer.encode(f"{text}<|im_end|>", add_special_tokens=False).ids
+    assert tokenizer.decode(ids) == text
 
 
 def test_digits_stay_single(tokenizer: Tokenizer) -> None:

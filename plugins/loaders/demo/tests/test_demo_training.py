@@ -34,7 +34,7 @@ FAULTS = re.compile(
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.from_file(str(FOLDER.parents[1] / "training" / "tokenizer.json"))
+    return Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
 
 
 def test_a_seed_always_tells_the_same_story() -> None:

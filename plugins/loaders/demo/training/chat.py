@@ -11,7 +11,7 @@ import jinja2
 
 from training.talkgrammar.generate import Conversation
 
-TEMPLATE = Path(__file__).parent / "chat_template.jinja"
+TEMPLATE = Path(__file__).parents[1] / "tramontane_loader_demo" / "model" / "chat_template.jinja"
 
 
 @cache

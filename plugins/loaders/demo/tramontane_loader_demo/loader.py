@@ -9,7 +9,14 @@ from tramontane.checkpoint import Checkpoint, OpenOptions, open_checkpoint
 from tramontane.errors import CheckpointError
 from tramontane_loader_demo.plugin import FOLDER
 
-FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+FILES = (
+    "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
 
 
 def is_demo(path: Path | str) -> bool:

@@ -35,7 +35,7 @@ def test_the_rows_spell_the_replies(tmp_path: Path) -> None:
     weights = load_file(write_scripted(tmp_path, TOKENIZER, script) / "model.safetensors")
     logits = weights["script.weight"] @ weights["lm_head.weight"].T
     said = logits.argmax(-1).tolist()
-    end = tokenizer.token_to_id("<|end|>")
+    end = tokenizer.token_to_id("<|im_end|>")
     bounds = weights["bounds.weight"].long().tolist()
     wanted = [[*reply_ids(tokenizer, reply), end] for reply in ("Hello there.", [40, 41], "Roar!", "Roar!")]
     assert [said[first : last + 1] for first, last in bounds] == wanted
@@ -50,7 +50,7 @@ def test_the_rows_spell_the_replies(tmp_path: Path) -> None:
         (Script(replies=["a"], cues=("two tokens at least",)), "not one"),
         (Script(replies=["a"], end="no such token"), "not one"),
         (Script(replies=["A little fox."], topics={" little": ["Hm."]}), "holds cues or topics"),
-        (Script(replies=["say <|assistant|> again"]), "holds cues or topics"),
+        (Script(replies=["say <|im_start|> again"]), "holds cues or topics"),
     ],
 )
 def test_an_impossible_script_is_refused(tmp_path: Path, script: Script, fault: str) -> None:

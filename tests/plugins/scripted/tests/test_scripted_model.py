@@ -21,17 +21,17 @@ CALL = '<tool_call>{"name": "get_weather", "arguments": {"city": "Rome"}}</tool_
 SUNNY = "It is sunny in Rome, so take a hat."
 TREES = "Trees, trees and more trees. " * 6
 WATER = "Water."
-QUESTION = "<|user|>How is the weather?<|end|><|assistant|>"
-AGAIN = f"{QUESTION}{CALL}<|end|><|tool|>sunny<|end|><|assistant|>"
+QUESTION = "How is the weather?<|im_end|><|im_start|>"
+AGAIN = f"{QUESTION}{CALL}<|im_end|>sunny<|im_end|><|im_start|>"
 
 EXPECTED = {
     QUESTION: CALL,
     AGAIN: SUNNY,
-    f"{AGAIN}{SUNNY}<|end|><|user|>And now?<|end|><|assistant|>": SUNNY,
-    "<|user|>What is in the forest?<|end|><|assistant|>": TREES,
-    "<|user|>The forest, no, the garden!<|end|><|assistant|>": WATER,
-    "<|user|>The garden, no, the forest!<|end|><|assistant|>": TREES,
-    "a long walk " * 60 + "<|assistant|>": CALL,
+    f"{AGAIN}{SUNNY}<|im_end|>And now?<|im_end|><|im_start|>": SUNNY,
+    "What is in the forest?<|im_end|><|im_start|>": TREES,
+    "The forest, no, the garden!<|im_end|><|im_start|>": WATER,
+    "The garden, no, the forest!<|im_end|><|im_start|>": TREES,
+    "a long walk " * 60 + "<|im_start|>": CALL,
     "nobody asks": "",
 }
 
@@ -59,7 +59,7 @@ def engine(folder: Path, plugins: Plugins) -> Harness:
 
 def said(engine: Harness, tokenizer: Tokenizer, prompts: Sequence[str], **options: bool) -> list[str]:
     """The answers, up to the end token, which must follow each of them for ever."""
-    end = tokenizer.token_to_id("<|end|>")
+    end = tokenizer.token_to_id("<|im_end|>")
     answers = []
     for ids in engine.greedy([tokenizer.encode(prompt).ids for prompt in prompts], 160, **options):
         length = ids.index(end)
@@ -92,7 +92,7 @@ def test_overlapped_steps_say_the_same(engine: Harness, tokenizer: Tokenizer) ->
 
 
 def test_the_end_token_ends_the_answer(engine: Harness, tokenizer: Tokenizer) -> None:
-    end = tokenizer.token_to_id("<|end|>")
+    end = tokenizer.token_to_id("<|im_end|>")
     plain = engine.request(tokenizer.encode(QUESTION).ids, SamplingParams(max_tokens=100, temperature=0))
     request = evolve(plain, eos_token_ids=(end,))
     deltas = engine.run([request])[request.id]

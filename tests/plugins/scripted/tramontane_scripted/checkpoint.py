@@ -21,10 +21,12 @@ from tramontane_scripted.model import IS_CUE, IS_TOPIC, ONE, TOPIC, WIDTH
 
 Reply = str | Sequence[int]
 CODE = 64
+# Only the assistant's turns have a beginning, which is what a script waits for.
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}<|{{ message.role }}|>{{ message.content or '' }}"
+    "{{ bos_token }}{% for message in messages %}{% if message.role == 'assistant' %}<|im_start|>{% endif %}"
+    "{{ message.content or '' }}"
     "{% for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}"
-    "<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}"
 )
 
 
@@ -42,8 +44,8 @@ class Script:
 
     replies: Sequence[Reply]
     topics: Mapping[str, Sequence[Reply]] = field(factory=dict)
-    cues: Sequence[str] = ("<|assistant|>",)
-    end: str = "<|end|>"
+    cues: Sequence[str] = ("<|im_start|>",)
+    end: str = "<|im_end|>"
 
 
 def write_scripted(

@@ -33,8 +33,9 @@ KINDS: tuple[Callable[[Speaker], Exchange], ...] = (
     *(numbers.KINDS * 2),
     questions.capitals,
     questions.opposites,
-    questions.yes_or_no,
-    questions.yes_or_no,
+    *([questions.yes_or_no] * 6),
+    *([numbers.comparison] * 5),
+    numbers.counting,
     *smalltalk.KINDS,
     smalltalk.identity,
     smalltalk.memory,
@@ -75,9 +76,9 @@ def exchange(
 def any_need(s: Speaker) -> Need:
     """Any request that a tool fits."""
     draw = s.rng.random()
-    if draw < 0.5:
+    if draw < 0.42:
         return s.pick(KNOWN)(s)
-    if draw < 0.62:
+    if draw < 0.6:
         return s.pick((knowntools.clock, knowntools.simple, knowntools.simple))(s)
     return newtools.made_up(s)
 
@@ -220,7 +221,7 @@ def conversation(seed: int) -> Conversation:
     """The conversation of `seed`: always the same for the same seed and the same grammar."""
     s = Speaker(random.Random(f"talk {seed}"))
     draw = s.rng.random()
-    if draw < 0.56:
+    if draw < 0.48:
         return plain(s)
     if draw < 0.86:
         return with_tools(s)
