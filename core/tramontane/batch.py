@@ -11,8 +11,13 @@ Shape legend: T tokens of the step, R rows (sequences), L logit rows, B blocks o
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from attrs import define
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from tramontane.adapters import Adapted
 
 
 @define
@@ -35,6 +40,8 @@ class HostRows:
     """Per row: keys visible to its last token (computed before + this step)."""
     tables: list[list[list[int]]]
     """[group][row] -> block ids."""
+    adapted: list[Adapted] | None = None
+    """The tokens that use an adapter, column by column; ``None`` where the host does not know the mix."""
 
 
 @define
@@ -59,7 +66,7 @@ class Ctx:
     state_fresh_R: Tensor | None = None
     """bool: the row starts here, its recurrent state is to be taken as zero."""
     mix_TA: Tensor | None = None
-    """float: weight of each resident adapter for each token."""
+    """float32: weight of each loaded adapter for each token; ``None`` where no token of the step uses any."""
     host: HostRows | None = None
     taps: dict[str, Tensor] | None = None
     """When set, modules store the named intermediate values here (importance matrices, drafts, gates)."""

@@ -176,6 +176,15 @@ class UnsafeFormatError(CheckpointError):
     code = "unsafe_format"
 
 
+class AdapterError(CheckpointError):
+    """An adapter's files are damaged or hostile, or it does not fit the model: every module that does not is named.
+
+    Load it beside the model that it was trained on; ``docs/adapters.md`` says what is supported.
+    """
+
+    code = "invalid_adapter"
+
+
 # --- planning and running --------------------------------------------------------------------------------------------
 
 

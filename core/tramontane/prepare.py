@@ -24,9 +24,10 @@ from attrs import define
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tramontane.adapters.mix import MixBuffer
 from tramontane.batch import Ctx, GroupCtx, HostRows
 from tramontane.cache.spec import CacheLayout
-from tramontane.sequence import Row, StepPlan
+from tramontane.sequence import NO_ADAPTER, Row, StepPlan
 
 #: Pinned blocks for devices that copy in the background: one is written while the others are read.
 HOST_COPIES = 2
@@ -80,6 +81,7 @@ class BatchBuffers:
         max_model_len: Most tokens of a sequence.
         device: Where the batch is to be.
         positions_k: Position streams.
+        columns: Most adapters that are loaded at a time.
         mirror: Whether the batch is a copy of what is written; ``None``: where the device is not the host. A runner
             that works in the background on the host needs it too: its batch stays whole while the next is written.
     """
@@ -94,6 +96,7 @@ class BatchBuffers:
         max_model_len: int,
         device: torch.device | str = "cpu",
         positions_k: int = 1,
+        columns: int = 0,
         mirror: bool | None = None,
     ) -> None:
         self.device = torch.device(device)
@@ -115,6 +118,8 @@ class BatchBuffers:
         self._views: dict[tuple[Any, ...], Ctx] = {}
         self._iota = np.arange(max(max_tokens, max_rows + 1) + 1, dtype=np.int64)
         self._feeds = 0
+        self._columns, self._max_tokens = columns, max_tokens
+        self._mix: MixBuffer | None = None
 
     def build(
         self,
@@ -173,6 +178,8 @@ class BatchBuffers:
         ctx = self._publish(size)
         if self.device.type == "cpu":
             ctx.host = self._host_rows(host, plan, ends, kv_len, size)
+        if any(row.seq.adapter != NO_ADAPTER for row in rows):
+            self._add_mix(ctx, rows)
         if previous is not None:
             self.feed(previous)
         return ctx
@@ -186,6 +193,13 @@ class BatchBuffers:
         if self._feeds:
             batch, count = self._batch, self._feeds
             batch.ids.index_copy_(0, batch.feed_to[:count], previous.index_select(0, batch.feed_from[:count]))
+
+    def _add_mix(self, ctx: Ctx, rows: list[Row]) -> None:
+        if self._mix is None:
+            self._mix = MixBuffer(self._max_tokens, self._columns, self.device)
+        ctx.mix_TA, adapted = self._mix.write(rows, ctx.tokens)
+        if ctx.host is not None:
+            ctx.host.adapted = adapted
 
     def _write_ids(self, host: _Fields[NDArray[Any]], rows: list[Row], tokens: int) -> None:
         ids: list[int] = []

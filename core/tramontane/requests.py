@@ -165,6 +165,17 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+@frozen
+class AdapterRef:
+    """A loaded adapter that a request uses."""
+
+    name: str
+    generation: int
+    """A number that no other adapter of the process has."""
+    column: int
+    """Its place in the ``mix`` of batches."""
+
+
 @frozen(kw_only=True)
 class EngineRequest:
     """One request as the engine core takes it: token ids in, no text anywhere."""
@@ -176,6 +187,8 @@ class EngineRequest:
     eos_token_ids: tuple[int, ...] = ()
     salt: bytes = b""
     """Separates prefix-cache entries of tenants that must not see each other's timing."""
+    adapter: AdapterRef | None = None
+    """What is added to the model's weights; ``None`` for the model as it is."""
     priority: int = 0
     """Higher runs first."""
     arrival: float = 0.0

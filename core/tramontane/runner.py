@@ -19,10 +19,12 @@ import torch
 from attrs import define, field
 from torch import Tensor
 
+from tramontane.adapters import AdapterTable
 from tramontane.backends.base import Runnable
 from tramontane.batch import Ctx
 from tramontane.cache.spec import CacheLayout
 from tramontane.engine.runner import StepResult
+from tramontane.errors import RequestError
 from tramontane.grammar.matching import Matching
 from tramontane.ops import BoundOp
 from tramontane.prepare import BatchBuffers
@@ -52,6 +54,18 @@ class Model(Protocol):
         ...
 
 
+def run_body(model: Model, take: BoundOp, ctx: Ctx) -> Tensor:
+    """From token ids to the hidden states that go through the head, with adapters where the batch has a mix of them."""
+    runtime = take.runtime
+    runtime.adapting = None if ctx.mix_TA is None else ctx
+    try:
+        h_TD = model.forward(model.embed(ctx), ctx)
+        h_LD: Tensor = take(h_TD, ctx.out_rows_L, ctx=ctx)
+        return h_LD
+    finally:
+        runtime.adapting = None
+
+
 @define
 class Done:
     """A step that is already done: on a host device ``launch`` computes before it returns."""
@@ -79,12 +93,27 @@ class ModelRunner:
     states: StateStore | None = None
     program: Runnable | None = None
     """The captured body; ``None`` runs the model's own code."""
+    adapters: AdapterTable | None = None
+    adapted: Runnable | None = None
+    """The captured body of batches whose tokens use adapters."""
     matching: Matching = field(init=False)
     _salt: bytes = field(factory=lambda: os.urandom(16), init=False, repr=False)
     _previous: Tensor | None = field(default=None, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self.matching = Matching(self.vocab_size)
+
+    def check(self, request: EngineRequest) -> None:
+        """Refuse a request whose adapter is not loaded.
+
+        Raises:
+            RequestError: It is not.
+        """
+        if request.adapter is None:
+            return
+        if self.adapters is None:
+            raise RequestError(f"this model has no adapters, and the request uses {request.adapter.name!r}")
+        self.adapters.check(request.adapter)
 
     def started(self, sequence: Running) -> None:
         """Set up the state of sampler and grammar for a sequence."""
@@ -124,13 +153,12 @@ class ModelRunner:
 
     def hidden(self, ctx: Ctx) -> Tensor:
         """The hidden states that go through the head: [L, D]. Valid until the next call."""
-        return self.body(ctx) if self.program is None else self.program.run(ctx)[0]
+        program = self.program if ctx.mix_TA is None else self.adapted
+        return self.body(ctx) if program is None else program.run(ctx)[0]
 
     def body(self, ctx: Ctx) -> Tensor:
         """What is captured."""
-        h_TD = self.model.forward(self.model.embed(ctx), ctx)
-        h_LD: Tensor = self.take(h_TD, ctx.out_rows_L, ctx=ctx)
-        return h_LD
+        return run_body(self.model, self.take, ctx)
 
     def _finish(self, plan: StepPlan, hidden_LD: Tensor) -> StepResult:
         result = StepResult([])

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from tramontane.grammar.compiler import Compiled
 
 
+NO_ADAPTER = -1
+"""Column of a sequence that uses none."""
+
+
 class Status(IntEnum):
     """Where a sequence is. A sequence that left may still have a row in a step in flight."""
 
@@ -68,6 +72,8 @@ class Sequence:
     """A delta was sent."""
     grammar: Compiled | None = None
     """What the output must match."""
+    adapter: int = NO_ADAPTER
+    """Column of its adapter in the mix of batches."""
 
     @property
     def slot(self) -> int:

@@ -18,6 +18,7 @@ from tramontane.api.face import ModelFace
 from tramontane.api.llm import LLM
 from tramontane.api.prompts import is_single
 from tramontane.api.request_maker import Params
+from tramontane.api.settings import with_adapter
 from tramontane.api.streams import AsyncCompletionStream
 from tramontane.requests import SamplingParams, Task
 
@@ -66,6 +67,7 @@ class AsyncLLM(ModelFace):
         response_format: Any = None,
         thinking_budget: int | None = None,
         parse: bool = True,
+        adapter: str | None = None,
         options: RequestSettings | None = None,
         **template: Any,
     ) -> AsyncCompletionStream:
@@ -75,16 +77,17 @@ class AsyncLLM(ModelFace):
             messages=messages, tools=tools, tool_choice=tool_choice, parallel_tool_calls=parallel_tool_calls,
             response_format=response_format, thinking_budget=thinking_budget, parse=parse, template=template,
         )  # fmt: skip
-        return AsyncCompletionStream(self._service, lambda: maker.chat(call, params, options, start=start), single=True)
+        chosen = with_adapter(options, adapter)
+        return AsyncCompletionStream(self._service, lambda: maker.chat(call, params, chosen, start=start), single=True)
 
-    async def logits(self, prompts: Any) -> Any:
+    async def logits(self, prompts: Any, **options: Unpack[RequestSettings]) -> Any:
         """As :meth:`LLM.logits`."""
-        outputs = await self._task(prompts, Task.LOGITS)
+        outputs = await self._task(prompts, Task.LOGITS, **options)
         return outputs[0] if is_single(prompts) else outputs
 
-    async def embed(self, prompts: Any) -> NDArray[np.float32]:
+    async def embed(self, prompts: Any, **options: Unpack[RequestSettings]) -> NDArray[np.float32]:
         """As :meth:`LLM.embed`."""
-        outputs = await self._task(prompts, Task.EMBED)
+        outputs = await self._task(prompts, Task.EMBED, **options)
         return outputs[0] if is_single(prompts) else np.stack(outputs)
 
     async def requantize(
@@ -108,9 +111,11 @@ class AsyncLLM(ModelFace):
         """As :meth:`close`, beside the event loop."""
         await asyncio.to_thread(self.close)
 
-    async def _task(self, prompts: Any, task: Task) -> list[NDArray[np.float32]]:
+    async def _task(self, prompts: Any, task: Task, **options: Unpack[RequestSettings]) -> list[NDArray[np.float32]]:
         maker = self._service.maker
-        async with AsyncCompletionStream(self._service, lambda: maker.task(prompts, task), single=False) as stream:
+        async with AsyncCompletionStream(
+            self._service, lambda: maker.task(prompts, task, **options), single=False
+        ) as stream:
             return [np.asarray(output, dtype=np.float32) for output in await stream.task_outputs()]
 
     async def __aenter__(self) -> Self:

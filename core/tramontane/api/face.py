@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from tramontane.api.adapters import Adapters
 from tramontane.api.chat_call import Message
 from tramontane.api.service import Service
 from tramontane.api.settings import ModelSettings, Plugin, split_plugins
@@ -83,6 +84,11 @@ class ModelFace:
     def plan(self) -> ModelPlan:
         """What is loaded, how it is stored, where it lives."""
         return self._service.model.plan
+
+    @property
+    def adapters(self) -> Adapters:
+        """The adapters that requests may choose; others can be loaded."""
+        return self._service.adapters
 
     def stats(self) -> EngineStats:
         """A snapshot of the engine's counters."""

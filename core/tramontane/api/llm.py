@@ -14,6 +14,7 @@ from tramontane.api.face import ModelFace
 from tramontane.api.prompts import is_single
 from tramontane.api.request_maker import Params
 from tramontane.api.results import Completion
+from tramontane.api.settings import with_adapter
 from tramontane.api.streams import CompletionStream
 from tramontane.requests import SamplingParams, Task
 
@@ -74,7 +75,7 @@ class LLM(ModelFace):
     def chat(
         self, messages: Sequence[Message], params: SamplingParams | None = ..., *, stream: Literal[False] = ...,
         tools: Sequence[Any] | None = ..., tool_choice: ToolChoice = ..., parallel_tool_calls: bool = ...,
-        response_format: Any = ..., thinking_budget: int | None = ..., parse: bool = ...,
+        response_format: Any = ..., thinking_budget: int | None = ..., parse: bool = ..., adapter: str | None = ...,
         options: RequestSettings | None = ..., **template: Any,
     ) -> Completion: ...  # fmt: skip
 
@@ -82,7 +83,7 @@ class LLM(ModelFace):
     def chat(
         self, messages: Sequence[Message], params: SamplingParams | None = ..., *, stream: Literal[True],
         tools: Sequence[Any] | None = ..., tool_choice: ToolChoice = ..., parallel_tool_calls: bool = ...,
-        response_format: Any = ..., thinking_budget: int | None = ..., parse: bool = ...,
+        response_format: Any = ..., thinking_budget: int | None = ..., parse: bool = ..., adapter: str | None = ...,
         options: RequestSettings | None = ..., **template: Any,
     ) -> CompletionStream: ...  # fmt: skip
 
@@ -98,6 +99,7 @@ class LLM(ModelFace):
         response_format: Any = None,
         thinking_budget: int | None = None,
         parse: bool = True,
+        adapter: str | None = None,
         options: RequestSettings | None = None,
         **template: Any,
     ) -> Any:
@@ -114,6 +116,7 @@ class LLM(ModelFace):
             response_format: The form that the answer must have, in OpenAI's form.
             thinking_budget: Most tokens of reasoning: after them its end is forced and the answer begins.
             parse: Tell reasoning and tool calls from the text; ``False`` leaves the model's output as it is.
+            adapter: Name of the adapter to use; the same as in ``options``.
             options: See :class:`tramontane.api.RequestSettings`.
             template: Further options of the chat template (``enable_thinking=False`` ...).
 
@@ -126,31 +129,33 @@ class LLM(ModelFace):
             messages=messages, tools=tools, tool_choice=tool_choice, parallel_tool_calls=parallel_tool_calls,
             response_format=response_format, thinking_budget=thinking_budget, parse=parse, template=template,
         )  # fmt: skip
-        answers = self._service.maker.chat(call, params, options)
+        answers = self._service.maker.chat(call, params, with_adapter(options, adapter))
         return self._answer(answers, stream=stream, single=True)
 
-    def logits(self, prompts: Any) -> Any:
+    def logits(self, prompts: Any, **options: Unpack[RequestSettings]) -> Any:
         """The logits after every token of a prompt.
 
         Args:
             prompts: A text or token ids, or a list of such prompts.
+            options: See :class:`tramontane.api.RequestSettings`.
 
         Returns:
             A float32 array [tokens, vocab]: row i predicts token i + 1. For a list of prompts, a list of arrays.
         """
-        outputs = self._task(prompts, Task.LOGITS)
+        outputs = self._task(prompts, Task.LOGITS, **options)
         return outputs[0] if is_single(prompts) else outputs
 
-    def embed(self, prompts: Any) -> NDArray[np.float32]:
+    def embed(self, prompts: Any, **options: Unpack[RequestSettings]) -> NDArray[np.float32]:
         """One vector per text.
 
         Args:
             prompts: A text or token ids, or a list of such prompts.
+            options: See :class:`tramontane.api.RequestSettings`.
 
         Returns:
             A float32 array [prompts, hidden]; for one prompt that was not in a list, [hidden].
         """
-        outputs = self._task(prompts, Task.EMBED)
+        outputs = self._task(prompts, Task.EMBED, **options)
         return outputs[0] if is_single(prompts) else np.stack(outputs)
 
     def requantize(
@@ -191,8 +196,8 @@ class LLM(ModelFace):
             completions = running.completions()
         return completions[0] if single else completions
 
-    def _task(self, prompts: Any, task: Task) -> list[NDArray[np.float32]]:
-        answers = self._service.maker.task(prompts, task)
+    def _task(self, prompts: Any, task: Task, **options: Unpack[RequestSettings]) -> list[NDArray[np.float32]]:
+        answers = self._service.maker.task(prompts, task, **options)
         with CompletionStream(self._service, answers) as running:
             running.completions()
         return [np.asarray(output, dtype=np.float32) for output in answers.task_outputs()]

@@ -22,6 +22,7 @@ from tramontane.requests import EngineRequest, SamplingParams, Task
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from tramontane.adapters import AdapterTable
     from tramontane.api.settings import RequestSettings
     from tramontane.load import LoadedModel
     from tramontane.tokenizer import Tokenizer
@@ -62,6 +63,7 @@ class RequestMaker:
     name: str
     tokenizer: Tokenizer | None
     chats: ChatMaker
+    adapters: AdapterTable
     defaults: dict[str, Any]
     vocab_size: int
     max_model_len: int
@@ -85,6 +87,7 @@ class RequestMaker:
             name=name,
             tokenizer=model.tokenizer,
             chats=ChatMaker(name, model.tokenizer, model.chat_template, model.chat_format),
+            adapters=model.adapters,
             defaults=default_sampling(model.generation_config),
             vocab_size=model.runner.vocab_size,
             max_model_len=max_len,
@@ -143,7 +146,7 @@ class RequestMaker:
         checked = token_ids(chat.ids, self._encode_text, self._limits(reserve=1), where="the conversation")
         return self._answers([checked], [chosen], Task.GENERATE, options or {}, start, chat)
 
-    def task(self, prompts: Any, task: Task) -> Answers:
+    def task(self, prompts: Any, task: Task, **options: Unpack[RequestSettings]) -> Answers:
         """The requests that ask for logits or embeddings.
 
         Raises:
@@ -151,7 +154,7 @@ class RequestMaker:
         """
         listed = as_list(prompts)
         ids = [self.encode(prompt, reserve=0, where=f"input {place}") for place, prompt in enumerate(listed)]
-        return self._answers(ids, [SamplingParams(max_tokens=1)] * len(ids), task, {}, None)
+        return self._answers(ids, [SamplingParams(max_tokens=1)] * len(ids), task, options, None)
 
     def encode(self, prompt: Any, *, reserve: int, where: str = "the prompt") -> tuple[int, ...]:
         """A prompt as checked token ids that leave room for ``reserve`` more."""
@@ -179,6 +182,8 @@ class RequestMaker:
         if any(params.stop for params in sampling):
             self.required_tokenizer()  # stop strings are looked for in the text
         begun = time.monotonic() if start is None else start
+        adapter = None if options.get("adapter") is None else self.adapters.find(options["adapter"])
+        others = {name: value for name, value in options.items() if name != "adapter"}
         eos = tuple(self.tokenizer.eos_ids) if self.tokenizer is not None else ()
         reading = None
         if chat is not None:
@@ -192,7 +197,8 @@ class RequestMaker:
                 task=task,
                 eos_token_ids=eos,
                 arrival=begun,
-                **options,
+                adapter=adapter,
+                **others,
             )
             output = RequestOutput.begin(request, self.tokenizer, prompt=place, start=begun, reading=reading)
             outputs.append(output)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
+from tramontane.api.adapters import Adapters
 from tramontane.api.answers import Answers
 from tramontane.api.collect import RequestOutput
 from tramontane.api.request_maker import RequestMaker
@@ -39,6 +40,7 @@ class Service:
     """What the model is called in messages and to observers."""
     engine: EngineThread = field(init=False)
     grammars: GrammarCompiler | None = field(init=False)
+    adapters: Adapters = field(init=False)
     maker: RequestMaker = field(init=False)
     info: EngineInfo = field(init=False)
     _exchanging: Lock = field(factory=Lock, init=False, repr=False)
@@ -49,6 +51,7 @@ class Service:
 
         self.grammars = _grammars(self.model)
         self.engine = EngineThread(EngineCore(self.model.runner, self.model.engine, self.grammars))
+        self.adapters = Adapters(self.model, self.engine)
         ended = partial(_tell, self.observers, self.name)
         self.maker = RequestMaker.of(self.name, self.model, self.engine.max_len, self.engine.abort, ended)
         self.info = _info(self.name, self.model, self.engine.max_len)

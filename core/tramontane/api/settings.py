@@ -50,7 +50,9 @@ class ModelSettings(TypedDict, total=False):
     organization: str | None
     """Which matrices are quantized: ``default`` all, ``moqe`` those of experts."""
     adapters: Mapping[str, str] | None
-    """Name -> path of the adapters that requests may choose."""
+    """Name -> path or hub id of the adapters that requests may choose."""
+    max_adapters: int | None
+    """Most adapters that are loaded at a time."""
     topology: str | None
     """File with quantization and device per layer."""
     activations: str | None
@@ -98,15 +100,22 @@ class RequestSettings(TypedDict, total=False):
 
     salt: bytes
     """Separates prefix-cache entries of callers that must not see each other's timing."""
+    adapter: str | None
+    """Name of the adapter to use; ``None`` for the model as it is."""
     priority: int
     """Higher runs first."""
+
+
+def with_adapter(options: RequestSettings | None, adapter: str | None) -> RequestSettings | None:
+    """The options of a request whose adapter may be given beside them."""
+    return options if adapter is None else {**(options or {}), "adapter": adapter}
 
 
 Plugin = ModuleType | str | os.PathLike[str]
 """A late plugin: an imported module, or the path of a Python file."""
 
 _ENGINE = ("max_num_seqs", "max_batched_tokens", "block_tokens", "num_blocks", "prefix_cache", "overlap")
-_NOT_YET = ("adapters", "device_map")
+_NOT_YET = ("device_map",)
 
 
 def load_options(settings: Mapping[str, Any]) -> LoadOptions:

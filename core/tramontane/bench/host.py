@@ -73,6 +73,9 @@ class NullRunner:
         self.build_s += time.perf_counter() - begun
         return NullPending(plan.samples)
 
+    def check(self, request: EngineRequest) -> None:
+        """Everything can be served."""
+
     def started(self, sequence: Sequence) -> None:
         """Nothing to set up."""
 

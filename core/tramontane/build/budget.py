@@ -28,14 +28,18 @@ class MemoryPlan:
     cache: int
     states: int = 0
     """Of recurrent layers: running sequences and snapshots."""
+    adapters: int = 0
+    """Those that are loaded with the model."""
     blocks: int
     free: int
 
     def describe(self) -> str:
         """One line for people."""
-        parts = ("weights", "arena", "logits", "cache", "states")
+        parts = ("weights", "arena", "logits", "cache", "states", "adapters")
         sizes = ((name, getattr(self, name)) for name in parts)
-        said = ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes if size or name != "states")
+        said = ", ".join(
+            f"{name} {format_bytes(size)}" for name, size in sizes if size or name not in ("states", "adapters")
+        )
         return f"{said} of {format_bytes(self.free)} free"
 
 

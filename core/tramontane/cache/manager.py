@@ -27,8 +27,8 @@ class Holding:
 
     tokens: list[int]
     """Ids known so far; the list is the sequence's own and grows."""
-    salt: bytes
-    """What sets its contents apart from other tenants'."""
+    apart: tuple[bytes, ...]
+    """What sets its contents apart from others with the same tokens: a tenant's salt, an adapter's generation."""
     root: bytes
     """Parent key of its first block."""
     generation: int
@@ -127,12 +127,13 @@ class CacheManager:
         """Sequences that can still be admitted."""
         return len(self._slots)
 
-    def open(self, tokens: list[int], salt: bytes = b"") -> Holding:
-        """An empty holding for a sequence. ``tokens`` is kept, not copied."""
+    def open(self, tokens: list[int], salt: bytes = b"", *others: bytes) -> Holding:
+        """An empty holding for a sequence. ``tokens`` is kept, not copied; the rest is a part of all its keys."""
+        apart = (salt, *others)
         count = len(self._sizes)
         blocks: list[list[int]] = [[] for _ in range(count)]
-        root, generation = self.hasher.root(salt), self.hasher.generation
-        return Holding(tokens, salt, root, generation, blocks, [0] * count, self._unit)
+        root, generation = self.hasher.root(*apart), self.hasher.generation
+        return Holding(tokens, apart, root, generation, blocks, [0] * count, self._unit)
 
     # --- finding ------------------------------------------------------------------------------------------------------
 
@@ -141,7 +142,7 @@ class CacheManager:
         if not self.prefix_cache:
             return self.no_hit
         if holding.generation != self.hasher.generation:
-            holding.root, holding.generation = self.hasher.root(holding.salt), self.hasher.generation
+            holding.root, holding.generation = self.hasher.root(*holding.apart), self.hasher.generation
             holding.keys.clear()
         length = (len(holding.tokens) - 1) // self._alignment * self._alignment
         keys = self._keys(holding, length // self._unit)

@@ -8,7 +8,7 @@ is asked for). It does not find or download models (:mod:`tramontane.hub`) and d
 from __future__ import annotations
 
 from tramontane.checkpoint.checkpoint import CANONICAL, Checkpoint, OpenOptions
-from tramontane.checkpoint.directory import open_checkpoint, recognizes
+from tramontane.checkpoint.directory import open_checkpoint, open_tensors, recognizes
 from tramontane.checkpoint.files import Files
 from tramontane.checkpoint.mapped import MappedFile
 from tramontane.checkpoint.refs import MappedTensor, MemoryTensor, TensorRef
@@ -23,5 +23,6 @@ __all__ = [
     "OpenOptions",
     "TensorRef",
     "open_checkpoint",
+    "open_tensors",
     "recognizes",
 ]

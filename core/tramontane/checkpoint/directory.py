@@ -114,10 +114,10 @@ def _open_shards(
     metadata: dict[str, str] = {}
     mapped = []
     for name, path in paths.items():
-        header, file = read_header(path), MappedFile.at(path)
+        references, header, file = open_tensors(path)
         mapped.append(file)
         metadata |= header.metadata
-        for ref in _references(header, file):
+        for ref in references:
             if index.get(ref.name, name) != name:
                 continue  # the index gives this tensor to another shard
             known = tensors.get(ref.name)
@@ -131,14 +131,21 @@ def _open_shards(
     return tensors, metadata, tuple(mapped)
 
 
-def _references(header: Header, file: MappedFile) -> list[MappedTensor]:
-    """All tensors of one file, then the aliases its metadata states."""
+def open_tensors(path: Path) -> tuple[list[MappedTensor], Header, MappedFile]:
+    """One safetensors file: its tensors (those that its metadata states as aliases last), its header, and the mapping
+    to close.
+
+    Raises:
+        CheckpointError: The file is damaged or hostile.
+    """
+    header, file = read_header(path), MappedFile.at(path)
     named = [(entry.name, entry, None) for entry in header.entries.values()]
     aliases = [(alias, header.entries[target], target) for alias, target in header.aliases.items()]
-    return [
+    references = [
         MappedTensor(name=name, dtype=e.dtype, shape=e.shape, alias_of=target, file=file, offset=e.offset)
         for name, e, target in (*named, *aliases)
     ]
+    return references, header, file
 
 
 def _listing(names: list[str]) -> str:

@@ -18,6 +18,7 @@ from attrs import define, evolve
 
 from tramontane.cache.manager import CacheManager
 from tramontane.engine.config import EngineConfig
+from tramontane.engine.departures import Departures
 from tramontane.engine.gate import Gate
 from tramontane.engine.intake import check_request
 from tramontane.engine.outputs import ended, gather, refused, sampled, sampled_with
@@ -73,6 +74,7 @@ class EngineCore:
             )
         self.cache, self.scheduler = self._fresh()
         self.gate = Gate(grammars)
+        self.departures = Departures()
         self.pace = Pace(self.config.prompt_seconds, self.config.max_batched_tokens)
         self._flight: _Flight | None = None
         self._waiting_deltas: list[Delta] = []
@@ -97,11 +99,12 @@ class EngineCore:
         """Refuse a request that can never run; safe from any thread.
 
         Raises:
-            RequestError: No tokens, or ids outside the vocabulary.
+            RequestError: No tokens, ids outside the vocabulary, or an adapter that is not loaded.
             PromptTooLongError: Longer than the model or the cache can hold.
             GrammarError: The model cannot be constrained.
         """
         check_request(request, self.runner.vocab_size, self.max_len)
+        self.runner.check(request)
         self.gate.check(request)
 
     def add(self, request: EngineRequest) -> None:
@@ -192,7 +195,15 @@ class EngineCore:
 
     def next_deltas(self) -> list[Delta]:
         """One step, as configured."""
-        return self.overlap_step() if self.config.overlap else self.step()
+        deltas = self.overlap_step() if self.config.overlap else self.step()
+        if self.departures:
+            self.see_off()
+        return deltas
+
+    def see_off(self) -> None:
+        """Free the adapters that were unloaded and that nothing uses any more."""
+        running = (choices[0].request for choices in self.scheduler.requests.values())
+        self.departures.settle((*running, *self.gate))
 
     def _take_waiting(self) -> list[Delta]:
         deltas, self._waiting_deltas = self._waiting_deltas, []

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from attrs import define, field
@@ -37,6 +38,9 @@ class Gate:
         """
         if request.sampling.constraint is not None and self.compiler is not None:
             self._waiting[request.id] = (request, self.compiler.compile(request.sampling.constraint))
+
+    def __iter__(self) -> Iterator[EngineRequest]:
+        return (request for request, _ in self._waiting.values())
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._waiting

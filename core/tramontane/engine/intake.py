@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tramontane.cache.manager import CacheManager
 from tramontane.errors import PromptTooLongError, RequestError
 from tramontane.requests import EngineRequest, Task
-from tramontane.sequence import Sequence, Status
+from tramontane.sequence import NO_ADAPTER, Sequence, Status
 
 if TYPE_CHECKING:
     from tramontane.grammar.compiler import Compiled
@@ -73,10 +73,18 @@ def make_sequences(
                 limit=limit,
                 stop_ids=stop_ids,
                 order=(-request.priority, request.arrival, serial, index),
-                cache=cache.open(tokens, request.salt),
+                cache=cache.open(tokens, *_apart(request)),
+                adapter=NO_ADAPTER if request.adapter is None else request.adapter.column,
                 wants_all=not generates or (index == 0 and sampling.prompt_logprobs is not None),
                 status=Status.HELD,
                 grammar=grammar,
             )
         )
     return sequences
+
+
+def _apart(request: EngineRequest) -> tuple[bytes, ...]:
+    """What sets the cache contents of a request apart from those of others with the same tokens."""
+    if request.adapter is None:
+        return (request.salt,)
+    return (request.salt, request.adapter.generation.to_bytes(8, "little"))

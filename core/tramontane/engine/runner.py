@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from attrs import define, field
 
 from tramontane.cache.spec import CacheLayout
-from tramontane.requests import TokenLogprobs
+from tramontane.requests import EngineRequest, TokenLogprobs
 from tramontane.sequence import Sequence, StepPlan
 
 
@@ -71,6 +71,14 @@ class Runner(Listener, Protocol):
     @property
     def max_model_len(self) -> int:
         """Most tokens of one sequence."""
+        ...
+
+    def check(self, request: EngineRequest) -> None:
+        """Refuse a request for what is not there, such as an adapter; may be called from any thread.
+
+        Raises:
+            RequestError: It cannot be served.
+        """
         ...
 
     @property

@@ -23,6 +23,7 @@ from tramontane.build.fill import fill_weights
 from tramontane.build.plan import ModelPlan
 from tramontane.checkpoint import Checkpoint
 from tramontane.engine import EngineConfig
+from tramontane.load.adapters import announce, find_adapter, make_table
 from tramontane.load.design import Design, design, plan_weights
 from tramontane.load.find import choose_backend, open_reference
 from tramontane.load.foreign import translated
@@ -42,6 +43,7 @@ from tramontane.sampler import Sampler
 from tramontane.states import StateStore
 
 if TYPE_CHECKING:
+    from tramontane.adapters import AdapterTable
     from tramontane.chat import ChatTemplate
     from tramontane.chat.parsing import ChatFormat
     from tramontane.tokenizer import Tokenizer
@@ -68,6 +70,7 @@ class LoadedModel:
     chat_format: ChatFormat | None
     generation_config: Mapping[str, Any]
     checkpoint: Checkpoint
+    adapters: AdapterTable
     capture_note: str
     """``captured``, or why not."""
     options: LoadOptions
@@ -132,11 +135,13 @@ def _build(
     made = design(checkpoint, options, plugins, backend)
     blueprint, model = made.blueprint, made.model
     take = Builder(blueprint).op(TakeRows())
+    table = make_table(made, checkpoint.config, options, plugins, backend)
+    adapters = {name: find_adapter(path, table, options, plugins, progress) for name, path in options.adapters.items()}
     plan = plan_weights(made, checkpoint, options, plugins, backend, importances)
     fill_weights(plan, blueprint, backend, progress)
     bind(blueprint, backend, plugins)
     max_rows, max_tokens = options.engine.max_num_seqs, options.engine.max_batched_tokens
-    blocks, memory = _budget(made, backend, options, plan)
+    blocks, memory = _budget(made, backend, options, plan, sum(found.fitted.nbytes for found in adapters.values()))
     backend.make_cache(made.layout, list(blueprint.caches.values()), blocks)
     states = _states(made, options, backend)
     buffers = BatchBuffers(
@@ -146,6 +151,7 @@ def _build(
         max_outputs=max_tokens,
         max_model_len=made.max_model_len,
         device=backend.device,
+        columns=table.columns,
     )
     runner = ModelRunner(
         model=model,
@@ -157,7 +163,10 @@ def _build(
         max_model_len=made.max_model_len,
         vocab_size=_vocab(made.config),
         states=states,
+        adapters=table,
     )
+    for name, found in adapters.items():
+        announce(table.put(name, found.ready(table.dtype)))
     note = capture_step(runner, blueprint, backend, plugins, options)
     tokenizer, template, chat_format = text_side(checkpoint, options, plugins)
     if tokenizer is not None:
@@ -178,6 +187,7 @@ def _build(
         chat_format=chat_format,
         generation_config=checkpoint.generation_config,
         checkpoint=checkpoint,
+        adapters=table,
         capture_note=note,
         options=options,
         plugins=plugins,
@@ -188,15 +198,17 @@ def _vocab(config: Any) -> int:
     return int(config.vocab_size)
 
 
-def _budget(made: Design, backend: Backend, options: LoadOptions, plan: ModelPlan) -> tuple[int, MemoryPlan]:
+def _budget(
+    made: Design, backend: Backend, options: LoadOptions, plan: ModelPlan, adapters: int
+) -> tuple[int, MemoryPlan]:
     engine, free = options.engine, backend.free_memory()
     vocab, width = _vocab(made.config), made.blueprint.dtype.itemsize
     logits = engine.max_num_seqs * vocab * (4 + width)
-    arena = engine.max_batched_tokens * _widest(plan) * width
+    arena = engine.max_batched_tokens * _widest(plan) * width * (2 if adapters else 1)  # one more for their program
     states = _state_slots(options) * made.layout.state_bytes
     blocks = budget_blocks(
         made.layout,
-        free=max(0, free - logits - arena - states),
+        free=max(0, free - logits - arena - states - adapters),
         max_model_len=made.max_model_len,
         max_num_seqs=engine.max_num_seqs,
         asked_bytes=options.kv_memory,
@@ -208,6 +220,7 @@ def _budget(made: Design, backend: Backend, options: LoadOptions, plan: ModelPla
         logits=logits,
         cache=blocks * made.layout.block_bytes,
         states=states,
+        adapters=adapters,
         blocks=blocks,
         free=free,
     )

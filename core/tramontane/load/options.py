@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from attrs import field, frozen
 
 from tramontane.engine import EngineConfig
@@ -28,6 +30,10 @@ class LoadOptions:
     """Type to quantize to, or stored format to insist on."""
     organization: str = "default"
     """Which matrices are quantized: ``default`` all, ``moqe`` those of experts."""
+    adapters: Mapping[str, str] = field(factory=dict)
+    """Name -> path or hub id of the adapters that requests may choose."""
+    max_adapters: int = 16
+    """Most adapters that are loaded at a time."""
     topology: str | None = None
     """File with type and device per layer."""
     activations: str = "stored"

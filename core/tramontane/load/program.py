@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tramontane.backends.base import Backend
+from tramontane.backends.base import Backend, Runnable
 from tramontane.build import Blueprint
 from tramontane.errors import CaptureRefused
 from tramontane.load.options import LoadOptions
@@ -52,17 +52,37 @@ def candidates_of(backend: Backend, plugins: Plugins) -> Callable[[Op], Sequence
 def capture_step(
     runner: ModelRunner, blueprint: Blueprint, backend: Backend, plugins: Plugins, options: LoadOptions
 ) -> str:
-    """Capture the step; a refusal is said once and the model runs its own code. Returns ``captured``, or why not.
+    """Capture the step, and once more with adapters if there are any; a refusal is said once and the model runs its own
+    code. Returns ``captured``, or why not.
 
     Raises:
         CaptureRefused: The options insist on capturing.
     """
+    runner.program, note = _captured(runner, blueprint, backend, plugins, options, 0)
+    capture_adapted(runner, blueprint, backend, plugins, options)
+    return note
+
+
+def capture_adapted(
+    runner: ModelRunner, blueprint: Blueprint, backend: Backend, plugins: Plugins, options: LoadOptions
+) -> None:
+    """Capture the step of batches whose tokens use adapters. Steps of others keep the program without."""
+    table = runner.adapters
+    runner.adapted = None
+    if table is not None and table.banks:
+        runner.adapted, _ = _captured(runner, blueprint, backend, plugins, options, table.columns)
+
+
+def _captured(
+    runner: ModelRunner, blueprint: Blueprint, backend: Backend, plugins: Plugins, options: LoadOptions, columns: int
+) -> tuple[Runnable | None, str]:
+    """A program for batches with so many columns in their mix, and ``captured``, or why there is none."""
     layout = runner.cache_layout
     if options.capture is False:
-        return "off"
+        return None, "off"
     try:
         with torch.inference_mode():
-            tape, runner.program = capture(
+            tape, program = capture(
                 runner.body,
                 blueprint.runtime,
                 backend,
@@ -71,12 +91,13 @@ def capture_step(
                 max_outputs=options.engine.max_batched_tokens,
                 candidates=candidates_of(backend, plugins),
                 states=bool(layout.state_layers),
+                columns=columns,
             )
     except CaptureRefused as refusal:
         if options.capture:
             raise
         _log.warning("the step is not captured, it runs the model's code each time: %s", refusal.message)
-        return f"eager: {refusal.message}"
+        return None, f"eager: {refusal.message}"
     cuts = tape.segments()
     if cuts:
         _log.warning(
@@ -84,4 +105,4 @@ def capture_step(
             len(cuts) + 1,
             ", ".join(dict.fromkeys(cuts)),
         )
-    return "captured"
+    return program, "captured"

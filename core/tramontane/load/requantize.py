@@ -92,7 +92,7 @@ def exchange_weights(loaded: LoadedModel, exchange: Exchange, progress: Progress
         CheckpointError: A tensor cannot be read again.
     """
     blueprint, runner = loaded.blueprint, loaded.runner
-    runner.program = None  # it holds on to the old weights, as kernels do
+    runner.program = runner.adapted = None  # they hold on to the old weights, as kernels do
     for bound in blueprint.ops:
         bound.kernel = None
     kept = {weight.path: weight for weight in loaded.plan.weights}

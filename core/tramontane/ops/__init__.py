@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The op table: what a model may ask a backend to do, each with its slow, correct version."""
 
+from tramontane.ops.adapted import AddAdapted
 from tramontane.ops.attention import Attend, CacheWrite
 from tramontane.ops.base import OPS, Op, op
 from tramontane.ops.bound import BoundOp, Choice, Kernel, KernelMaker, Runtime, reference_kernel
@@ -28,6 +29,7 @@ __all__ = [
     "OPS",
     "Activate",
     "Add",
+    "AddAdapted",
     "AddRmsNorm",
     "Attend",
     "AttendLatent",

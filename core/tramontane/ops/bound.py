@@ -39,6 +39,8 @@ class Runtime:
 
     device: torch.device
     recorder: Recorder | None = None
+    adapting: Ctx | None = None
+    """The batch of the step that runs, where some of its tokens use adapters: linears are called without it."""
 
 
 @define(eq=False)
@@ -60,9 +62,17 @@ class BoundOp:
     """Where in the model it stands, for messages."""
     kernel: Kernel | None = field(default=None, repr=False)
     choice: Choice | None = None
+    adapted: BoundOp | None = field(default=None, repr=False)
+    """What adds to the result of a linear in steps whose tokens use adapters."""
 
     def __call__(self, *inputs: Tensor, ctx: Ctx | None = None) -> Any:
         """Run the op: one tensor, or a tuple where the op has several outputs, or ``None`` where it has none."""
+        made, batch = self._one(inputs, ctx), self.runtime.adapting
+        if self.adapted is None or batch is None:
+            return made
+        return self.adapted(made, *inputs, batch.mix_TA, ctx=batch)
+
+    def _one(self, inputs: Sequence[Tensor], ctx: Ctx | None) -> Any:
         recorder = self.runtime.recorder
         if recorder is not None:
             return recorder.record(self, inputs, ctx)

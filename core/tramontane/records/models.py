@@ -132,9 +132,12 @@ class AdapterSpec(Record):
     kind: ClassVar[str] = "adapter"
 
     open: str = lazy()
-    """``open(path, options) -> Adapter``."""
+    """``open(path, options) -> Adapter`` of :mod:`tramontane.adapters`; ``options`` are
+    :class:`~tramontane.checkpoint.OpenOptions`."""
     detect: str = lazy()
-    """``detect(path) -> bool``."""
+    """``detect(path) -> bool``: whether this can open the path, a folder as a rule; cheap."""
+    files: tuple[str, ...] = texts(default=())
+    """Shell patterns of its weight files, to fetch from a repository on the hub."""
     priority: int = 0
     """Kinds are asked from the highest priority to the lowest, then by name."""
 

@@ -30,7 +30,9 @@ _EXTENTS = (Extent(tokens=11, outputs=5), Extent(tokens=23, outputs=7))
 _ROWS = (2, 3)
 
 
-def record(body: Body, runtime: Runtime, block_tokens: Sequence[int], *, states: bool = False) -> Tape:
+def record(
+    body: Body, runtime: Runtime, block_tokens: Sequence[int], *, states: bool = False, columns: int = 0
+) -> Tape:
     """The symbolic tape of ``body``; ``block_tokens`` per cache group.
 
     Raises:
@@ -38,7 +40,7 @@ def record(body: Body, runtime: Runtime, block_tokens: Sequence[int], *, states:
     """
     tapes = []
     for extent, rows in zip(_EXTENTS, _ROWS, strict=True):
-        ctx = synthetic_batch(extent, rows, block_tokens, runtime.device, states=states)
+        ctx = synthetic_batch(extent, rows, block_tokens, runtime.device, states=states, columns=columns)
         ctx.positions_KT.zero_()  # tables may be shorter than these batches
         with Recorder(runtime, ctx) as recorder:
             result = body(ctx)
@@ -56,6 +58,7 @@ def capture(
     max_outputs: int,
     candidates: Callable[[Op], Sequence[tuple[str, Any]]],
     states: bool = False,
+    columns: int = 0,
 ) -> tuple[Tape, Runnable]:
     """Record, rewrite and lower ``body``.
 
@@ -68,8 +71,9 @@ def capture(
         max_outputs: Largest L of a step.
         candidates: Kernels for an op, for binding fused ones.
         states: The model keeps recurrent states.
+        columns: Those of the mix, where tokens use adapters.
     """
-    tape = record(body, runtime, block_tokens, states=states)
+    tape = record(body, runtime, block_tokens, states=states, columns=columns)
     apply_rules(tape, _fuser(candidates), _rules(backend))
     return tape, backend.lower(tape, max_tokens, max_outputs)
 
@@ -92,7 +96,13 @@ def _fuser(candidates: Callable[[Op], Sequence[tuple[str, Any]]]) -> Any:
 
 
 def synthetic_batch(
-    extent: Extent, rows: int, block_tokens: Sequence[int], device: torch.device, *, states: bool = False
+    extent: Extent,
+    rows: int,
+    block_tokens: Sequence[int],
+    device: torch.device,
+    *,
+    states: bool = False,
+    columns: int = 0,
 ) -> Ctx:
     """A batch of ``rows`` fresh sequences that own nothing but the null block."""
     tokens = extent.tokens
@@ -117,5 +127,6 @@ def synthetic_batch(
         groups=groups,
         state_slot_R=torch.zeros(rows, dtype=torch.int64, device=device) if states else None,
         state_fresh_R=torch.ones(rows, dtype=torch.bool, device=device) if states else None,
-        host=HostRows(starts, lengths, [[[0] * width for _ in range(rows)] for width in blocks]),
+        mix_TA=torch.zeros(tokens, columns, device=device) if columns else None,
+        host=HostRows(starts, lengths, [[[0] * width for _ in range(rows)] for width in blocks], []),
     )

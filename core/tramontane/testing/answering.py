@@ -25,7 +25,7 @@ from tramontane.chat.parsing import ChatFormat
 from tramontane.engine import EngineConfig
 from tramontane.engine.runner import StepResult
 from tramontane.plugins import Observers
-from tramontane.requests import Task, TokenLogprobs
+from tramontane.requests import EngineRequest, Task, TokenLogprobs
 from tramontane.sequence import Row, StepPlan
 from tramontane.sequence import Sequence as Running
 from tramontane.tokenizer import Tokenizer
@@ -88,6 +88,9 @@ class AnsweringRunner:
     fail: Callable[[StepPlan], Exception | None] = lambda plan: None
     """Is asked with every plan; an exception it returns is raised by the step."""
     _answers: dict[tuple[int, ...], list[int]] = field(factory=dict, init=False)
+
+    def check(self, request: EngineRequest) -> None:
+        """Everything can be served."""
 
     def started(self, sequence: Running) -> None:
         """Nothing is kept per sequence."""

@@ -175,6 +175,9 @@ class MockRunner:
             raise AssertionError(f"slot {sequence.slot} is taken, or {sequence.in_flight} steps in flight use it")
         self.active[sequence.slot] = sequence
 
+    def check(self, request: EngineRequest) -> None:
+        """Everything can be served."""
+
     def dropped(self, sequence: Sequence) -> None:
         """Forget a sequence's slot."""
         if self.active.pop(sequence.slot, None) is not sequence or sequence.in_flight:

@@ -17,6 +17,7 @@ from tramontane.build import Blueprint, Builder
 from tramontane.cache.spec import plan_layout
 from tramontane.config import RopeConfig
 from tramontane.ops import Runtime, TakeRows
+from tramontane.runner import run_body
 from tramontane.schemes import Dense, Scheme
 from tramontane.tape.capture import synthetic_batch
 from tramontane.tape.symbols import Extent
@@ -56,8 +57,7 @@ class Tiny:
 
     def body(self, ctx: Ctx) -> Tensor:
         """What is captured."""
-        hidden: Tensor = self.take(self.model.forward(self.model.embed(ctx), ctx), ctx.out_rows_L, ctx=ctx)
-        return hidden
+        return run_body(self.model, self.take, ctx)
 
 
 def make_tiny(

@@ -9,6 +9,7 @@ import torch
 from attrs import define
 
 from tramontane.backends.base import HostBackend
+from tramontane.backends.torch.adapted import add_adapted
 from tramontane.backends.torch.attention import attend, cache_write
 from tramontane.backends.torch.experts import experts, router
 from tramontane.backends.torch.fused import linear_gated, rotate_write
@@ -22,6 +23,7 @@ from tramontane.ops import KernelMaker, Op, reference_kernel
 
 KERNELS: Mapping[str, KernelMaker] = {
     "add": add,
+    "add_adapted": add_adapted,
     "add_rms_norm": add_rms_norm,
     "attend": attend,
     "attend_latent": attend_latent,
