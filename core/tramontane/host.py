@@ -71,6 +71,8 @@ class FrontendOptions:
     system: str | None = None
     sampling: Mapping[str, Any] = field(factory=dict)
     """Sampling parameters that were given, by name; the others are the model's defaults."""
+    adapter: str | None = None
+    """The model's adapter to begin with; ``None`` for the model as it is."""
 
 
 @define(eq=False)

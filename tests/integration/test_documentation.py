@@ -20,9 +20,9 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/*.md", "docs/guides/*.md", "docs/deploy/*.md", "plugins/*/*/README.md")
     for path in ROOT.glob(pattern)
 )
-ELSEWHERE = {"CONTRIBUTING.md", "docs/adding-a-model.md", "docs/chat.md"}
+ELSEWHERE = {"CONTRIBUTING.md", "docs/adapters.md", "docs/adding-a-model.md", "docs/chat.md"}
 """Pages whose Python is run by a test of their own, is a plugin's file, or needs a model that calls tools (as
-``tests/unit/test_chat_calls.py`` has one)."""
+``tests/unit/test_chat_calls.py`` has one) or one with adapters (as ``tests/integration/test_adapters.py``)."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`(?:[\w./]*/)?(tramontane [a-z][^`\n]*)`(?!`)")
 
@@ -98,7 +98,7 @@ def test_an_option_of_ours_beside_another_engines_exists(option: str, missing: b
         commands = [group.get_command(root, name) for name in ("run", "serve", "quantize")]
     parameters = [parameter for command in commands if command for parameter in command.params]
     assert any(option in (*parameter.opts, *parameter.secondary_opts) for parameter in parameters)
-    assert missing == (option in ("--adapter", "--device-map")), "tests/integration/test_mistakes.py asks for these"
+    assert missing == (option == "--device-map"), "tests/integration/test_mistakes.py asks for these"
 
 
 @pytest.mark.parametrize(("page", "line"), [pytest.param(page, line, id=f"{page}: {line}") for page, line in LINES])

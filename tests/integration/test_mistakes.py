@@ -183,11 +183,40 @@ def test_a_prompt_that_is_too_long(says: Says) -> None:
     assert "512" in said
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "named"), [("--adapter", "sql=somewhere", "adapters"), ("--device-map", "auto", "device_map")]
-)
-def test_what_no_plugin_can_do_is_refused(says: Says, option: str, value: str, named: str) -> None:
-    assert says("run", option, value, "-p", "x") == f"error: nothing installed can use {named}\n  -> leave it out"
+def test_what_no_plugin_can_do_is_refused(says: Says) -> None:
+    assert says("run", "--device-map", "auto", "-p", "x") == (
+        "error: nothing installed can use device_map\n  -> leave it out"
+    )
+
+
+def test_an_adapter_of_another_base(says: Says, tmp_path: Path) -> None:
+    pytest.importorskip("tramontane_adapter_lora", reason="opens adapters")
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "base_model_name_or_path": "owner/other"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    at = "base_model.model.model.layers.{}.self_attn.q_proj.lora_{}.weight"
+    pairs = {at.format(layer, "A"): torch.ones(2, 4096) for layer in (0, 99)}
+    pairs |= {at.format(layer, "B"): torch.ones(4096, 2) for layer in (0, 99)}
+    save_file(pairs, tmp_path / "adapter_model.safetensors")
+    said = says("run", "--adapter", f"sql={tmp_path}", "-p", "x")
+    module = "model.layers.{}.self_attn.q_proj"
+    assert re.fullmatch(
+        rf"error: the adapter {re.escape(str(tmp_path))} does not fit \w+:\n"
+        rf"  1 modules that the model does not have: {re.escape(module.format(99))}\n"
+        rf"  1 modules of another shape: {re.escape(module.format(0))} is 4096 -> 4096, the model's is \d+ -> \d+\n"
+        r"  -> it says it was made for owner/other; load it beside the model it was trained on, .*",
+        said,
+    )
+
+
+def test_an_adapter_that_is_not_there(says: Says, tmp_path: Path) -> None:
+    pytest.importorskip("tramontane_adapter_lora", reason="opens adapters")
+    assert says("run", "--adapter", f"sql={tmp_path / 'x'}", "-p", "x").startswith(
+        f"error: there is no file or directory '{tmp_path / 'x'}'"
+    )
+    assert says("run", "--adapter", f"sql={tmp_path}", "-p", "x").startswith(
+        f"error: no kind of adapter recognizes {tmp_path} (it is empty)\n  -> installed kinds: lora"
+    )
+    assert "there is no adapter of that name; give it with --adapter" in says("run", "--use-adapter", "a", code=2)
 
 
 def test_an_unreadable_gguf(says: Says, tmp_path: Path) -> None:

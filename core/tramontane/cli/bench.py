@@ -57,13 +57,15 @@ def command(
     """Measure a model's speed on this machine.
 
     ppN: N prompt tokens are computed. tgN: N tokens are generated, one by one. @dN: with N tokens in the cache before.
-    Numbers may be lists: -p 128,512 -c 1,8. Rates are tokens per second of all requests together.
+    Numbers may be lists: -p 128,512 -c 1,8. Rates are tokens per second of all requests together. With --adapter, each
+    test is run without and with every adapter; +NAME says which.
     """
     from tramontane.api import LLM
     from tramontane.api.service import Service
     from tramontane.cli.measure import Bench, cases
 
-    planned = cases(prompt_tokens, new_tokens, depth, concurrency)
+    adapters = [adapter for adapter, _ in model_options.adapter]
+    planned = cases(prompt_tokens, new_tokens, depth, concurrency, adapters)
     if not planned:
         raise click.UsageError("nothing to measure: --prompt-tokens and --new-tokens are both 0")
     name = chosen_model(state, reference, model_options)

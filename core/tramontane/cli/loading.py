@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import click
@@ -17,6 +17,8 @@ from tramontane.cli.state import State
 
 if TYPE_CHECKING:
     from tramontane.progress import Progress, ProgressEvent
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 DEMO = "demo"
 """The reference of the embedded model."""
@@ -51,6 +53,33 @@ def model_settings(options: ModelOptions) -> dict[str, Any]:
     given["offline"] = options.offline or None
     given["adapters"] = dict(options.adapter) or None
     return {name: value for name, value in given.items() if value is not None}
+
+
+NO_ADAPTER = "none"
+"""What ``--use-adapter`` says for the model as it is."""
+
+
+def chosen_adapter(options: ModelOptions, wanted: str | None) -> str | None:
+    """The adapter of a command that answers by itself: the named one, else the first that was given.
+
+    Raises:
+        click.UsageError: None of that name was given.
+    """
+    names = [name for name, _ in options.adapter]
+    if wanted is None:
+        return names[0] if names else None
+    if wanted == NO_ADAPTER:
+        return None
+    if wanted not in names:
+        given = f"given: {', '.join(names)}" if names else "give it with --adapter NAME=PATH"
+        raise click.UsageError(f"--use-adapter {wanted}: there is no adapter of that name; {given}")
+    return wanted
+
+
+def adapter_option(function: F) -> F:
+    """Add ``--use-adapter NAME``."""
+    text = "Answer with this one of the adapters (the first if not given); none for the model as it is."
+    return click.option("--use-adapter", metavar="NAME", help=text)(function)
 
 
 @contextmanager

@@ -32,12 +32,14 @@ class Case:
     new: int
     depth: int
     concurrency: int
+    adapter: str | None = None
 
     @property
     def name(self) -> str:
-        """llama-bench's name: ``pp512``, ``tg128``, ``tg128@d4096``."""
+        """llama-bench's name: ``pp512``, ``tg128``, ``tg128@d4096``; with an adapter ``tg128+NAME``."""
         what = f"pp{self.prompt}" if self.prompt else f"tg{self.new}"
-        return f"{what}@d{self.depth}" if self.depth else what
+        deep = f"{what}@d{self.depth}" if self.depth else what
+        return deep if self.adapter is None else f"{deep}+{self.adapter}"
 
     @property
     def longest(self) -> int:
@@ -46,14 +48,20 @@ class Case:
 
 
 def cases(
-    prompts: Sequence[int], news: Sequence[int], depths: Sequence[int], concurrencies: Sequence[int]
+    prompts: Sequence[int],
+    news: Sequence[int],
+    depths: Sequence[int],
+    concurrencies: Sequence[int],
+    adapters: Sequence[str] = (),
 ) -> list[Case]:
-    """Every combination; zeros among ``prompts`` and ``news`` skip that half."""
+    """Every combination, first without and then with each adapter; zeros among ``prompts`` and ``news`` skip that
+    half."""
     return [
-        Case(prompt, new, depth, concurrency)
+        Case(prompt, new, depth, concurrency, adapter)
         for concurrency in concurrencies
         for depth in depths
         for prompt, new in [*((p, 0) for p in prompts if p), *((0, n) for n in news if n)]
+        for adapter in (None, *adapters)
     ]
 
 
@@ -95,6 +103,7 @@ class Measurement:
             "n_gen": self.case.new,
             "n_depth": self.case.depth,
             "concurrency": self.case.concurrency,
+            "adapter": self.case.adapter,
             "repetitions": len(self.tokens_per_s.samples),
         }
 
@@ -143,17 +152,18 @@ class Bench:
         """Rate, and mean time to first token."""
         begun = [self._prompt(case.depth) for _ in range(case.concurrency)]
         if case.depth:
-            self._first_tokens(begun)
-        times, computed = self._first_tokens([prompt + self._prompt(case.prompt) for prompt in begun])
+            self._first_tokens(begun, case.adapter)
+        prompts = [prompt + self._prompt(case.prompt) for prompt in begun]
+        times, computed = self._first_tokens(prompts, case.adapter)
         if computed >= case.concurrency * (case.prompt + case.depth) and case.depth:
             raise RequestError(f"{case.name}: the cache kept nothing of the {case.depth} tokens before")
         return computed / max(times), statistics.fmean(times)
 
-    def _first_tokens(self, prompts: list[list[int]]) -> tuple[list[float], int]:
+    def _first_tokens(self, prompts: list[list[int]], adapter: str | None) -> tuple[list[float], int]:
         """Seconds to the first token of each prompt, and how many prompt tokens were computed for them all."""
         params = SamplingParams(max_tokens=1, temperature=0, ignore_eos=True)
         start = time.monotonic()
-        with self.llm.generate(prompts, params, stream=True) as stream:
+        with self.llm.generate(prompts, params, stream=True, adapter=adapter) as stream:
             times = [delta.at - start for delta in stream if delta.token_ids]
             usages = [completion.usage for completion in stream.completions()]
         return times, sum(usage.prompt_tokens - usage.cached_tokens for usage in usages)
@@ -165,7 +175,7 @@ class Bench:
         made = [0] * case.concurrency
         first: dict[int, float] = {}
         begun = last = start = time.monotonic()
-        with self.llm.generate(prompts, params, stream=True) as stream:
+        with self.llm.generate(prompts, params, stream=True, adapter=case.adapter) as stream:
             for delta in stream:
                 if len(first) < case.concurrency:
                     first.setdefault(delta.prompt, delta.at)

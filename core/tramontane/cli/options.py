@@ -93,6 +93,7 @@ class ModelOptions:
     chat_format: str | None = None
     arch: str | None = None
     adapter: tuple[tuple[str, str], ...] = ()
+    max_adapters: int | None = None
     topology: str | None = None
     activations: str | None = None
     imatrix: str | None = None
@@ -170,6 +171,7 @@ _MODEL = (
     shared("--chat-format", metavar="NAME", help="How the model writes tool calls, if its template does not tell."),
     shared("--arch", metavar="NAME", help="Run the checkpoint as this architecture."),
     shared("--adapter", type=named_path, multiple=True, metavar="NAME=PATH", help="Load an adapter; may be repeated."),
+    shared("--max-adapters", type=_WHOLE, metavar="N", help="Most adapters that are loaded at a time."),
     shared("--topology", metavar="FILE", help="Per layer: quantization and device."),
     shared(
         "--activations", metavar="RULE", help="Round activations as the checkpoint says (stored), or never (exact)."

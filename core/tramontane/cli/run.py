@@ -15,7 +15,7 @@ from attrs import evolve
 from tramontane.cli.config_file import config_option
 from tramontane.cli.constraint import constraint_options
 from tramontane.cli.fleet import add_models
-from tramontane.cli.loading import chosen_model, model_settings, progress_bar
+from tramontane.cli.loading import adapter_option, chosen_adapter, chosen_model, model_settings, progress_bar
 from tramontane.cli.options import (
     HABITS,
     GenerationOptions,
@@ -42,6 +42,7 @@ CHAT = "chat"
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
 @click.option("--raw", is_flag=True, help="Complete the text as it is, without the model's chat template.")
 @click.option("-i", "--interactive", is_flag=True, help="Chat, even where input comes from a pipe.")
+@adapter_option
 @config_option
 @model_options
 @generation_options
@@ -56,6 +57,7 @@ def command(
     as_json: bool,
     raw: bool,
     interactive: bool,
+    use_adapter: str | None,
     model_options: ModelOptions,
     generation: GenerationOptions,
     constraint: Constraint | None,
@@ -67,14 +69,15 @@ def command(
     if interactive and (prompt is not None or as_json):
         raise click.UsageError("--interactive goes with neither --prompt nor --json")
     generation = evolve(generation, constraint=constraint)
+    adapter = chosen_adapter(model_options, use_adapter)
     text = None if interactive else _one_prompt(prompt)
     if text is None and as_json:
         raise click.UsageError("--json prints one answer: give --prompt, or a prompt on standard input")
     if text is None:
-        _chat(state, reference, model_options, generation)
+        _chat(state, reference, model_options, generation, adapter)
     else:
         name = chosen_model(state, reference, model_options)
-        _answer(state, name, text, raw, as_json, model_options, generation)
+        _answer(state, name, text, raw, as_json, model_options, generation, adapter)
 
 
 def _one_prompt(prompt: str | None) -> str | None:
@@ -94,7 +97,9 @@ def _one_prompt(prompt: str | None) -> str | None:
     return text.rstrip("\n")
 
 
-def _chat(state: State, reference: str | None, options: ModelOptions, generation: GenerationOptions) -> None:
+def _chat(
+    state: State, reference: str | None, options: ModelOptions, generation: GenerationOptions, adapter: str | None
+) -> None:
     from tramontane.host import FrontendOptions, Host
 
     run = state.plugins.catalogs.frontends.get(CHAT).load("run")
@@ -103,7 +108,7 @@ def _chat(state: State, reference: str | None, options: ModelOptions, generation
         add_models(host, state, reference, options)
         _load(host)
     try:
-        run(host, FrontendOptions(system=generation.system, sampling=generation.sampling()))
+        run(host, FrontendOptions(system=generation.system, sampling=generation.sampling(), adapter=adapter))
     finally:
         host.close()
 
@@ -123,6 +128,7 @@ def _answer(
     as_json: bool,
     options: ModelOptions,
     generation: GenerationOptions,
+    adapter: str | None,
 ) -> None:
     from tramontane.api import LLM
     from tramontane.api.service import Service
@@ -130,7 +136,7 @@ def _answer(
     with progress_bar(state) as progress:
         service = Service.load(name, model_settings(options), state.plugins, progress)
     with LLM.over(service) as llm:
-        with _stream(state, llm, text, raw, generation) as stream:
+        with _stream(state, llm, text, raw, generation, adapter) as stream:
             if not as_json:
                 _write(stream)
             completion = stream.completion()
@@ -140,15 +146,17 @@ def _answer(
             say(summary(completion))
 
 
-def _stream(state: State, llm: LLM, text: str, raw: bool, generation: GenerationOptions) -> CompletionStream:
+def _stream(
+    state: State, llm: LLM, text: str, raw: bool, generation: GenerationOptions, adapter: str | None
+) -> CompletionStream:
     params = llm.default_params(**{"max_tokens": None, **generation.sampling()})
     if llm.has_chat_template and not raw:
         system = [{"role": "system", "content": generation.system}] if generation.system else []
-        return llm.chat([*system, {"role": "user", "content": text}], params, stream=True)
+        return llm.chat([*system, {"role": "user", "content": text}], params, stream=True, adapter=adapter)
     if state.verbosity >= 0 and not raw:
         ignored = "; the system message is left out" if generation.system else ""
         say(f"{llm.name} has no chat template: it continues the text as it is{ignored}.")
-    return llm.generate(text, params, stream=True)
+    return llm.generate(text, params, stream=True, adapter=adapter)
 
 
 def _write(stream: CompletionStream) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def run(host: Host, options: FrontendOptions) -> None:
     """Chat with the host's model until the person leaves (the frontend's entry point)."""
     llm = asyncio.run(host.acquire(options.model)).blocking()
-    conversation = Conversation(llm, system=options.system, sampling=dict(options.sampling))
+    conversation = Conversation(llm, system=options.system, sampling=dict(options.sampling), adapter=options.adapter)
     Terminal.of(sys.stdin, sys.stdout, os.environ).chat(conversation)
 
 

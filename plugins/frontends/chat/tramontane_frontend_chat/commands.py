@@ -99,6 +99,19 @@ def _think(conversation: Conversation, argument: str) -> str:
     return f"Reasoning: {argument}, where the model's template can switch it."
 
 
+def _adapter(conversation: Conversation, argument: str) -> str:
+    names = list(conversation.llm.adapters)
+    if not names:
+        raise RequestError("no adapter is loaded", hint="start with --adapter NAME=PATH")
+    if argument == "none":
+        conversation.adapter = None
+    elif argument:
+        if argument not in names:
+            raise RequestError(f"there is no adapter {argument!r}", hint=f"loaded: {', '.join(names)}, or none")
+        conversation.adapter = argument
+    return f"adapter = {conversation.adapter or 'none'} (loaded: {', '.join(names)})"
+
+
 def _exit(conversation: Conversation, argument: str) -> str:
     raise Leave
 
@@ -133,6 +146,7 @@ COMMANDS: dict[str, Command] = {
         Command("/maxtokens", "[N]", "longest answer in tokens", _setting("max_tokens", int)),
         Command("/seed", "[N]", "make answers repeatable", _setting("seed", int)),
         Command("/think", "[on|off|low|medium|high]", "reason before answering, how much, or not at all", _think),
+        Command("/adapter", "[NAME|none]", "answer with an adapter, or with the model as it is", _adapter),
         Command("/stats", "[on|off]", "show or hide the statistics after each answer", _stats),
         Command("/exit", "", "leave", _exit),
     )

@@ -31,6 +31,8 @@ class Conversation:
     sampling: dict[str, Any] = field(factory=dict)
     """Sampling parameters the person set; the others are the model's defaults."""
     show_stats: bool = True
+    adapter: str | None = None
+    """Name of the adapter that answers; ``None`` for the model as it is."""
     template: dict[str, Any] = field(factory=dict)
     """Variables of the chat template that the person set."""
     messages: list[dict[str, Any]] = field(factory=list)
@@ -81,10 +83,11 @@ class Conversation:
         """
         message = {"role": "user", "content": text}
         if self.raw:
-            stream = self.llm.generate(text, self.params(), stream=True)
+            stream = self.llm.generate(text, self.params(), stream=True, adapter=self.adapter)
         else:
             opening = [{"role": "system", "content": self.system}] if self.system else []
-            stream = self.llm.chat([*opening, *self.messages, message], self.params(), stream=True, **self.template)
+            said = [*opening, *self.messages, message]
+            stream = self.llm.chat(said, self.params(), stream=True, adapter=self.adapter, **self.template)
         with stream:
             started(stream)
             for delta in stream:
