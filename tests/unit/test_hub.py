@@ -263,6 +263,23 @@ def test_several_files_of_another_loader_must_be_told_apart() -> None:
     assert choose_files(["a-q4_0.gguf", "a-q8_0.gguf"], "a/b", patterns=("*q4_0.gguf",)) == ["a-q4_0.gguf"]
 
 
+def test_tensors_left_over_by_another_format_are_no_model() -> None:
+    beside = ["config.json", "residual.safetensors"]
+
+    def choose(names: Sequence[str], quant: str | None) -> Sequence[str]:
+        found = [name for name in names if name.endswith(".uqff") and (quant is None or name.startswith(quant))]
+        return [*found, "residual.safetensors"] if len(found) == 1 else ()
+
+    asked = {"endings": (".uqff",), "choose": choose}
+    assert choose_files([*beside, "q4k-0.uqff"], "a/b", **asked) == sorted([*beside, "q4k-0.uqff"])
+    with pytest.raises(HubError, match="2 files that could be the model; say which type, with --quant"):
+        choose_files([*beside, "q4k-0.uqff", "q8_0-0.uqff"], "a/b", **asked)
+    several = choose_files([*beside, "q4k-0.uqff", "q8_0-0.uqff"], "a/b", quant="q8_0", **asked)
+    assert several == sorted([*beside, "q8_0-0.uqff"])
+    with pytest.raises(CheckpointError, match="no weights in a known layout"):
+        choose_files(beside, "a/b")
+
+
 def test_no_weights_and_no_match_are_named() -> None:
     with pytest.raises(CheckpointError, match="no weights"):
         choose_files(["README.md", "consolidated.safetensors"], "a/b")

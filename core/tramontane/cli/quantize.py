@@ -15,6 +15,7 @@ from tramontane.cli.output import say
 from tramontane.cli.state import State, verbosity_options
 
 if TYPE_CHECKING:
+    from tramontane.export import WriteOptions
     from tramontane.load import Calibration, LoadOptions
     from tramontane.progress import Progress
 
@@ -30,6 +31,7 @@ _PATH = click.Path(path_type=Path)
     help="A new folder, or a file whose ending names a format (.gguf, .uqff).",
 )
 @click.option("--save-imatrix", "importances", type=_PATH, metavar="FILE", help="Keep what --calibrate collects.")
+@click.option("--format-version", metavar="VERSION", help="Version of the file's format, such as 0.2 for .uqff.")
 @click.option("--lossy", is_flag=True, help="Write even what the file's format cannot describe in full.")
 @config_option
 @model_options
@@ -37,7 +39,12 @@ _PATH = click.Path(path_type=Path)
 @verbosity_options
 @click.pass_obj
 def command(
-    state: State, output: Path | None, importances: Path | None, lossy: bool, model_options: ModelOptions
+    state: State,
+    output: Path | None,
+    importances: Path | None,
+    format_version: str | None,
+    lossy: bool,
+    model_options: ModelOptions,
 ) -> None:
     """Save a model quantized, so that it loads at once.
 
@@ -61,7 +68,10 @@ def command(
         if importances is not None:
             collected = _collected(state, model, options, importances, progress)
         if output is not None:
-            _write(state, model, options, output, collected, progress, lossy=lossy)
+            from tramontane.export import WriteOptions
+
+            write = WriteOptions(changed=lossy, version=format_version)
+            _write(state, model, options, output, collected, progress, write)
 
 
 def _collected(state: State, model: str, options: LoadOptions, target: Path, progress: Progress) -> Calibration:
@@ -80,8 +90,7 @@ def _write(
     output: Path,
     collected: Calibration | None,
     progress: Progress,
-    *,
-    lossy: bool,
+    write: WriteOptions,
 ) -> None:
     """Write the model to a folder, or to a file in the format that its ending names."""
     from tramontane.load import save_model
@@ -90,15 +99,16 @@ def _write(
     importances = None if collected is None else collected.importances
     form = next((one.name for one in state.plugins.catalogs.writers if output.name.endswith(one.extensions)), None)
     if form is None:
+        if write.version is not None:
+            raise click.UsageError("--format-version is of files; name one with -o, such as model.uqff")
         saved = save_model(model, output, options, plugins=state.plugins, progress=progress, importances=importances)
         size, before, plan = sum(file.stat().st_size for file in saved.files), saved.stored_nbytes, saved.plan
     else:
-        from tramontane.export import WriteOptions, convert_model
+        from tramontane.export import convert_model
 
         converted = convert_model(
-            model, output, options, state.plugins, form=form, write=WriteOptions(changed=lossy), progress=progress,
-            importances=importances,
-        )  # fmt: skip
+            model, output, options, state.plugins, form=form, write=write, progress=progress, importances=importances
+        )
         size, before, plan = (
             sum(file.stat().st_size for file in converted.files),
             converted.stored_nbytes,

@@ -33,10 +33,22 @@ class WriteOptions:
     Attributes:
         quant: Type to write matrices in, by the format's names; ``None`` keeps what the model has.
         changed: Write even a model that the format cannot describe: what it has no words for is lost, with a warning.
+        version: Version of the format, such as ``1.2``; ``None`` is the newest that the writer knows.
     """
 
     quant: str | None = None
     changed: bool = False
+    version: str | None = None
+
+    def check_version(self, form: str, *known: str) -> str:
+        """The version to write, of those that a writer knows, the newest first.
+
+        Raises:
+            PlanError: Another one is asked for.
+        """
+        if self.version is not None and self.version not in known:
+            raise PlanError(f"{form} is written in version {' or '.join(known)}, not {self.version}")
+        return self.version or known[0]
 
 
 @define(kw_only=True, eq=False)

@@ -93,6 +93,16 @@ def test_dequantization_is_the_definition(kind: Kind) -> None:
     assert torch.equal(stored(kind).weight("proj", SHAPE), kind.pack(weight())[1])
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.group > 0], ids=str)
+def test_dequantization_is_what_gptqmodel_says(kind: Kind) -> None:
+    packing = pytest.importorskip("gptqmodel.quantization.awq.utils.packing_utils", reason="GPTQModel is not installed")
+    fields, _ = kind.pack(weight())
+    theirs = packing.dequantize_gemm(
+        fields["qweight"], fields["qzeros"], fields["scales"].float(), kind.bits, kind.group
+    )
+    assert torch.equal(stored(kind).weight("proj", SHAPE), theirs.T)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(KINDS), slices(SHAPE))
 def test_cut_then_dequantized_is_dequantized_then_cut(kind: Kind, case: Any) -> None:

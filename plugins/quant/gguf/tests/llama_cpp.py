@@ -11,6 +11,8 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -119,6 +121,24 @@ def tokenize(path: Path, text: str) -> list[int]:
     llama.llama_model_free(ctypes.c_void_p(model))
     assert count >= 0
     return list(found[:count])
+
+
+def alone(call: str, folder: Path) -> Any:
+    """What a call of this module gives, from a process of its own: llama.cpp ends the process where an assertion of its
+    fails."""
+    libraries()
+    result = folder / "result.npy"
+    code = f"import llama_cpp, numpy; numpy.save({str(result)!r}, llama_cpp.{call})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return np.load(result)
 
 
 def _exact(parameters: _Parameters) -> None:

@@ -6,15 +6,13 @@ Each model runs in a process of its own, because llama.cpp ends the process wher
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from gguf_samples import SHARED
-from llama_cpp import libraries
+from llama_cpp import alone
 
 from tramontane.export import WriteOptions, write_model
 from tramontane.plugins import installed
@@ -59,23 +57,6 @@ LOOKED_UP = ("gemma", "gemma2", "gemma3", "phi", "starcoder2")
 TOLERANCE, COARSE = 1e-4, 2e-3
 
 
-def peer(call: str, folder: Path) -> Any:
-    """What a call of the peer's module gives, from a process of its own."""
-    libraries()
-    result = folder / "result.npy"
-    code = f"import llama_cpp, numpy; numpy.save({str(result)!r}, llama_cpp.{call})"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return np.load(result)
-
-
 def load(path: Path) -> Harness:
     return Harness.load(path, dtype="float32", max_model_len=LENGTH, backend="torch")
 
@@ -92,7 +73,7 @@ def test_llama_cpp_computes_the_same(name: str, tmp_path: Path) -> None:
     engine = load(write_random(tmp_path / "source", config))
     path = write(engine, tmp_path / "model.gguf")
     ids = [int(token) for token in np.random.default_rng(0).integers(3, config["vocab_size"], LENGTH)]
-    theirs, ours = peer(f"logits({str(path)!r}, {ids})", tmp_path), engine.logits(ids)
+    theirs, ours = alone(f"logits({str(path)!r}, {ids})", tmp_path), engine.logits(ids)
     tolerance = COARSE if name in LOOKED_UP else TOLERANCE
     assert np.abs(ours - theirs).max() <= tolerance * np.abs(ours).max()
     assert (ours.argmax(1) == theirs.argmax(1)).all()
@@ -108,9 +89,9 @@ def test_trained_models_say_the_same_in_llama_cpp(model: str | Path, tmp_path: P
     assert tokenizer is not None
     text = "Once upon a time, there was a little girl."
     ids = tokenizer.encode(text)
-    assert peer(f"tokenize({str(path)!r}, {text!r})", tmp_path).tolist() == tokenizer.encode(text, add_special=False)
+    assert alone(f"tokenize({str(path)!r}, {text!r})", tmp_path).tolist() == tokenizer.encode(text, add_special=False)
     (answer,) = engine.greedy([ids], LENGTH - len(ids))
-    theirs = peer(f"logits({str(path)!r}, {ids + answer})", tmp_path)
+    theirs = alone(f"logits({str(path)!r}, {ids + answer})", tmp_path)
     assert theirs[len(ids) - 1 : -1].argmax(1).tolist() == answer
 
 
@@ -120,5 +101,5 @@ def test_llama_cpp_unpacks_what_is_packed_here(tmp_path: Path) -> None:
     for quant in ("q8_0", "q4_k", "q6_k"):
         path = tmp_path / f"{quant}.gguf"
         write_model(engine.loaded, path, installed(), form="gguf", options=WriteOptions(quant=quant))
-        theirs, ours = peer(f"logits({str(path)!r}, {ids})", tmp_path), load(path).logits(ids)
+        theirs, ours = alone(f"logits({str(path)!r}, {ids})", tmp_path), load(path).logits(ids)
         assert np.sqrt(np.square(ours - theirs).mean() / np.square(ours).mean()) < 0.03, quant

@@ -129,6 +129,27 @@ def test_dequantization_is_the_definition(kind: Kind) -> None:
     assert torch.equal(stored(kind).weight("proj", SHAPE), kind.pack(weight())[1])
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_dequantization_is_what_gptqmodel_says(kind: Kind) -> None:
+    """Its plain layer, which computes in half precision; version 1 is made version 2 by its own rule, as it does."""
+    torch_layer = pytest.importorskip("gptqmodel.nn_modules.qlinear.torch", reason="GPTQModel is not installed")
+    from gptqmodel.utils.model import convert_gptq_v1_to_v2_format_module
+
+    shape = (64, 96)
+    fields, _ = kind.pack(weight(shape))
+    layer = torch_layer.TorchLinear(
+        bits=kind.bits, group_size=kind.group, sym=kind.sym, desc_act=kind.order, in_features=96, out_features=64
+    )
+    layer.load_state_dict({name: one.clone() for name, one in fields.items()}, strict=False)
+    if kind.version == "gptq":
+        convert_gptq_v1_to_v2_format_module(layer, kind.bits, torch.int32)
+    layer._init_wf_unsqueeze_buffers()
+    theirs = layer.dequantize_weight().T.float()
+    made = Stored(Format(), {"quantization_config": kind.config}, {f"proj.{n}": one for n, one in fields.items()})
+    ours = made.weight("proj", shape)
+    assert (ours - theirs).abs().max() <= 2**-10 * ours.abs().max()
+
+
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_a_zero_point_of_zero_borrows_from_its_neighbour_and_gets_it_back(bits: int) -> None:
     """Writers of the first version take a one from all codes of a word by one subtraction."""

@@ -19,7 +19,7 @@ from tramontane.checkpoint import MappedFile, MappedTensor, MemoryTensor, Tensor
 from tramontane.checkpoint.safetensors import Entry
 from tramontane.errors import CheckpointError
 from tramontane_quant_uqff.codecs import CODECS
-from tramontane_quant_uqff.names import DTYPES, OLD, Kind
+from tramontane_quant_uqff.names import DTYPES, NUMBERED, Kind
 
 Shape = tuple[int, ...]
 Fields = dict[str, TensorRef]
@@ -64,7 +64,7 @@ class _Blob:
         if self.entry.dtype is not torch.uint8 or len(self.entry.shape) != 1:
             raise self.fault("is no string of bytes")
         version, kind = self.u32(), self.u8()
-        if version >> 16 or (version >> 8) & 0xFF > OLD:
+        if version >> 16 or (version >> 8) & 0xFF > NUMBERED[1]:
             said = f"{version >> 16}.{version >> 8 & 0xFF}.{version & 0xFF}"
             raise self.fault(f"is of version {said}; blobs of 0.1 and 0.2 are read")
         if kind not in _READERS:

@@ -94,6 +94,11 @@ def _models(names: Sequence[str]) -> dict[str, list[str]]:
     return {stem: [name for _, name in sorted(files)] for stem, files in sorted(groups.items())}
 
 
+def stem_of(name: str) -> str:
+    """What the files of one model have in common: ``q4k`` of ``q4k-0.uqff``."""
+    return _stem(name)[0]
+
+
 def _stem(name: str) -> tuple[str, int]:
     stem = str(PurePosixPath(name).with_suffix(""))
     numbered = _NUMBERED.fullmatch(stem)

@@ -19,8 +19,8 @@ from tramontane.checkpoint.safetensors import Header, read_header
 from tramontane.errors import CheckpointError
 from tramontane_quant_uqff.blobs import layers_of
 from tramontane_quant_uqff.files import label_of, shards
-from tramontane_quant_uqff.names import FORMAT, RESIDUAL, SUFFIX, VERSION_KEYS, WRITTEN
-from tramontane_quant_uqff.order import names_of
+from tramontane_quant_uqff.names import FORMAT, NUMBERED, RESIDUAL, SUFFIX, VERSION_KEYS, WRITTEN
+from tramontane_quant_uqff.order import RENAMED, names_of
 
 Opened = tuple[MappedFile, Header]
 
@@ -53,8 +53,8 @@ def open_uqff(path: Path | str, options: OpenOptions | None = None) -> Checkpoin
         )
     opened = [_open(one) for one in shards(path, files)]
     residual = _open(folder / RESIDUAL)
-    plain = _references([residual])
     version = _version(opened)
+    plain = _references([residual]) if version else _renamed(_references([residual]), config)
     layers = _references(opened) if version else _numbered(path, opened, config, plain)
     both = sorted(set(layers) & set(plain))
     if both:
@@ -114,11 +114,25 @@ def _version(opened: Iterable[Opened]) -> tuple[int, int, int] | None:
         raise CheckpointError(f"{where} does not say which version of UQFF it is")
     major, minor, patch = (said[key] for key in VERSION_KEYS)
     if major != WRITTEN[0] or minor > WRITTEN[1]:
+        read = f"0.1 to 0.{NUMBERED[1]} and 1.0 to 1.{WRITTEN[1]}"
         raise CheckpointError(
-            f"{where} is of UQFF version {major}.{minor}.{patch}; 0.1 to 0.2 and 1.0 to 1.{WRITTEN[1]} are read",
+            f"{where} is of UQFF version {major}.{minor}.{patch}; {read} are read",
             hint="a newer version of tramontane-quant-uqff may read it",
         )
     return major, minor, patch
+
+
+def _renamed(plain: dict[str, TensorRef], config: Mapping[str, Any]) -> dict[str, TensorRef]:
+    """The residual tensors by the model's own names."""
+    classes = config.get("architectures")
+    names = RENAMED.get(str(classes[0]), {}) if isinstance(classes, list) and classes else {}
+    for module, name in names.items():
+        for field in ("weight", "bias"):
+            ref = plain.pop(f"{module}.{field}", None)
+            if ref is not None:
+                ref.name = f"{name}.{field}"
+                plain.setdefault(ref.name, ref)
+    return plain
 
 
 def _numbered(

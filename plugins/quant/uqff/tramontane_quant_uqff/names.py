@@ -16,8 +16,8 @@ RESIDUAL = "residual.safetensors"
 REPORT = "uqff_report.json"
 WRITTEN = (1, 2, 0)
 """The version that is written, and the last whose files are known."""
-OLD = 2
-"""The last minor version of the files whose layers are numbered blobs (0.x)."""
+NUMBERED = (0, 2, 0)
+"""The last version of the files whose layers are numbered blobs, which is written too."""
 VERSION_KEYS = ("uqff.version.major", "uqff.version.minor", "uqff.version.patch")
 FORMAT = "weight.format"
 """The field that says the kind of a layer; what describes or scales the weight is named ``weight.<what>`` too."""

@@ -6,32 +6,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve, frozen
+import torch
 
 from tramontane import __version__
+from tramontane.checkpoint.safetensors import read_header
 from tramontane.errors import CheckpointError, PlanError
-from tramontane.export import Export, Outgoing, WriteOptions
-from tramontane.load.design import weight_maps
+from tramontane.export import Export, WriteOptions
 from tramontane.saved.files import Slot, TensorFile
 from tramontane.saved.write import shards_of, write_beside
-from tramontane.schemes import Dense
-from tramontane.weightmap import Stack
+from tramontane_quant_uqff.files import stem_of
 from tramontane_quant_uqff.names import REPORT, RESIDUAL, SUFFIX, VERSION_KEYS, WRITTEN
-from tramontane_quant_uqff.packing import U32, Kind, Packed, packed_layer
-
-_log = logging.getLogger(__name__)
+from tramontane_quant_uqff.outgoing import Layer, named, numbered
 
 SHARD_BYTES = 10 * 2**30
 """Size from which a further file is begun."""
-KEPT = ("router",)
-"""Uses of matrices that no reader looks for among the layers."""
+VERSIONS = ("1.2", "0.2")
+"""Those that can be written."""
+U32 = torch.uint32
 METADATA = {"uqff.version": ".".join(map(str, WRITTEN)), "uqff.producer": "tramontane"}
 
 
@@ -44,11 +41,11 @@ def write_uqff(
         export: The model.
         path: ``DIR/NAME.uqff``: the files become ``DIR/NAME-0.uqff`` and so on. Further types may be written to the
             same folder under other names.
-        options: Nothing in them: a model is loaded in the types that it shall have.
+        options: The version, 1.2 or 0.2; a model is loaded in the types that it shall have.
         shard_bytes: Size of one file.
 
     Raises:
-        PlanError: A matrix is in a type that the format does not have.
+        PlanError: A matrix is in a type that the format does not have, or the version cannot hold the model.
         CheckpointError: The folder holds another kind of model, or cannot be written.
     """
     folder, stem = path.parent, path.stem
@@ -57,105 +54,44 @@ def write_uqff(
             f"UQFF is written in the types that the model has, which are not {options.quant}",
             hint="load the model with that type first",
         )
-    _check_folder(folder)
-    layers, others = _sorted(export)
+    old = options.check_version("UQFF", *VERSIONS) == VERSIONS[1]
+    _check_folder(folder, stem, old=old)
+    layers, others = numbered(export) if old else named(export)
     shards = _shards(stem, layers, shard_bytes)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _unfinished(folder, [*shards, RESIDUAL]) as place:
             for name, group in shards.items():
-                _write_shard(place[name], group)
-            with TensorFile(place[RESIDUAL], {name: one[0] for name, one in others.items()}, METADATA) as file:
-                for name, (_, tensor) in others.items():
-                    file.put(name, tensor.dense())
+                _write_shard(place[name], group, old=old)
+            with TensorFile(place[RESIDUAL], {name: one.slot for name, one in others.items()}, METADATA) as file:
+                for name, one in others.items():
+                    file.put(name, one.make())
         _remove_old(folder, stem, len(shards))
         write_beside(export.files, folder, _config(export))
-        _write_report(folder, stem, list(shards), layers)
+        if not old:
+            _write_report(folder, stem, list(shards), layers)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
     return tuple(folder / name for name in shards)
 
 
-@frozen
-class _Layer:
-    """A module that is written among the layers: the packed weight, and the bias if there is one."""
-
-    name: str
-    shape: tuple[int, ...]
-    weight: Packed
-    bias: Outgoing | None
-    bias_slot: Slot | None
-    lost: str
-    """The scheme that it has no form for; empty if it is stored in its own."""
-
-    @property
-    def slots(self) -> dict[str, Slot]:
-        found = {f"{self.name}.{field}": slot for field, slot in self.weight.slots.items()}
-        return found if self.bias_slot is None else {**found, f"{self.name}.bias": self.bias_slot}
-
-    @property
-    def nbytes(self) -> int:
-        return sum(slot.nbytes for slot in self.slots.values())
-
-
-def _sorted(export: Export) -> tuple[list[_Layer], dict[str, tuple[Slot, Outgoing]]]:
-    """The layers by name, and the residual tensors."""
-    usual = weight_maps(export.architecture, export.config)[0]
-    names = evolve(usual, rules=[rule for rule in usual.rules if not isinstance(rule, Stack)])
-    tensors = {tensor.name: tensor for tensor in export.outgoing(names)}
-    matrices = {
-        name.removesuffix(".weight"): tensor
-        for name, tensor in sorted(tensors.items())
-        if tensor.is_matrix and name.endswith(".weight") and not tensor.uses & frozenset(KEPT)
-    }
-    biases = {module: tensors.get(f"{module}.bias") for module in matrices}
-    taken = {f"{module}.{field}" for module in matrices for field in ("weight", "bias")}
-    others = {name: (_slot(tensor), tensor) for name, tensor in tensors.items() if name not in taken}
-    layers = [_layer(module, tensor, biases[module]) for module, tensor in matrices.items()]
-    _say_lost(layers)
-    return layers, others
-
-
-def _layer(module: str, tensor: Outgoing, bias: Outgoing | None) -> _Layer:
-    packed, lost = packed_layer(tensor), ""
-    if packed.kind is Kind.UNQUANT and not isinstance(tensor.scheme, Dense):
-        lost = "parts of several types" if tensor.scheme is None else tensor.scheme.name
-    return _Layer(module, tensor.shape, packed, bias, None if bias is None else _slot(bias), lost)
-
-
-def _say_lost(layers: Sequence[_Layer]) -> None:
-    """Matrices that the format cannot hold in their types become plain numbers; that is said once."""
-    lost = Counter(f"{list(layer.shape)} in {layer.lost}" for layer in layers if layer.lost)
-    if lost:
-        listed = ", ".join(f"{count} x {what}" for what, count in lost.items())
-        _log.warning("%d matrices have no form in UQFF and are written as numbers: %s", lost.total(), listed)
-
-
-def _slot(tensor: Outgoing) -> Slot:
-    value = tensor.dense()  # headers do not say what a value map makes of a type; these are small
-    return Slot(value.dtype, tuple(value.shape))
-
-
-def _shards(stem: str, layers: Sequence[_Layer], limit: int) -> dict[str, list[_Layer]]:
+def _shards(stem: str, layers: Sequence[Layer], limit: int) -> dict[str, list[Layer]]:
     """File name -> what is in it."""
     return {f"{stem}-{number}{SUFFIX}": group for number, group in enumerate(shards_of(layers, limit))}
 
 
-def _write_shard(path: Path, layers: Sequence[_Layer]) -> None:
-    import torch
-
-    said = {key: torch.tensor(number, dtype=U32) for key, number in zip(VERSION_KEYS, WRITTEN, strict=True)}
+def _write_shard(path: Path, layers: Sequence[Layer], *, old: bool) -> None:
+    """One file; blobs say their version themselves."""
+    said = {} if old else {key: torch.tensor(one, dtype=U32) for key, one in zip(VERSION_KEYS, WRITTEN, strict=True)}
     slots = {key: Slot(U32, ()) for key in said}
     for layer in layers:
         slots |= layer.slots
-    with TensorFile(path, slots, METADATA) as file:
+    with TensorFile(path, slots, {} if old else METADATA) as file:
         for key, value in said.items():
             file.put(key, value)
         for layer in layers:
-            for field, tensor in layer.weight.make().items():
-                file.put(f"{layer.name}.{field}", tensor)
-            if layer.bias is not None:
-                file.put(f"{layer.name}.bias", layer.bias.dense())
+            for field, tensor in layer.make().items():
+                file.put(field, tensor)
 
 
 @contextlib.contextmanager
@@ -171,13 +107,21 @@ def _unfinished(folder: Path, names: Sequence[str]) -> Iterator[Mapping[str, Pat
             written.unlink(missing_ok=True)
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, stem: str, *, old: bool) -> None:
+    """Whether what lies in the folder may stay beside the new files: they share the residual tensors."""
     found = sorted(path.name for path in folder.glob("*.safetensors") if path.name != RESIDUAL)
     if found:
         raise CheckpointError(
             f"{folder} holds another model ({found[0]}), whose configuration would be replaced",
             hint="give a path in another folder; nothing was written",
         )
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        names = read_header(path).entries
+        if stem_of(path.name) != stem and all(name.isdecimal() for name in names) is not old:
+            raise CheckpointError(
+                f"{folder} holds a model in another version of UQFF ({path.name}), which keeps other tensors apart",
+                hint="give a path in another folder; nothing was written",
+            )
 
 
 def _remove_old(folder: Path, stem: str, count: int) -> None:
@@ -201,9 +145,9 @@ def _config(export: Export) -> dict[str, Any]:
     return config
 
 
-def _write_report(folder: Path, stem: str, shards: Sequence[str], layers: Sequence[_Layer]) -> None:
+def _write_report(folder: Path, stem: str, shards: Sequence[str], layers: Sequence[Layer]) -> None:
     """What mistral.rs's tools list of a folder. Other models in it stay listed."""
-    counts = Counter(layer.weight.label for layer in layers)
+    counts = Counter(layer.label for layer in layers)
     output = {
         "quant": stem,
         "shards": list(shards),
@@ -211,7 +155,7 @@ def _write_report(folder: Path, stem: str, shards: Sequence[str], layers: Sequen
         "actual_counts": dict(sorted(counts.items())),
         "fallback_count": sum(bool(layer.lost) for layer in layers),
         "layer_details": [
-            {"module": layer.name, "stored": layer.weight.label, "shape": list(layer.shape)} for layer in layers
+            {"module": layer.name, "stored": layer.label, "shape": list(layer.shape)} for layer in layers
         ],
     }
     outputs = [one for one in _listed(folder) if _still_there(one, folder, {stem, *shards})]

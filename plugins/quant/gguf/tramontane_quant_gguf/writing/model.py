@@ -59,8 +59,9 @@ def write_gguf(export: Export, path: Path, options: WriteOptions) -> tuple[Path,
 
     Raises:
         CheckpointError: The architecture has no words for GGUF, or the file cannot be written.
-        PlanError: Matrices cannot be written in the wanted type.
+        PlanError: Matrices cannot be written in the wanted type, or another version than 3 is asked for.
     """
+    options.check_version("GGUF", "3")
     dialect = _dialect(export)
     wanted = None if options.quant is None else wanted_type(options.quant)
     outgoing = [(tensor, choose(tensor, wanted)) for tensor in export.outgoing(dialect.weight_map(export.config))]
