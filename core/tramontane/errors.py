@@ -82,6 +82,15 @@ class RequestError(TramontaneError):
     code = "invalid_request"
 
 
+class ModalityError(RequestError):
+    """A prompt holds an image, sound or a video, and the model does not take it.
+
+    Send text alone, or choose a model that takes what you want to show it.
+    """
+
+    code = "unsupported_modality"
+
+
 class PromptTooLongError(RequestError):
     """The prompt (or prompt plus requested tokens) is longer than the model or the cache can hold.
 

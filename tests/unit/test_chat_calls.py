@@ -13,7 +13,7 @@ import pytest
 from tramontane.api import AsyncLLM
 from tramontane.api.chat_call import ChatCall
 from tramontane.chat.parsing import ChatFormat, JsonCalls, Reasoning
-from tramontane.errors import RequestError
+from tramontane.errors import ModalityError, RequestError
 from tramontane.grammar import Constraint
 from tramontane.requests import FinishReason, SamplingParams
 from tramontane.testing.answering import answering_llm, answering_service
@@ -159,6 +159,21 @@ def test_wrong_tool_choices(choice: Any, message: str) -> None:
 def test_wrong_tools(tools: Any, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         llm().chat(USER, tools=tools)
+
+
+@pytest.mark.parametrize(
+    ("part", "what"),
+    [
+        ({"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}, "an image"),
+        ({"type": "image", "path": "cat.png"}, "an image"),
+        ({"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}, "sound"),
+        ({"type": "video", "path": "cat.mp4"}, "a video"),
+    ],
+)
+def test_media_are_refused_and_never_written_as_text(part: dict[str, Any], what: str) -> None:
+    talk: list[Any] = [*USER, {"role": "user", "content": [{"type": "text", "text": "What is this?"}, part]}]
+    with llm() as model, pytest.raises(ModalityError, match=rf"^messages\[1\] holds {what}, and answering takes text"):
+        model.chat(talk)
 
 
 def test_only_allowed_tools_are_calls() -> None:

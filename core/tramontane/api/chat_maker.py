@@ -12,9 +12,10 @@ from attrs import define, field, frozen
 from tramontane.api.chat_call import ChatCall, Message
 from tramontane.api.reading import Reading
 from tramontane.api.tool_choice import ToolChoice
+from tramontane.chat.messages import media_kind
 from tramontane.chat.parsing import ChatFormat, Demand, Offered, budget_constraint, format_constraint
 from tramontane.chat.recall import Recall
-from tramontane.errors import RequestError
+from tramontane.errors import ModalityError, RequestError
 from tramontane.grammar import Constraint
 from tramontane.requests import EngineRequest
 from tramontane.tools import schemas
@@ -162,7 +163,18 @@ class ChatMaker:
             )
         if tools and not self.template.supports_tools:
             raise RequestError(f"the chat template of {self.name} takes no tools", hint="leave tools out")
+        self._refuse_media(messages)
         return self.template.render(list(messages), tools=tools or None, **_template_options(options))
+
+    def _refuse_media(self, messages: Sequence[Message]) -> None:
+        """Nothing here turns media into embeddings, and a template would write their addresses as text."""
+        for place, message in enumerate(messages):
+            found = media_kind(message)
+            if found is not None:
+                raise ModalityError(
+                    f"messages[{place}] holds {found}, and {self.name} takes text alone",
+                    hint="leave it out, or choose a model that takes it",
+                )
 
     def _refuse_forced(self, call: ChatCall, choice: ToolChoice) -> None:
         """Without a format nothing tells what a call looks like: it can be neither forced nor found."""

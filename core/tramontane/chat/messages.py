@@ -71,6 +71,23 @@ def plain_messages(messages: Any) -> list[dict[str, Any]]:
     return found
 
 
+_MEDIA = {"image": "an image", "input_image": "an image", "audio": "sound", "input_audio": "sound", "video": "a video",
+          "input_video": "a video"}  # fmt: skip
+
+
+def media_kind(message: Any) -> str | None:
+    """What a message holds besides text, in words: ``an image``, ``sound``, ``a video``; ``None`` if nothing.
+
+    Content parts are told by their ``type``, in the spellings of templates (``image``) and of APIs (``image_url``).
+    """
+    content = message.get("content") if isinstance(message, Mapping) else None
+    for part in content if isinstance(content, Sequence) and not isinstance(content, str) else ():
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if isinstance(kind, str) and kind.removesuffix("_url") in _MEDIA:
+            return _MEDIA[kind.removesuffix("_url")]
+    return None
+
+
 Render = Callable[[list[dict[str, Any]], list[Any] | None], str]
 """Renders messages and tools."""
 
