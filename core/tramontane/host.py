@@ -73,6 +73,10 @@ class FrontendOptions:
     """Sampling parameters that were given, by name; the others are the model's defaults."""
     adapter: str | None = None
     """The model's adapter to begin with; ``None`` for the model as it is."""
+    verbosity: int = 0
+    """How much to say: above 0 figures of every answer, below 0 nothing but answers and errors."""
+    theme: str | None = None
+    """The name of the frontend's colours; ``None`` leaves the choice to it."""
 
 
 @define(eq=False)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tramontane.cli.config_file import config_option
+from tramontane.cli.common import common_options
 from tramontane.cli.loading import chosen_model, model_settings, progress_bar
-from tramontane.cli.options import HABITS, ModelOptions, log_option, model_options, whole_numbers
+from tramontane.cli.options import HABITS, ModelOptions, model_options, whole_numbers
 from tramontane.cli.output import print_json, print_table, say
-from tramontane.cli.state import State, verbosity_options
+from tramontane.cli.state import State
 
 if TYPE_CHECKING:
     from tramontane.cli.measure import Measurement
@@ -38,11 +38,7 @@ def _list_option(short: str, long: str, default: str, low: int, text: str) -> Ca
 @_list_option("-c", "--concurrency", "1", 1, "Requests at a time.")
 @click.option("-r", "--repetitions", type=click.IntRange(1), default=5, show_default=True, help="Per test.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list with an object per test.")
-@config_option
-@model_options
-@log_option
-@verbosity_options
-@click.pass_obj
+@common_options(model_options)
 def command(
     state: State,
     reference: str | None,

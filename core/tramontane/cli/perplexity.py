@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from tramontane.cli.config_file import config_option
+from tramontane.cli.common import common_options
 from tramontane.cli.loading import chosen_model, model_settings, progress_bar
-from tramontane.cli.options import ModelOptions, log_option, model_options
+from tramontane.cli.options import ModelOptions, model_options
 from tramontane.cli.output import print_json, say
-from tramontane.cli.state import State, verbosity_options
+from tramontane.cli.state import State
 
 if TYPE_CHECKING:
     from tramontane.api import LLM
@@ -31,11 +31,7 @@ QUANTIZING = ("quant", "organization", "topology", "imatrix", "calibrate")
 @click.option("--chunks", "limit", type=click.IntRange(min=1), help="Stop after so many chunks.")
 @click.option("--kl", "base", metavar="BASE", help="Compare with the predictions of this model, unquantized.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@config_option
-@model_options
-@log_option
-@verbosity_options
-@click.pass_obj
+@common_options(model_options)
 def command(
     state: State,
     text: Path,

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tramontane.cli.config_file import config_option
+from tramontane.cli.common import common_options
 from tramontane.cli.loading import progress_bar
-from tramontane.cli.options import SourceOptions, log_option, source_options
+from tramontane.cli.options import SourceOptions, source_options
 from tramontane.cli.output import print_json, say
-from tramontane.cli.state import State, verbosity_options
+from tramontane.cli.state import State
 
 if TYPE_CHECKING:
     from tramontane.hub import Listing
@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Say what would be downloaded, and stop.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask, on a terminal either.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@config_option
-@source_options
-@log_option
-@verbosity_options
-@click.pass_obj
+@common_options(source_options)
 def command(state: State, model: str, dry_run: bool, yes: bool, as_json: bool, source: SourceOptions) -> None:
     """Download a model, so that it starts at once and works offline.
 

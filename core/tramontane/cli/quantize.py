@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tramontane.cli.config_file import config_option
+from tramontane.cli.common import common_options
 from tramontane.cli.loading import chosen_model, model_settings, progress_bar
-from tramontane.cli.options import ModelOptions, log_option, model_options
+from tramontane.cli.options import ModelOptions, model_options
 from tramontane.cli.output import say
-from tramontane.cli.state import State, verbosity_options
+from tramontane.cli.state import State
 
 if TYPE_CHECKING:
     from tramontane.export import WriteOptions
@@ -33,11 +33,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--save-imatrix", "importances", type=_PATH, metavar="FILE", help="Keep what --calibrate collects.")
 @click.option("--format-version", metavar="VERSION", help="Version of the file's format, such as 0.2 for .uqff.")
 @click.option("--lossy", is_flag=True, help="Write even what the file's format cannot describe in full.")
-@config_option
-@model_options
-@log_option
-@verbosity_options
-@click.pass_obj
+@common_options(model_options)
 def command(
     state: State,
     output: Path | None,

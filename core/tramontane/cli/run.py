@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from attrs import evolve
 
-from tramontane.cli.config_file import config_option
+from tramontane.cli.common import common_options
 from tramontane.cli.constraint import constraint_options
 from tramontane.cli.fleet import add_models
 from tramontane.cli.loading import adapter_option, chosen_adapter, chosen_model, model_settings, progress_bar
@@ -21,16 +21,17 @@ from tramontane.cli.options import (
     GenerationOptions,
     ModelOptions,
     generation_options,
-    log_option,
     model_options,
+    shared,
 )
 from tramontane.cli.output import print_json, say
-from tramontane.cli.state import State, verbosity_options
+from tramontane.cli.state import State
 from tramontane.errors import RequestError
 from tramontane.grammar import Constraint
 
 if TYPE_CHECKING:
     from tramontane.api import LLM, Completion, CompletionStream
+    from tramontane.host import FrontendOptions
 
 CHAT = "chat"
 """The frontend that holds the conversation in the terminal."""
@@ -43,13 +44,8 @@ CHAT = "chat"
 @click.option("--raw", is_flag=True, help="Complete the text as it is, without the model's chat template.")
 @click.option("-i", "--interactive", is_flag=True, help="Chat, even where input comes from a pipe.")
 @adapter_option
-@config_option
-@model_options
-@generation_options
-@constraint_options
-@log_option
-@verbosity_options
-@click.pass_obj
+@shared("--theme", metavar="NAME", help="Colours of the chat: auto, dark, light or plain.")
+@common_options(model_options, generation_options, constraint_options)
 def command(
     state: State,
     reference: str | None,
@@ -58,6 +54,7 @@ def command(
     raw: bool,
     interactive: bool,
     use_adapter: str | None,
+    theme: str | None,
     model_options: ModelOptions,
     generation: GenerationOptions,
     constraint: Constraint | None,
@@ -74,7 +71,16 @@ def command(
     if text is None and as_json:
         raise click.UsageError("--json prints one answer: give --prompt, or a prompt on standard input")
     if text is None:
-        _chat(state, reference, model_options, generation, adapter)
+        from tramontane.host import FrontendOptions
+
+        options = FrontendOptions(
+            system=generation.system,
+            sampling=generation.sampling(),
+            adapter=adapter,
+            verbosity=state.verbosity,
+            theme=theme,
+        )
+        _chat(state, reference, model_options, options)
     else:
         name = chosen_model(state, reference, model_options)
         _answer(state, name, text, raw, as_json, model_options, generation, adapter)
@@ -97,18 +103,16 @@ def _one_prompt(prompt: str | None) -> str | None:
     return text.rstrip("\n")
 
 
-def _chat(
-    state: State, reference: str | None, options: ModelOptions, generation: GenerationOptions, adapter: str | None
-) -> None:
-    from tramontane.host import FrontendOptions, Host
+def _chat(state: State, reference: str | None, model: ModelOptions, options: FrontendOptions) -> None:
+    from tramontane.host import Host
 
     run = state.plugins.catalogs.frontends.get(CHAT).load("run")
     with progress_bar(state) as progress:
         host = Host(state.plugins, progress)
-        add_models(host, state, reference, options)
+        add_models(host, state, reference, model)
         _load(host)
     try:
-        run(host, FrontendOptions(system=generation.system, sampling=generation.sampling(), adapter=adapter))
+        run(host, options)
     finally:
         host.close()
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
-from tramontane.cli.config_file import config_option
+from tramontane.cli.common import common_options
 from tramontane.cli.loading import chosen_model, model_settings, progress_bar
-from tramontane.cli.options import HABITS, ModelOptions, log_option, model_options
+from tramontane.cli.options import HABITS, ModelOptions, model_options
 from tramontane.cli.output import paint, print_json, print_table, say
-from tramontane.cli.state import State, verbosity_options
+from tramontane.cli.state import State
 from tramontane.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,11 +32,7 @@ _COLUMNS = ("quant", "bits", "size", "memory", "context room", "quality", "statu
 )
 @click.option("--emit-config", type=click.Path(path_type=Path), metavar="FILE", help="Write the choice for --config.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@config_option
-@model_options
-@log_option
-@verbosity_options
-@click.pass_obj
+@common_options(model_options)
 def command(
     state: State,
     reference: str | None,

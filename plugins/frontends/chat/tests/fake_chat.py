@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run as a program: the terminal chat over a model whose answers are written here. ``raw`` takes its template away."""
+"""Run as a program: the terminal chat over a model whose answers are written here. ``raw`` takes its template away,
+``quiet`` the figures after each answer."""
 
 from __future__ import annotations
 
@@ -32,6 +33,7 @@ class FakeHost:
 
 
 if __name__ == "__main__":
-    options = FrontendOptions(system="Be kind.", sampling={"temperature": 0.5})
+    verbosity = 0 if "quiet" in sys.argv else 1
+    options = FrontendOptions(system="Be kind.", sampling={"temperature": 0.5}, verbosity=verbosity)
     run(FakeHost(chat="raw" not in sys.argv), options)  # type: ignore[arg-type]
     print("left", file=sys.stderr)

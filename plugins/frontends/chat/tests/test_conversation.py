@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tramontane.chat.parsing import ChatFormat, Reasoning
-from tramontane.errors import RequestError
+from tramontane.errors import ConfigError, ModalityError, RequestError
 from tramontane.requests import FinishReason
 from tramontane.testing.answering import TEMPLATE, answering_llm
 from tramontane.tools import ToolCall
 from tramontane_frontend_chat.commands import COMMANDS, Leave, is_command, run_command
 from tramontane_frontend_chat.conversation import Conversation
+from tramontane_frontend_chat.media import content
 from tramontane_frontend_chat.statistics import summary
+from tramontane_frontend_chat.themes import THEMES, theme_named
 
 
 class _Writer:
@@ -136,10 +140,11 @@ def test_help_lists_every_command(talk: Conversation) -> None:
     assert all(name in text for name in COMMANDS)
 
 
-def test_statistics_can_be_hidden(talk: Conversation) -> None:
-    assert run_command(talk, "/stats") == "No statistics."
-    assert not talk.show_stats
-    assert run_command(talk, "/stats on") == "Statistics after each answer."
+def test_figures_can_be_shown_and_hidden(talk: Conversation) -> None:
+    assert run_command(talk, "/stats") == "Statistics after each answer."
+    assert talk.display.figures
+    assert run_command(talk, "/stats off") == "No statistics."
+    assert not talk.display.figures
     with pytest.raises(RequestError):
         run_command(talk, "/stats maybe")
 
@@ -177,6 +182,124 @@ def test_the_line_of_statistics(talk: Conversation) -> None:
     assert f"answer {completion.usage.completion_tokens} tokens" in summary(completion, 1024)
     talk.configure(max_tokens=2)
     assert "token limit" in summary(talk.answer("b", writer), 1024)
+
+
+def test_themes_are_chosen_by_name(talk: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    talk.display.styled = True
+    assert run_command(talk, "/theme light") == "Themes: dark, [light], plain."
+    assert talk.display.theme is THEMES["light"]
+    talk.display.styled = False
+    assert run_command(talk, "/theme").endswith("This terminal shows plain text whatever the theme.")
+    with pytest.raises(ConfigError, match="there is no theme 'pink'") as caught:
+        run_command(talk, "/theme pink")
+    assert caught.value.hint == "themes: auto, dark, light, plain"
+    assert talk.display.theme is THEMES["light"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        ({}, "dark"),
+        ({"COLORFGBG": "15;0"}, "dark"),
+        ({"COLORFGBG": "0;15"}, "light"),
+        ({"COLORFGBG": "0;default;7"}, "light"),
+        ({"COLORFGBG": "0;15", "NO_COLOR": "1"}, "plain"),
+    ],
+)
+def test_the_theme_suits_the_terminal(environ: dict[str, str], name: str) -> None:
+    assert theme_named("auto", environ) is THEMES[name]
+
+
+def test_the_status_line_tells_rate_context_and_cache_hits(talk: Conversation) -> None:
+    assert talk.meter.line("fake", 1024) == "fake · context 0/1024 · /help"
+    said: list[str] = []
+
+    class Watching(_Writer):
+        def write(self, text: str) -> None:
+            said.append(talk.meter.growing())
+
+    talk.answer("a" * 60, _Writer())
+    usage = talk.answer("b" * 60, Watching()).usage
+    used = usage.prompt_tokens + usage.completion_tokens
+    assert usage.cached_tokens > 0
+    line = talk.meter.line("fake", 1024)
+    assert f" tokens/s · context {used}/1024 ({used / 1024:.0%}) · " in line
+    assert f"cache hits {usage.cached_tokens}/{usage.prompt_tokens}" in line
+    assert said[0].startswith("1 tokens")
+    assert re.fullmatch(r"\d+ tokens · [\d.]+ tokens/s · Ctrl-C stops", said[-1])
+    run_command(talk, "/clear")
+    assert "context 0/1024" in talk.meter.line("fake", 1024)
+
+
+# --- images and sound -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat.png", "my dog.JPG", "song.mp3", "notes.txt"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+@pytest.mark.parametrize(
+    ("typed", "parts"),
+    [
+        ("what is in cat.png?", [_text("what is in"), ("image", "cat.png"), _text("?")]),
+        ("'my dog.JPG' and ./song.mp3", [("image", "my dog.JPG"), _text("and"), ("audio", "song.mp3")]),
+        ("my\\ dog.JPG", [("image", "my dog.JPG")]),
+        ("(cat.png)", [_text("("), ("image", "cat.png"), _text(")")]),
+        ('"cat.png", then', [("image", "cat.png"), _text(", then")]),
+        ("what is `cat.png`, it's notes.txt or missing.png", None),
+        ("it's cat.png, isn't it", [_text("it's"), ("image", "cat.png"), _text(", isn't it")]),
+        ("x" * 5000 + ".png", None),
+        ("", None),
+    ],
+)
+def test_paths_of_images_and_sound_become_parts(files: Path, typed: str, parts: list | None) -> None:  # type: ignore[type-arg]
+    wanted = [
+        part if isinstance(part, dict) else {"type": part[0], "path": str(files / part[1])} for part in parts or ()
+    ]
+    assert content(typed) == (wanted or typed)
+
+
+def test_a_model_of_text_refuses_an_image_and_says_how_to_send_its_name(
+    talk: Conversation, base: Conversation, files: Path
+) -> None:
+    with pytest.raises(ModalityError) as caught:
+        talk.answer("what is in cat.png?", _Writer())
+    assert str(caught.value) == (
+        "messages[0] holds an image, and answering takes text alone\n"
+        "  -> put a path in `backticks` to send its words and not its file"
+    )
+    assert talk.messages == []
+    assert _said(talk, "what is `cat.png`?") == "[<user>what is `cat.png`?\n<assistant>]"
+    with pytest.raises(ModalityError, match="continues plain text"):
+        base.answer("cat.png", _Writer())
+
+
+def test_tab_completes_commands_their_words_and_paths(talk: Conversation, files: Path) -> None:
+    from prompt_toolkit.completion import CompleteEvent
+    from prompt_toolkit.document import Document
+
+    from tramontane_frontend_chat.completion import CommandCompleter
+
+    def offered(typed: str) -> list[str]:
+        completer = CommandCompleter(COMMANDS, talk)
+        return [one.text for one in completer.get_completions(Document(typed), CompleteEvent())]
+
+    assert offered("/t") == ["/temperature", "/topk", "/topp", "/think", "/theme"]
+    assert offered("/theme l") == ["light"]
+    assert offered("/think o") == ["on", "off"]
+    assert offered("/adapter ") == ["none"]
+    assert offered("/system he") == offered("hello") == offered("") == []
+    assert offered("look at ./ca") == ["t.png"]
+    assert offered(f"{files}/son") == ["g.mp3"]
 
 
 def test_reasoning_is_shown_apart_and_sent_again_as_such() -> None:

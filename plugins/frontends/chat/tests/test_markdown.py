@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 from tramontane.tools import ToolCall
-from tramontane_frontend_chat.markdown import MarkdownWriter, PlainWriter, printable, stable_length
+from tramontane_frontend_chat.markdown import MarkdownWriter, PlainWriter, console_for, printable, stable_length
+from tramontane_frontend_chat.themes import THEMES
 
 TEXT = """# Title
 
@@ -74,7 +76,9 @@ def test_control_characters_do_not_reach_the_terminal() -> None:
 
 def test_markdown_arrives_once_and_rendered() -> None:
     out = io.StringIO()
-    writer = MarkdownWriter(Console(file=out, width=60, force_terminal=False, color_system=None))
+    writer = MarkdownWriter(
+        Console(file=out, width=60, force_terminal=False, color_system=None), THEMES["dark"], lambda: ""
+    )
     for letter in TEXT:
         writer.write(letter)
     writer.close()
@@ -89,16 +93,18 @@ def test_an_answer_longer_than_the_window_is_shown_whole() -> None:
     """The growing block is cropped while it grows, and printed whole in the end."""
     out = io.StringIO()
     console = Console(file=out, width=40, height=5, force_terminal=True, color_system=None)
-    writer = MarkdownWriter(console)
+    writer = MarkdownWriter(console, THEMES["dark"], lambda: "31 tokens")
     writer._drawn = -10.0  # draws at once
     block = "".join(f"- item {number}\n" for number in range(30))
     writer.write(block)
     drawn = out.getvalue()
     assert "item 29" in drawn
     assert "item 3\n" not in drawn
+    assert drawn.index("item 29") < drawn.index("31 tokens")
     writer.close()
     final = out.getvalue()[len(drawn) :]
     assert all(f"item {number}" in final for number in range(30))
+    assert "31 tokens" not in final
 
 
 class _Terminal(io.StringIO):
@@ -118,7 +124,8 @@ def test_plain_text_is_cleaned_for_terminals_only(stream: io.StringIO, shown: st
 
 def test_reasoning_is_dimmed_and_calls_are_lines_of_their_own() -> None:
     out = io.StringIO()
-    writer = MarkdownWriter(Console(file=out, force_terminal=True, width=60, color_system="standard"))
+    console = Console(file=out, force_terminal=True, width=60, color_system="standard")
+    writer = MarkdownWriter(console, THEMES["dark"], lambda: "")
     writer.think("Let me ")
     writer.think("see\x1b.")
     writer.write("The *answer*.")
@@ -143,3 +150,17 @@ def test_a_pipe_gets_the_answer_alone() -> None:
     writer.write("Yes.")
     writer.close()
     assert terminal.getvalue() == "Hm.\n\nYes.\n"
+
+
+def test_a_theme_colours_what_is_shown_and_the_plain_one_nothing() -> None:
+    shown = {}
+    for name, theme in THEMES.items():
+        terminal = _Terminal()
+        writer = MarkdownWriter(console_for(theme, terminal), theme, lambda: "")
+        writer.think("Hm.")
+        writer.write("`code`\n\n```python\nx = 1\n```\n")
+        writer.close()
+        shown[name] = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue()), terminal.getvalue()
+    assert len({plain for plain, _ in shown.values()}) == 1
+    assert len({styled for _, styled in shown.values()}) == len(THEMES)
+    assert not re.search(r"\x1b\[[\d;]*[34]\d", shown["plain"][1])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tramontane_frontend_chat.reader import PlainReader, TerminalReader, history_path, unfinished
+from tramontane_frontend_chat.themes import THEMES
 
 
 def _messages(text: str) -> list[str]:
@@ -61,12 +62,13 @@ def test_the_history_lies_in_the_state_directory(tmp_path: Path) -> None:
 def test_keys_of_the_terminal(tmp_path: Path) -> None:
     """Enter sends, Alt-Enter breaks the line, an open quote goes on; the history is written and private."""
     from prompt_toolkit.application import create_app_session
+    from prompt_toolkit.completion import DummyCompleter
     from prompt_toolkit.input import create_pipe_input
     from prompt_toolkit.output import DummyOutput
 
     history = tmp_path / "deep" / "history"
     with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
-        reader = TerminalReader(["/help"], history)
+        reader = TerminalReader(DummyCompleter(), lambda: THEMES["dark"], lambda: "status", history)
         pipe.send_text('early\x0aone\x1b\x0dtwo\\\x0dthree\x0d"""a\x0db"""\x0dlast\x04')
         assert reader.read() == "early"
         assert reader.read() == "one\ntwo\nthree"
@@ -82,6 +84,8 @@ def test_keys_of_the_terminal(tmp_path: Path) -> None:
 
 
 def test_a_history_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
+    from prompt_toolkit.completion import DummyCompleter
+
     blocked = tmp_path / "file"
     blocked.touch()
-    TerminalReader([], blocked / "history")
+    TerminalReader(DummyCompleter(), lambda: THEMES["dark"], str, blocked / "history")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("fake_chat.py"))]
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[=>78]|\r")
 
 
@@ -28,7 +28,7 @@ def _environment(home: Path, term: str = "xterm-256color") -> dict[str, str]:
 
 def _piped(tmp_path: Path, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, *arguments], input=text, capture_output=True, text=True, timeout=60, check=True,
+        [*PROGRAM, *arguments], input=text, capture_output=True, text=True, timeout=120, check=True,
         env=_environment(tmp_path),
     )  # fmt: skip
 
@@ -46,6 +46,19 @@ def test_a_pipe_gets_answers_alone(tmp_path: Path) -> None:
     assert any("no command /nothing" in line for line in notes)
     assert notes[-1] == "left"
     assert not (tmp_path / "tramontane").exists()
+
+
+def test_without_verbose_a_pipe_hears_of_no_figures(tmp_path: Path) -> None:
+    ended = _piped(tmp_path, "hello\n/maxtokens 3\nhello\n", "quiet")
+    assert ended.stdout == "**Hello** to *you*.\n**H\n"
+    assert ended.stderr.splitlines()[1:] == ["max_tokens = 3", "(stopped at the token limit)", "left"]
+
+
+def test_an_image_is_refused_where_the_model_takes_text_alone(tmp_path: Path) -> None:
+    (tmp_path / "cat.png").touch()
+    ended = _piped(tmp_path, f"what is in {tmp_path}/cat.png\nhello\n", "quiet")
+    assert ended.stdout == "**Hello** to *you*.\n"
+    assert "error: messages[1] holds an image, and fake takes text alone" in ended.stderr
 
 
 def test_a_base_model_says_what_it_does(tmp_path: Path) -> None:
@@ -257,6 +270,22 @@ def test_a_long_answer_scrolls_once_even_when_the_window_changes(tmux: Tmux) -> 
     tmux.type("again", "Enter")
     tmux.expect("You said 'again' as line 2.")
     tmux.type("/exit", "Enter")
+
+
+def test_the_status_line_completion_and_commands_under_tmux(tmux: Tmux) -> None:
+    tmux.expect("fake · context 0/4096 · /help")
+    tmux.type("long", "Enter")
+    tmux.expect("tokens/s · Ctrl-C stops")
+    tmux.expect("first token")
+    tmux.expect("hits")
+    tmux.type("/the", "Tab")
+    tmux.expect("> /theme")
+    tmux.type(" li", "Tab", "Enter")
+    tmux.expect("Themes: dark, [light], plain.")
+    tmux.resize(100, 20)
+    tmux.expect("cache hits 0/")
+    tmux.type("/clear", "Enter")
+    tmux.expect("fake · context 0/4096 · /help")
 
 
 def test_many_lines_and_stopping_under_tmux(tmux: Tmux) -> None:

@@ -13,17 +13,19 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 from attrs import define
 
-from tramontane.errors import TramontaneError
+from tramontane.errors import ConfigError, TramontaneError
 from tramontane_frontend_chat.commands import COMMANDS, Leave, is_command, run_command
 from tramontane_frontend_chat.conversation import Conversation
-from tramontane_frontend_chat.markdown import AnswerWriter, MarkdownWriter, PlainWriter
+from tramontane_frontend_chat.markdown import AnswerWriter, MarkdownWriter, PlainWriter, console_for
 from tramontane_frontend_chat.reader import PlainReader, Reader, TerminalReader, history_path
-from tramontane_frontend_chat.statistics import summary
+from tramontane_frontend_chat.statistics import ending, summary
+from tramontane_frontend_chat.themes import AUTO, Display, theme_named
 
 if TYPE_CHECKING:
     from tramontane.api import LLM, CompletionStream
@@ -32,9 +34,20 @@ if TYPE_CHECKING:
 
 def run(host: Host, options: FrontendOptions) -> None:
     """Chat with the host's model until the person leaves (the frontend's entry point)."""
+    display = Display(theme_named(AUTO, os.environ), figures=options.verbosity > 0)
     llm = asyncio.run(host.acquire(options.model)).blocking()
-    conversation = Conversation(llm, system=options.system, sampling=dict(options.sampling), adapter=options.adapter)
-    Terminal.of(sys.stdin, sys.stdout, os.environ).chat(conversation)
+    conversation = Conversation(
+        llm, system=options.system, sampling=dict(options.sampling), adapter=options.adapter, display=display
+    )
+    terminal = Terminal.of(sys.stdin, sys.stdout, os.environ, conversation)
+    if options.theme is not None:
+        try:
+            display.theme = theme_named(options.theme, os.environ)
+        except ConfigError as error:  # the model is loaded; it is not thrown away for a colour
+            terminal.note(f"error: {error}")
+    if options.verbosity >= 0:
+        terminal.note(greeting(llm))
+    terminal.chat(conversation)
 
 
 def capable(stdin: TextIO, stdout: TextIO, environ: Mapping[str, str]) -> bool:
@@ -47,33 +60,48 @@ class Terminal:
     """Where the person is: how to ask, how to show answers and notes."""
 
     reader: Reader
-    make_writer: Callable[[bool], AnswerWriter]
-    """Takes whether the answer may be markdown."""
+    make_writer: Callable[[], AnswerWriter]
+    """Made anew for each answer."""
     note: Callable[[str], None]
     """Shows a line that is not part of an answer."""
 
     @classmethod
-    def of(cls, stdin: TextIO, stdout: TextIO, environ: Mapping[str, str]) -> Terminal:
+    def of(cls, stdin: TextIO, stdout: TextIO, environ: Mapping[str, str], conversation: Conversation) -> Terminal:
         """The best the given streams can do. Notes of a pipe go to standard error, so that answers stay clean."""
         if not capable(stdin, stdout, environ):
             notes = stdout if stdin.isatty() and stdout.isatty() else sys.stderr
             return cls(
                 reader=PlainReader(stdin, notes),
-                make_writer=lambda markdown: PlainWriter(stdout),
+                make_writer=lambda: PlainWriter(stdout),
                 note=lambda text: print(text, file=notes, flush=True),
             )
-        from rich.console import Console
+        return cls._styled(stdout, history_path(environ), conversation)
 
-        console = Console(file=stdout)
-        return cls(
-            reader=TerminalReader(list(COMMANDS), history_path(environ)),
-            make_writer=lambda markdown: MarkdownWriter(console) if markdown else PlainWriter(stdout),
-            note=lambda text: console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True),
-        )
+    @classmethod
+    def _styled(cls, stdout: TextIO, history: Path, conversation: Conversation) -> Terminal:
+        """Line editing, markdown, a status line, in the colours of the conversation's theme, which may change."""
+        from tramontane_frontend_chat.completion import CommandCompleter
+
+        display, meter = conversation.display, conversation.meter
+        display.styled = True
+
+        def writer() -> AnswerWriter:
+            if conversation.raw:
+                return PlainWriter(stdout)
+            return MarkdownWriter(console_for(display.theme, stdout), display.theme, meter.growing)
+
+        def note(text: str) -> None:
+            style = display.theme.note
+            console_for(display.theme, stdout).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+        def status() -> str:
+            return meter.line(conversation.llm.name, conversation.llm.max_model_len)
+
+        reader = TerminalReader(CommandCompleter(COMMANDS, conversation), lambda: display.theme, status, history)
+        return cls(reader=reader, make_writer=writer, note=note)
 
     def chat(self, conversation: Conversation) -> None:
         """Take turns until the input ends or the person leaves."""
-        self.note(greeting(conversation.llm))
         while True:
             try:
                 text = self.reader.read()
@@ -95,15 +123,17 @@ class Terminal:
             self.note(f"error: {error}")
 
     def answer(self, conversation: Conversation, text: str) -> None:
-        """Show the answer to a message, then its statistics. Ctrl-C ends the answer, which is kept as far as it got."""
-        writer = self.make_writer(not conversation.raw)
+        """Show the answer to a message, then its figures. Ctrl-C ends the answer, which is kept as far as it got."""
+        writer = self.make_writer()
         with interruptible() as started:
             try:
                 completion = conversation.answer(text, writer, started)
             finally:
                 writer.close()
-        if conversation.show_stats:
+        if conversation.display.figures:
             self.note(summary(completion, conversation.llm.max_model_len))
+        elif why := ending(completion):
+            self.note(f"({why})")
 
 
 @contextmanager

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
 from tramontane.errors import RequestError
 from tramontane_frontend_chat.conversation import Conversation
+from tramontane_frontend_chat.themes import AUTO, THEMES, theme_named
 
 _COMMAND = re.compile(r"/([A-Za-z]+)(?:\s+(.*))?", re.DOTALL)
 
@@ -27,6 +29,8 @@ class Command:
     argument: str
     help: str
     action: Callable[[Conversation, str], str]
+    words: Callable[[Conversation], Sequence[str]] = lambda conversation: ()
+    """What completes its argument."""
 
 
 def is_command(text: str) -> bool:
@@ -63,7 +67,8 @@ def _help(conversation: Conversation, argument: str) -> str:
 
 _HABITS = (
     'Several lines: begin and end with """, or end each with \\ (Alt-Enter breaks a line on a terminal).',
-    "Ctrl-C stops an answer, Ctrl-D leaves.",
+    "Paths of images and sound go to models that take them; in `backticks` they stay words.",
+    "Tab completes commands and paths, Ctrl-C stops an answer, Ctrl-D leaves.",
 )
 
 
@@ -83,14 +88,25 @@ def _system(conversation: Conversation, argument: str) -> str:
 def _stats(conversation: Conversation, argument: str) -> str:
     if argument not in ("", "on", "off"):
         raise RequestError(f"/stats takes on or off, got {argument!r}")
-    conversation.show_stats = not conversation.show_stats if not argument else argument == "on"
-    return "Statistics after each answer." if conversation.show_stats else "No statistics."
+    display = conversation.display
+    display.figures = not display.figures if not argument else argument == "on"
+    return "Statistics after each answer." if display.figures else "No statistics."
+
+
+def _theme(conversation: Conversation, argument: str) -> str:
+    display = conversation.display
+    if argument:
+        display.theme = theme_named(argument, os.environ)
+    names = ", ".join(f"[{name}]" if name == display.theme.name else name for name in THEMES)
+    return f"Themes: {names}." + ("" if display.styled else " This terminal shows plain text whatever the theme.")
+
+
+_THINKING = ("on", "off", "low", "medium", "high", "default")
 
 
 def _think(conversation: Conversation, argument: str) -> str:
-    words = ("on", "off", "low", "medium", "high", "default")
-    if argument not in words:
-        raise RequestError(f"/think takes {', '.join(words)}, got {argument!r}")
+    if argument not in _THINKING:
+        raise RequestError(f"/think takes {', '.join(_THINKING)}, got {argument!r}")
     conversation.template = {}
     if argument in ("on", "off"):
         conversation.template["enable_thinking"] = argument == "on"
@@ -134,20 +150,31 @@ def _setting(name: str, parse: Callable[[str], float]) -> Callable[[Conversation
     return action
 
 
+def _sampling(name: str, argument: str, said: str, field: str, parse: Callable[[str], float]) -> Command:
+    return Command(name, argument, said, _setting(field, parse), _words("default"))
+
+
+def _words(*words: str) -> Callable[[Conversation], Sequence[str]]:
+    return lambda conversation: words
+
+
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
         Command("/help", "", "this list", _help),
         Command("/clear", "", "forget the conversation, keep the settings", _clear),
         Command("/system", "[TEXT]", "set the system message, or remove it", _system),
-        Command("/temperature", "[T]", "randomness: 0 takes the most likely token", _setting("temperature", float)),
-        Command("/topk", "[K]", "choose among the K most likely tokens; 0 for all", _setting("top_k", int)),
-        Command("/topp", "[P]", "choose among the tokens that make up P of the probability", _setting("top_p", float)),
-        Command("/maxtokens", "[N]", "longest answer in tokens", _setting("max_tokens", int)),
-        Command("/seed", "[N]", "make answers repeatable", _setting("seed", int)),
-        Command("/think", "[on|off|low|medium|high]", "reason before answering, how much, or not at all", _think),
-        Command("/adapter", "[NAME|none]", "answer with an adapter, or with the model as it is", _adapter),
-        Command("/stats", "[on|off]", "show or hide the statistics after each answer", _stats),
+        _sampling("/temperature", "[T]", "randomness: 0 takes the most likely token", "temperature", float),
+        _sampling("/topk", "[K]", "choose among the K most likely tokens; 0 for all", "top_k", int),
+        _sampling("/topp", "[P]", "choose among the tokens that make up P of the probability", "top_p", float),
+        _sampling("/maxtokens", "[N]", "longest answer in tokens", "max_tokens", int),
+        _sampling("/seed", "[N]", "make answers repeatable", "seed", int),
+        Command("/think", "[on|off|low|medium|high]", "reason before answering, how much, or not at all", _think,
+                _words(*_THINKING)),
+        Command("/adapter", "[NAME|none]", "answer with an adapter, or with the model as it is", _adapter,
+                lambda conversation: (*conversation.llm.adapters, "none")),
+        Command("/stats", "[on|off]", "show or hide the figures after each answer", _stats, _words("on", "off")),
+        Command("/theme", "[NAME]", "show or choose the colours", _theme, _words(AUTO, *THEMES)),
         Command("/exit", "", "leave", _exit),
     )
-}
+}  # fmt: skip

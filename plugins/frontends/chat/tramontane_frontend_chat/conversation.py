@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
+from tramontane.errors import ModalityError
 from tramontane.requests import FinishReason, SamplingParams
 from tramontane.tools import as_message
+from tramontane_frontend_chat.media import content
+from tramontane_frontend_chat.statistics import Meter
+from tramontane_frontend_chat.themes import Display
 
 if TYPE_CHECKING:
     from tramontane.api import LLM, Completion, CompletionStream
@@ -30,13 +34,14 @@ class Conversation:
     system: str | None = None
     sampling: dict[str, Any] = field(factory=dict)
     """Sampling parameters the person set; the others are the model's defaults."""
-    show_stats: bool = True
     adapter: str | None = None
     """Name of the adapter that answers; ``None`` for the model as it is."""
+    display: Display = field(factory=Display)
     template: dict[str, Any] = field(factory=dict)
     """Variables of the chat template that the person set."""
     messages: list[dict[str, Any]] = field(factory=list)
     """User and assistant messages; the system message is added when the model is asked."""
+    meter: Meter = field(factory=Meter)
 
     @property
     def raw(self) -> bool:
@@ -64,6 +69,7 @@ class Conversation:
     def clear(self) -> None:
         """Forget what was said, keep system message and settings."""
         self.messages.clear()
+        self.meter.clear()
 
     def answer(
         self, text: str, writer: AnswerWriter, started: Callable[[CompletionStream], None] = lambda stream: None
@@ -79,25 +85,37 @@ class Conversation:
             The whole answer; of a cancelled one, what had arrived. It is part of the conversation from then on.
 
         Raises:
+            ModalityError: The message names an image or sound, and the model takes none.
             TramontaneError: The request failed; the message is not part of the conversation then.
         """
-        message = {"role": "user", "content": text}
-        if self.raw:
-            stream = self.llm.generate(text, self.params(), stream=True, adapter=self.adapter)
-        else:
-            opening = [{"role": "system", "content": self.system}] if self.system else []
-            said = [*opening, *self.messages, message]
-            stream = self.llm.chat(said, self.params(), stream=True, adapter=self.adapter, **self.template)
-        with stream:
+        message = {"role": "user", "content": content(text)}
+        with self._stream(text, message) as stream:
             started(stream)
+            self.meter.begin()
             for delta in stream:
+                self.meter.add(delta)
                 if delta.reasoning:
                     writer.think(delta.reasoning)
                 if delta.text:
                     writer.write(delta.text)
             completion = stream.completion()
+        self.meter.end(completion)
         for call in completion.tool_calls:
             writer.call(call)
         if not self.raw and (completion.text or completion.finish_reason is not FinishReason.CANCELED):
             self.messages += [message, as_message(completion)]
         return completion
+
+    def _stream(self, text: str, message: dict[str, Any]) -> CompletionStream:
+        """The answer to a message after those before it; of a base model, what continues the text."""
+        try:
+            if self.raw:
+                if not isinstance(message["content"], str):
+                    raise ModalityError(f"{self.llm.name} continues plain text, and takes no images or sound")
+                return self.llm.generate(text, self.params(), stream=True, adapter=self.adapter)
+            opening = [{"role": "system", "content": self.system}] if self.system else []
+            said = [*opening, *self.messages, message]
+            return self.llm.chat(said, self.params(), stream=True, adapter=self.adapter, **self.template)
+        except ModalityError as error:
+            hint = "put a path in `backticks` to send its words and not its file"
+            raise ModalityError(error.message, hint=hint) from None

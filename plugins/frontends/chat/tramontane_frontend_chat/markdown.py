@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from tramontane.tools import ToolCall
+    from tramontane_frontend_chat.themes import Theme
 
 REDRAW_S = 0.08
 """Between two drawings of the growing block: rendering markdown for each token would cost more than the token."""
@@ -107,26 +109,46 @@ class PlainWriter:
 
 
 class _Tail:
-    """A markdown block of which only the last lines that fit the window are drawn."""
+    """A markdown block of which only the last lines that fit the window are drawn, above the status line."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, status: str, theme: Theme) -> None:
         self._text = text
+        self._status = status
+        self._theme = theme
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.markdown import Markdown
         from rich.segment import Segment
+        from rich.text import Text
 
-        lines = console.render_lines(Markdown(self._text), options, pad=False)
-        for line in lines[-max(1, console.size.height - 2) :]:
+        lines = console.render_lines(Markdown(self._text, code_theme=self._theme.code), options, pad=False)
+        for line in lines[-max(1, console.size.height - 3) :]:
             yield from line
             yield Segment.line()
+        yield Text(self._status, style=self._theme.note, no_wrap=True, overflow="ellipsis")
+
+
+def console_for(theme: Theme, stream: TextIO) -> Console:
+    """Where a theme's styles are known by name."""
+    from rich.console import Console
+    from rich.theme import Theme as Styles
+
+    return Console(file=stream, theme=Styles(dict(theme.markdown)), no_color=not theme.colours or None)
 
 
 class MarkdownWriter:
-    """Renders markdown on a terminal as it streams."""
+    """Renders markdown on a terminal as it streams.
 
-    def __init__(self, console: Console) -> None:
+    Args:
+        console: The terminal.
+        theme: How things look.
+        status: The status line of the moment, drawn below what grows.
+    """
+
+    def __init__(self, console: Console, theme: Theme, status: Callable[[], str]) -> None:
         self._console = console
+        self._theme = theme
+        self._status = status
         self._pending = ""
         self._any = False
         self._drawn = 0.0
@@ -146,7 +168,9 @@ class MarkdownWriter:
         self._dimmed(f"-> {call.name}({call.arguments})")
 
     def _dimmed(self, text: str, end: str = "\n") -> None:
-        self._console.print(printable(text), style="dim", end=end, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(
+            printable(text), style=self._theme.note, end=end, markup=False, highlight=False, soft_wrap=True
+        )
         self._any = True
 
     def write(self, text: str) -> None:
@@ -160,7 +184,7 @@ class MarkdownWriter:
         now = time.monotonic()
         if now - self._drawn >= REDRAW_S:
             self._drawn = now
-            self._region().update(_Tail(self._pending), refresh=True)
+            self._region().update(_Tail(self._pending, self._status(), self._theme), refresh=True)
 
     def close(self) -> None:
         """Replace the growing block by its final form."""
@@ -185,7 +209,7 @@ class MarkdownWriter:
             self._live.update("")
         if self._any:
             self._console.print()
-        self._console.print(Markdown(block))
+        self._console.print(Markdown(block, code_theme=self._theme.code))
         self._any = True
 
     def _region(self) -> Live:

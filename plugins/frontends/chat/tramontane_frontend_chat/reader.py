@@ -9,13 +9,16 @@ a terminal Alt-Enter breaks the line too. Both readers raise ``EOFError`` when i
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import Completer
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    from tramontane_frontend_chat.themes import Theme
 
 QUOTES = '"""'
 PROMPT = "> "
@@ -84,19 +87,40 @@ class PlainReader:
 
 
 class TerminalReader:
-    """Line editing, completion of commands, a history kept between sessions."""
+    """Line editing, completion, a history kept between sessions, and a status line below what is typed.
 
-    def __init__(self, commands: Sequence[str], history: Path | None = None) -> None:
-        self._session = _session(commands, history)
+    Args:
+        completer: Completes what is typed when Tab is pressed.
+        theme: Asked before each message, so that it may change.
+        status: The text of the status line, likewise.
+        history: The file; ``None`` keeps it for the session alone.
+    """
+
+    def __init__(
+        self, completer: Completer, theme: Callable[[], Theme], status: Callable[[], str], history: Path | None = None
+    ) -> None:
+        self._session = _session(completer, history)
+        self._theme = theme
+        self._status = status
 
     def read(self) -> str:
         """The next message; see the module's text for what is raised."""
-        return cleaned(self._session.prompt(PROMPT))
+        from prompt_toolkit.output import ColorDepth
+        from prompt_toolkit.styles import Style
+
+        theme = self._theme()
+        return cleaned(
+            self._session.prompt(
+                [("class:prompt", PROMPT)],
+                style=Style.from_dict({"prompt": theme.prompt, "bottom-toolbar": theme.status}),
+                bottom_toolbar=self._status(),
+                color_depth=None if theme.colours else ColorDepth.MONOCHROME,
+            )
+        )
 
 
-def _session(commands: Sequence[str], history: Path | None) -> PromptSession[str]:
+def _session(completer: Completer, history: Path | None) -> PromptSession[str]:
     from prompt_toolkit import PromptSession
-    from prompt_toolkit.completion import WordCompleter
     from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
     store: History = InMemoryHistory()
@@ -104,7 +128,7 @@ def _session(commands: Sequence[str], history: Path | None) -> PromptSession[str
         store = FileHistory(str(history))
     return PromptSession(
         history=store,
-        completer=WordCompleter(list(commands), sentence=True),
+        completer=completer,
         complete_while_typing=False,
         multiline=True,
         prompt_continuation=CONTINUED,

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tramontane.cli.config_file import config_option
+from tramontane.cli.common import common_options
 from tramontane.cli.fleet import add_models, preloaded
 from tramontane.cli.loading import progress_bar
-from tramontane.cli.options import HABITS, ModelOptions, log_option, model_options, shared
+from tramontane.cli.options import HABITS, ModelOptions, model_options, shared
 from tramontane.cli.output import say
-from tramontane.cli.state import State, verbosity_options
+from tramontane.cli.state import State
 from tramontane.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,11 +47,7 @@ KEY_VARIABLE = "TRAMONTANE_API_KEY"
 @shared("--state-dir", metavar="DIR", help="Where stored responses and files are kept; none keeps them in memory.")
 @click.option("--access-log/--no-access-log", default=True, help="One line per request on standard error.")
 @click.option("--metrics/--no-metrics", default=True, help="Offer /metrics to Prometheus.")
-@config_option
-@model_options
-@log_option
-@verbosity_options
-@click.pass_obj
+@common_options(model_options)
 def command(state: State, reference: str | None, model_options: ModelOptions, **given: Any) -> None:
     """Serve a model over HTTP.
 
