@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -82,6 +83,24 @@ def test_missing_extra_and_misshaped_tensors_are_named_in_one_message(tmp_path: 
     ):
         assert name in text
     assert error.value.hint
+
+
+def test_the_debug_log_names_every_tensor_as_stored_and_as_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path)
+    with caplog.at_level("INFO", "tramontane"):
+        Harness.load(tmp_path)
+    assert not [line for line in caplog.messages if line.startswith(("stored", "kept"))]
+    with caplog.at_level("DEBUG", "tramontane"):
+        Harness.load(tmp_path)
+    for name, tensor in tensors().items():
+        assert f"stored {name}: float32 {list(tensor.shape)}, {tensor.nbytes} bytes" in caplog.messages
+    kept = [line for line in caplog.messages if line.startswith("kept")]
+    assert sum(int(re.search(r"(\d+) bytes$", line)[1]) for line in kept) == sum(t.nbytes for t in tensors().values())
+    assert any(
+        line.startswith("kept model.layers.0.self_attn.q_proj (in model.layers.0.self_attn.qkv") for line in kept
+    )
 
 
 def test_ignored_buffers_are_not_unexpected(tmp_path: Path) -> None:

@@ -152,5 +152,7 @@ def _device(name: str) -> torch.device | None:
         raise PlanError(f"there is no device {name!r}", hint="such as cpu, cuda, cuda:1 or mps") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
-        raise PlanError(f"there is no device {name!r} here", hint=f"CUDA devices that torch sees: {found}")
+        raise PlanError(
+            f"there is no device {name!r} here", hint=f"torch sees {found} CUDA devices; auto takes what is there"
+        )
     return device

@@ -25,6 +25,7 @@ from tramontane.checkpoint import Checkpoint
 from tramontane.engine import EngineConfig
 from tramontane.load.adapters import announce, find_adapter, make_table
 from tramontane.load.design import Design, design, plan_weights
+from tramontane.load.dump import dump_kept, dump_stored
 from tramontane.load.find import choose_backend, open_reference
 from tramontane.load.foreign import translated
 from tramontane.load.options import LoadOptions
@@ -101,6 +102,7 @@ def load_model(
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     checkpoint = open_reference(ref, options, plugins, progress)
+    dump_stored(checkpoint)
     try:
         checkpoint = translated(checkpoint, options, plugins)
         loaded = _build(ref, checkpoint, options, plugins, importances, progress)
@@ -138,6 +140,7 @@ def _build(
     table = make_table(made, checkpoint.config, options, plugins, backend)
     adapters = {name: find_adapter(path, table, options, plugins, progress) for name, path in options.adapters.items()}
     plan = plan_weights(made, checkpoint, options, plugins, backend, importances)
+    dump_kept(plan)
     fill_weights(plan, blueprint, backend, progress)
     bind(blueprint, backend, plugins)
     max_rows, max_tokens = options.engine.max_num_seqs, options.engine.max_batched_tokens
