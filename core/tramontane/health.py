@@ -121,7 +121,6 @@ def check_plugins(plugins: Plugins) -> Iterator[Health]:
             status = HealthStatus.WARN if report.status is Status.PARTLY_UNKNOWN else HealthStatus.FAIL
             yield Health(title="plugins", status=status, message=report.line, hint="`tramontane plugins` says more")
     for conflict in plugins.catalogs.conflicts():
-        hint = "uninstall one of them, or set TRAMONTANE_PREFER"
-        yield Health(title="plugins", status=HealthStatus.WARN, message=str(conflict), hint=hint)
+        yield Health(title="plugins", status=HealthStatus.WARN, message=str(conflict), hint=conflict.remedy)
     for where, times in plugins.observers.errors.items():
         yield Health(title="plugins", status=HealthStatus.WARN, message=f"observer {where} raised {times} times")

@@ -7,12 +7,16 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
+from tramontane.api import LLM
+from tramontane.chat.parsing import ChatFormat, JsonCalls, Reasoning
 from tramontane.cli.app import group
 from tramontane.cli.state import State
+from tramontane.testing.answering import TEMPLATE, answering_llm
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -20,9 +24,11 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/*.md", "docs/guides/*.md", "docs/deploy/*.md", "plugins/*/*/README.md")
     for path in ROOT.glob(pattern)
 )
-ELSEWHERE = {"CONTRIBUTING.md", "docs/adapters.md", "docs/adding-a-model.md", "docs/chat.md"}
-"""Pages whose Python is run by a test of their own, is a plugin's file, or needs a model that calls tools (as
-``tests/unit/test_chat_calls.py`` has one) or one with adapters (as ``tests/integration/test_adapters.py``)."""
+ELSEWHERE = {"CONTRIBUTING.md", "docs/adapters.md", "docs/adding-a-model.md"}
+"""Pages whose Python is run by a test of their own, is a plugin's file, or needs a model with adapters (as
+``tests/integration/test_adapters.py`` has one)."""
+CALLS_TOOLS = "docs/chat.md"
+"""A page whose model calls tools: a scripted one stands in for it."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`(?:[\w./]*/)?(tramontane [a-z][^`\n]*)`(?!`)")
 
@@ -39,17 +45,35 @@ def blocks(language: str) -> Iterator[tuple[str, str]]:
 
 
 PYTHON = [
-    pytest.param(text, id=f"{name}-{i}") for i, (name, text) in enumerate(blocks("python")) if name not in ELSEWHERE
+    pytest.param(name, text, id=f"{name}-{i}")
+    for i, (name, text) in enumerate(blocks("python"))
+    if name not in ELSEWHERE
 ]
 
 
-@pytest.mark.parametrize("text", PYTHON)
-def test_python_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def weather_model(_reference: str) -> LLM:
+    """A model that asks for the weather in Rome, and tells it once it knows."""
+    calls = JsonCalls(opens=("<tool_call>",), closes=("</tool_call>",))
+    call = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>'
+    return answering_llm(
+        lambda prompt: "The sky over Rome is blue." if "<tool>" in prompt else f"<think>\nThey ask.\n</think>{call}",
+        template="{% if tools %}{{ tools | tojson }}{% endif %}" + TEMPLATE,
+        chat_format=ChatFormat(reasoning=Reasoning(), calls=(calls,)),
+    )
+
+
+@pytest.mark.parametrize(("page", "text"), PYTHON)
+def test_python_runs(page: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tramontane_loader_demo", reason="the examples use the demo model")
     monkeypatch.chdir(tmp_path)
-    scope: dict[str, object] = {"__name__": "__example__"}
+    if page == CALLS_TOOLS:
+        monkeypatch.setattr("tramontane.LLM", weather_model)
+    scope: dict[str, Any] = {"__name__": "__example__"}
     try:
         exec(compile(text, "example", "exec"), scope)
+        if "out" in scope and page == CALLS_TOOLS:
+            assert scope["out"].tool_calls[0].arguments == '{"city": "Rome"}'
+            assert scope["run"].finish().text == "The sky over Rome is blue."
     finally:
         for value in scope.values():
             if hasattr(value, "close") and not isinstance(value, type):

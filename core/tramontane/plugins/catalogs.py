@@ -65,6 +65,12 @@ class Conflict:
     def __str__(self) -> str:
         return f"{self.kind} {self.key!r} is claimed by " + " and by ".join(owner.label for owner in self.owners)
 
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        names = " or ".join(f"{PREFER}={owner.distribution or owner.name}" for owner in self.owners)
+        return f"uninstall one of them, or decide with {names}"
+
 
 @frozen
 class Catalog(Generic[S]):
@@ -105,8 +111,7 @@ class Catalog(Generic[S]):
         claimants = self._by_key.get(key, ())
         if len(claimants) > 1:
             conflict = self._conflict(key)
-            names = " or ".join(f"{PREFER}={owner.distribution or owner.name}" for owner in conflict.owners)
-            raise ConflictError(str(conflict), hint=f"uninstall one of them, or decide with {names}")
+            raise ConflictError(str(conflict), hint=conflict.remedy)
         return claimants[0].record if claimants else None
 
     def owner(self, key: str) -> PluginId | None:
@@ -131,7 +136,7 @@ class Catalog(Generic[S]):
 
         For the messages of those who look for a record by asking each, such as the loaders for a path.
         """
-        lines = [str(conflict) for conflict in self.conflicts()]
+        lines = [f"{conflict}: {conflict.remedy}" for conflict in self.conflicts()]
         lines += [report.line for report in self._reports if report.status in (Status.FAILED, Status.INCOMPATIBLE)]
         return "; ".join(lines) or None
 

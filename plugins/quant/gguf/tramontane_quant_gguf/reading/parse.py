@@ -87,7 +87,7 @@ class _Cursor:
     """Texts of arrays so far."""
 
     def refuse(self, reason: str, hint: str | None = None) -> NoReturn:
-        raise CheckpointError(f"{self.where}: {reason}", hint=hint)
+        raise CheckpointError(f"{self.where}: {reason}", hint=hint or "the file is damaged; fetch or convert it again")
 
     def need(self, count: int, what: str) -> None:
         """``count`` bytes must be left."""
