@@ -138,7 +138,8 @@ def make_venv():
         sudo = "" if hasattr(os, "geteuid") and os.geteuid() == 0 else "sudo "
         version = ".".join(map(str, sys.version_info[:2]))
         print("This Python cannot make virtual environments. On Debian and Ubuntu, type:", file=sys.stderr)
-        print(f"  {sudo}apt-get install python{version}-venv", file=sys.stderr)
+        # A fresh container has no lists of packages yet.
+        print(f"  {sudo}apt-get update && {sudo}apt-get install python{version}-venv", file=sys.stderr)
         return 1
     print("Making a virtual environment in .venv ...", flush=True)
     return call(sys.executable, "-m", "venv", "--clear", VENV)

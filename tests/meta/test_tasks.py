@@ -106,7 +106,8 @@ def test_debian_without_venv_gets_the_line_to_type() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
     version = ".".join(map(str, sys.version_info[:2]))
-    assert re.search(rf"^  (sudo )?apt-get install python{version}-venv$", done.stderr, re.MULTILINE)
+    line = rf"^  (sudo )?apt-get update && (sudo )?apt-get install python{version}-venv$"
+    assert re.search(line, done.stderr, re.MULTILINE)
 
 
 def test_an_old_python_is_sent_on_or_told(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
