@@ -24,6 +24,11 @@ _BLOCK = 256
 _TOP_BLOCK = 64
 _FIRST_CANDIDATES = 512
 _COLDEST = 1e-30
+_FAINTEST = -80.0
+"""Below this exp counts as 0: float32 sums do not see 1e-35 beside the largest weight, 1. Vector code is slow where the
+result is denormal or the argument -inf: 9.3 instead of 2.3 ms for 8 rows of 152k with half of their tokens masked."""
+_FAINTEST_WEIGHT = 2e-35
+"""Above exp(-80), whatever its rounding."""
 
 
 @frozen
@@ -177,7 +182,8 @@ def _weights(logits_RV: Tensor, peak_R: Tensor, knobs: Knobs, floor: bool = True
     padded_RV[:, vocab:] = 0.0
     weights_RV = padded_RV[:, :vocab]
     torch.clamp(logits_RV, max=_LARGEST, out=weights_RV)
-    weights_RV.sub_(peak_R.clamp(max=_LARGEST)[:, None]).div_(knobs.temperature_R[:, None].clamp(min=_COLDEST)).exp_()
+    weights_RV.sub_(peak_R.clamp(max=_LARGEST)[:, None]).div_(knobs.temperature_R[:, None].clamp(min=_COLDEST))
+    torch.nn.functional.threshold_(weights_RV.clamp_(min=_FAINTEST).exp_(), _FAINTEST_WEIGHT, 0.0)
     if floor and knobs.any_min_p:
         weights_RV.masked_fill_(weights_RV < knobs.min_p_R[:, None].to(torch.float32), 0.0)
     return padded_RV
