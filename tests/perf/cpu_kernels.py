@@ -29,10 +29,11 @@ from tramontane_backend_cpu.library import current_isa, empty_bytes, library, po
 from tramontane_backend_cpu.operands import of_tensor
 
 TYPES: dict[str, Scheme] = {
-    **{name: Ggml(type=name) for name in ("q4_k", "q5_k", "q6_k", "q8_0", "q4_0")},
+    **{name: Ggml(type=name) for name in ("q4_k", "q5_k", "q6_k", "q8_0", "q4_0", "q2_k", "q3_k")},
     "bf16": Dense(torch.bfloat16), "f32": Dense(torch.float32),
 }  # fmt: skip
-FACTORS = {"q6_k": ((208, 1),), "q4_k": ((0, 2),), "q5_k": ((0, 2),), "q8_0": ((0, 1),), "q4_0": ((0, 1),)}
+FACTORS = {"q6_k": ((208, 1),), "q4_k": ((0, 2),), "q5_k": ((0, 2),), "q8_0": ((0, 1),), "q4_0": ((0, 1),),
+           "q2_k": ((80, 2),), "q3_k": ((108, 1),)}  # fmt: skip
 """Where a block's float16 factors lie, and how many they are."""
 
 

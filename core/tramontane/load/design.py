@@ -57,7 +57,7 @@ def design(checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins, backe
     config = read_config(resolve(architecture.config, architecture), checkpoint.config, where)
     length = _max_model_len(config, options)
     dtype = _dtype(options.dtype, checkpoint, backend)
-    cache_dtype = dtype if options.kv_dtype == "auto" else parse_cache_dtype(options.kv_dtype)
+    cache_dtype = _cache_dtype(options, dtype, checkpoint)
     blueprint = Blueprint(Runtime(backend.device), dtype, cache_dtype, length)
     model = resolve(architecture.model, architecture)(config, Builder(blueprint))
     layout = plan_layout({name: slot.spec for name, slot in blueprint.caches.items()}, options.engine.block_tokens)
@@ -142,6 +142,21 @@ def _max_model_len(config: Any, options: LoadOptions) -> int:
             raise ConfigError(f"max_model_len must be above 0, got {options.max_model_len}")
         return options.max_model_len
     return min(trained or DEFAULT_MAX_MODEL_LEN, DEFAULT_MAX_MODEL_LEN)
+
+
+def _cache_dtype(options: LoadOptions, dtype: torch.dtype, checkpoint: Checkpoint) -> torch.dtype:
+    """The activations' type, but for models that run in float32 unasked while their weights are narrower.
+
+    Such are most GGUF files: their norms are float32, their matrices are not. Half the width is half of what attention
+    reads of a long context, and float16 rounds far less than the weights were.
+    """
+    if options.kv_dtype != "auto":
+        return parse_cache_dtype(options.kv_dtype)
+    if options.dtype != "auto" or dtype is not torch.float32:
+        return dtype
+    stored = [ref for ref in checkpoint.tensors.values() if len(ref.shape) > 1]
+    wide = sum(ref.nbytes for ref in stored if ref.dtype is torch.float32)
+    return torch.float16 if 2 * wide < sum(ref.nbytes for ref in stored) else dtype
 
 
 def _dtype(asked: str, checkpoint: Checkpoint, backend: Backend) -> torch.dtype:

@@ -43,7 +43,8 @@ class LoadOptions:
     calibrate: str | None = None
     """Text that importances are collected from before quantizing."""
     kv_dtype: str = "auto"
-    """What entries of the cache are made of: see :func:`tramontane.cache.entries.parse_cache_dtype`."""
+    """What entries of the cache are made of: see :func:`tramontane.cache.entries.parse_cache_dtype`. ``auto`` is the
+    activations' type, or float16 where those are float32 unasked and most weights are narrower."""
     kv_memory: int | None = None
     """Bytes for the cache."""
     max_model_len: int | None = None

@@ -69,15 +69,22 @@ void Signal::await_other_than(uint32_t seen) {
     sleepers_.fetch_sub(1);
 }
 
+void Team::seat(int workers) {
+    size = workers;
+    for (auto& stretches : stretches_) stretches = std::vector<Ticket>(static_cast<size_t>(workers));
+}
+
+void Team::reset(uint32_t phase) {
+    tickets(phase).store(0, std::memory_order_relaxed);
+    for (Ticket& ticket : stretches_[phase % 3]) ticket.count.store(0, std::memory_order_relaxed);
+}
+
 void Team::arrive(uint32_t phase) {
-    if (size == 1) {
-        tickets(phase).store(0, std::memory_order_relaxed);
-        return;
-    }
+    if (size == 1) return reset(phase);
     const uint32_t seen = passed_.value();
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
         arrived_.store(0, std::memory_order_relaxed);
-        tickets(phase + 2).store(0, std::memory_order_relaxed); // the one of the phase before; nobody draws from it now
+        reset(phase + 2); // what the phase before drew from; nobody does now
         passed_.raise();
     } else {
         passed_.await_other_than(seen);
@@ -122,7 +129,8 @@ Pool::~Pool() {
 void Pool::start() {
     born_ = forks.load();
     state_ = new PoolState;
-    state_->team.size = threads_;
+    state_->team.seat(threads_);
+    state_->solo.seat(1);
     try {
         for (int i = 1; i < threads_; ++i) state_->threads.emplace_back([state = state_, i] { state->help(i); });
     } catch (const std::system_error&) {

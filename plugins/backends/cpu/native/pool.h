@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
+#include <vector>
 
 #include "memory.h"
 
@@ -41,6 +42,9 @@ class Team {
 
     void arrive(uint32_t phase);
     std::atomic<int64_t>& tickets(uint32_t phase) { return tickets_[phase % 3].count; }
+    // The same of the stretch that is one worker's own.
+    std::atomic<int64_t>& tickets_of(int worker, uint32_t phase) { return stretches_[phase % 3][worker].count; }
+    void seat(int workers); // before anybody works
 
   private:
     struct alignas(64) Ticket {
@@ -50,6 +54,9 @@ class Team {
     Ticket tickets_[3];
     alignas(64) std::atomic<int> arrived_{0};
     Signal passed_;
+    std::vector<Ticket> stretches_[3];
+
+    void reset(uint32_t phase);
 };
 
 // One worker's view of a region. All workers must make the same sequence of calls.
@@ -68,7 +75,25 @@ class Worker {
         barrier();
     }
 
+    // The same, one by one, for units whose data lie one after the other in memory: each worker has a stretch of them to
+    // itself, so that what it fetches ahead is its own, and helps the others when that is done.
+    template <class F> void each_in_stretches(int64_t units, F&& f) {
+        const int64_t workers = team_.size;
+        for (int64_t i = 0; i < workers; ++i) {
+            const int64_t owner = (index_ + i) % workers;
+            const int64_t first = units * owner / workers, last = units * (owner + 1) / workers;
+            std::atomic<int64_t>& tickets = team_.tickets_of(static_cast<int>(owner), phase_);
+            while (true) {
+                const int64_t unit = first + tickets.fetch_add(1, std::memory_order_relaxed);
+                if (unit >= last) break;
+                f(unit);
+            }
+        }
+        barrier();
+    }
+
     void barrier() { team_.arrive(phase_++); }
+    bool first() const { return index_ == 0; } // the thread that called the pool
     char* shared() const { return team_.shared; }
     char* own() const { return team_.own + index_ * team_.own_bytes; }
     void fail(int32_t status) {

@@ -102,7 +102,12 @@ int32_t Program::run(Pool& pool, const tm_step& step) {
         if (ns < ALONE_NS) ns += cost_ns(nodes_[i], calls_[i]);
     }
     return run_on(pool, ns < ALONE_NS, need.shared, need.own, [&](Worker& worker) {
-        for (size_t i = 0; i < nodes_.size(); ++i) kernels[nodes_[i].kernel].run(worker, calls_[i]);
+        Profile* const profile = worker.first() ? profile_.get() : nullptr;
+        if (profile != nullptr) profile->begin(step);
+        for (size_t i = 0; i < nodes_.size(); ++i) {
+            kernels[nodes_[i].kernel].run(worker, calls_[i]);
+            if (profile != nullptr) profile->lap(i);
+        }
     });
 }
 

@@ -18,6 +18,7 @@ from gguf_samples import SHARED, WIDTH, metadata, tensor, tensors, write_sample
 from tramontane.checkpoint import Checkpoint
 from tramontane.dialects import dialect_of
 from tramontane.errors import CheckpointError
+from tramontane.load import LoadOptions, load_model
 from tramontane.memory import PeakMemory
 from tramontane.plugins import installed
 from tramontane.schemes import Ggml
@@ -348,3 +349,14 @@ def test_the_container_before_gguf_gives_the_same_model(tmp_path: Path) -> None:
     assert second.loaded.tokenizer is not None
     for text in ("ab abc", "a b\n", "é"):
         assert first.loaded.tokenizer.encode(text) == second.loaded.tokenizer.encode(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "expected"),
+    [("q8_0", "auto", torch.float16), ("f32", "auto", torch.float32), ("q8_0", "float32", torch.float32)],
+)
+def test_a_cache_is_no_wider_than_the_weights(tmp_path: Path, kind: str, asked: str, expected: torch.dtype) -> None:
+    path = write_sample(tmp_path / "model.gguf", kind)
+    loaded = load_model(str(path), LoadOptions(backend="torch", kv_dtype=asked, max_model_len=64))
+    assert {place.spec.dtype for place in loaded.runner.cache_layout.layers.values()} == {expected}
+    loaded.close()

@@ -45,7 +45,7 @@ def quantize(model: Path, output: Path, quant: str | None) -> None:
 
 
 def logits(path: Path, quant: str | None = None) -> Tensor:
-    with LLM(path, quant=quant, device="cpu", backend="torch") as llm:
+    with LLM(path, quant=quant, device="cpu", backend="torch", dtype="float32") as llm:
         return torch.as_tensor(llm.logits(PROMPT))
 
 

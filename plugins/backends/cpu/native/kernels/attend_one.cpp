@@ -42,12 +42,23 @@ void load_queries(const tm_attend& attend, const Tensor& q, const Task& task, co
     });
 }
 
+// Reads a byte of each cache line. Values are summed some columns at a time, an order in which no processor foresees what
+// comes next; touched once from first to last, beside the keys, they are near when the sums want them. Instructions that
+// fetch ahead do worse: a core has few places to note what it waits for, and its own prefetching needs none.
+inline void touch(const char* from, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) {
+        const char byte = from[i];
+        __asm__ volatile("" : : "r"(byte));
+    }
+}
+
 // Scores of up to W keys with every query head.
-template <class C> void score(const tm_attend& attend, const Run& run, int64_t done, int64_t count, const Scratch& s, int64_t at) {
+template <class C>
+void score(const tm_attend& attend, const Run& run, const Run& values, int64_t done, int64_t count, const Scratch& s) {
     float scales[W] = {};
     for (int64_t k = 0; k < count; ++k) {
         const char* key = run.data + (done + k) * run.stride;
-        __builtin_prefetch(key + 2 * KEYS * run.stride);
+        touch(values.data + (done + k) * values.stride, attend.value_dim * static_cast<int64_t>(sizeof(C)));
         widen(reinterpret_cast<const C*>(key), s.keys + k * s.depth, attend.head_dim);
         if (SCALED<C>) scales[k] = entry_scale(key, attend.head_dim);
     }
@@ -62,7 +73,7 @@ template <class C> void score(const tm_attend& attend, const Run& run, int64_t d
         VF scores = sums(products);
         if (SCALED<C>) scores *= get<VF>(scales);
         if (attend.softcap != 0) scores = tanh_v(scores / attend.softcap) * attend.softcap;
-        store_up_to(s.scores + h * KEYS + at, scores, count);
+        store_up_to(s.scores + h * KEYS + done, scores, count);
     }
 }
 
@@ -115,7 +126,7 @@ void add_values(const Run& run, const float* weights, Softmax& out, int64_t h, i
 }
 
 template <class C, int HEADS> void add_all_values(const Run& run, const float* weights, Softmax& out, int64_t h, int64_t dim) {
-    constexpr int COLUMNS = W == 16 ? 4 : 2;
+    constexpr int COLUMNS = W == 16 || HEADS <= 2 ? 4 : 2; // sums that registers hold
     int64_t column = 0;
     for (; column + COLUMNS * W <= out.width; column += COLUMNS * W)
         add_values<C, HEADS, COLUMNS>(run, weights, out, h, column, dim);
@@ -132,7 +143,7 @@ void scale_weights(const tm_attend& attend, const Run& values, const Scratch& s)
 }
 
 template <class C> void attend_run(const tm_attend& attend, const Run& keys, const Run& values, const Scratch& s, Softmax& out) {
-    for (int64_t k = 0; k < keys.count; k += W) score<C>(attend, keys, k, minimum<int64_t>(W, keys.count - k), s, k);
+    for (int64_t k = 0; k < keys.count; k += W) score<C>(attend, keys, values, k, minimum<int64_t>(W, keys.count - k), s);
     const int64_t heads = folded(attend);
     for (int64_t h = 0; h < heads; ++h) weigh(out, h, s.scores + h * KEYS, keys.count);
     if (SCALED<C>) scale_weights(attend, values, s);

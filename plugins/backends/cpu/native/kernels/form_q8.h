@@ -18,12 +18,20 @@ inline int64_t q8_row_bytes(int64_t width) {
     return round_up(blocks * (BLOCK + static_cast<int64_t>(sizeof(BlockOfX))), 64);
 }
 
-// The lowest bytes of W whole numbers in [-127, 127].
-inline void put_codes(int8_t* to, VI whole) {
+// Whole numbers in [-127, 127] to bytes: a block's.
+inline void put_codes(int8_t* to, const VI (&whole)[BLOCK / W]) {
 #if defined(__AVX512F__)
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8((__m512i)whole));
+    for (int i = 0; i < BLOCK / W; ++i)
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i * W), _mm512_cvtepi32_epi8((__m512i)whole[i]));
+#elif defined(__AVX2__)
+    // Packing stays within halves of 128 bits: four numbers of each vector alternate, until the last step.
+    const __m256i low = _mm256_packs_epi32((__m256i)whole[0], (__m256i)whole[1]);
+    const __m256i high = _mm256_packs_epi32((__m256i)whole[2], (__m256i)whole[3]);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    put(to, _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order));
 #else
-    for (int i = 0; i < W; ++i) to[i] = static_cast<int8_t>(whole[i]);
+    for (int i = 0; i < BLOCK / W; ++i)
+        for (int j = 0; j < W; ++j) to[i * W + j] = static_cast<int8_t>(whole[i][j]);
 #endif
 }
 
@@ -35,11 +43,13 @@ inline BlockOfX quantize_block(const VF* values, int8_t* codes) {
     const float top = highest(largest);
     const VF factor = splat(top > 0 ? 127.0f / top : 0.0f), magic = splat(12582912.0f); // 1.5 * 2^23: see exp_v
     VF halves[2] = {zero(), zero()};
+    VI whole[COUNT];
     for (int i = 0; i < COUNT; ++i) {
         const VF shifted = values[i] * factor + magic;
-        put_codes(codes + i * W, (VI)shifted - (VI)magic);
+        whole[i] = (VI)shifted - (VI)magic;
         halves[2 * i / COUNT] += shifted - magic;
     }
+    put_codes(codes, whole);
     BlockOfX made;
     made.scale = top / 127.0f;
     for (int h = 0; h < 2; ++h) made.halves[h] = sum(halves[h]) * made.scale;

@@ -190,9 +190,7 @@ void linear(Worker& worker, const Call& call) {
     }
     const Cut cut(linear, x.rows);
     Product product(linear, x, y, forms, cut, worker.own());
-    worker.each(cut.units(), 1, [&](int64_t begin, int64_t end) {
-        for (int64_t unit = begin; unit < end; ++unit) product.unit(unit);
-    });
+    worker.each_in_stretches(cut.units(), [&](int64_t unit) { product.unit(unit); });
 #if defined(__AVX512BF16__)
     if (amx_enabled()) release_amx();
 #endif

@@ -13,10 +13,10 @@ template <class C, class F> inline void each_pair(const tm_matrix& matrix, const
     const Codes decode(matrix);
     typename C::Scales scales(matrix, decode);
     for (int64_t b = 0; b < plan.blocks; ++b) {
-        if (b % plan.chunk_blocks == 0) scales.open(panel + plan.code_bytes + b / plan.chunk_blocks * plan.scale_bytes, v);
+        if (b % plan.chunk_blocks == 0) scales.open(panel + plan.scales_at(b / plan.chunk_blocks), v);
         scales.block(b % plan.chunk_blocks);
         VB codes[GROUPS];
-        decode.raw(panel + b * Codes::BYTES, v, codes);
+        decode.raw(panel + plan.codes_at(b), v, codes);
 #pragma GCC unroll 8
         for (int g = 0; g < GROUPS; ++g)
 #pragma GCC unroll 2

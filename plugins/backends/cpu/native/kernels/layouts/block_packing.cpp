@@ -13,7 +13,7 @@ namespace {
 // Functions of a coding and its source by address: every pair compiled out would be a hundred of them.
 struct Access {
     BlockPlan plan;
-    int64_t code_bytes, vectors; // of a block of a panel; of scales beside the codes
+    int64_t vectors;             // of scales beside the codes
     int64_t unit_bytes;          // of a source
     void (*put_lane)(char*, int64_t, const Byte*);
     void (*get_lane)(const char*, int64_t, Byte*);
@@ -28,7 +28,6 @@ Access access_of(const tm_matrix& matrix) {
     with_coding(matrix, [&](auto coding) {
         using C = decltype(coding);
         made.plan = BlockPlan::of(matrix, coding);
-        made.code_bytes = C::Codes::BYTES;
         made.vectors = C::Scales::VECTORS;
         made.put_lane = C::Codes::put_lane;
         made.get_lane = C::Codes::get_lane;
@@ -51,14 +50,13 @@ class Lane {
   public:
     Lane(const tm_matrix& matrix, const Access& access, int64_t output)
         : matrix_(matrix), access_(access), output_(output), lane_(output % PANEL),
-          panel_((char*)matrix.data + output / PANEL * access.plan.panel_bytes),
-          scales_(panel_ + access.plan.code_bytes) {}
+          panel_((char*)matrix.data + output / PANEL * access.plan.panel_bytes) {}
 
     void pack(const Byte* row) {
         for (int64_t b = 0; b < access_.plan.blocks; ++b) {
             Byte codes[BLOCK] = {};
             access_.get(row, b, count(b), codes);
-            access_.put_lane(panel_ + b * access_.code_bytes, lane_, codes);
+            access_.put_lane(panel_ + access_.plan.codes_at(b), lane_, codes);
         }
         for (int64_t c = 0; c < access_.plan.chunks; ++c) {
             if (access_.scales_in != nullptr) {
@@ -72,7 +70,7 @@ class Lane {
     void unpack(Byte* row) {
         for (int64_t b = 0; b < access_.plan.blocks; ++b) {
             Byte codes[BLOCK];
-            access_.get_lane(panel_ + b * access_.code_bytes, lane_, codes);
+            access_.get_lane(panel_ + access_.plan.codes_at(b), lane_, codes);
             access_.put(row, b, count(b), codes);
         }
         for (int64_t c = 0; c < access_.plan.chunks; ++c) {
@@ -86,7 +84,7 @@ class Lane {
 
   private:
     int64_t count(int64_t b) const { return minimum(BLOCK, matrix_.inputs - b * BLOCK); }
-    char* chunk(int64_t c) const { return scales_ + c * access_.plan.scale_bytes; }
+    char* chunk(int64_t c) const { return panel_ + access_.plan.scales_at(c); }
 
     template <class F> void each_beside(int64_t c, F&& f) {
         const int64_t size = size_of(matrix_.dtype);
@@ -98,7 +96,7 @@ class Lane {
     const tm_matrix& matrix_;
     const Access& access_;
     int64_t output_, lane_;
-    char *panel_, *scales_;
+    char* panel_;
 };
 
 int64_t bytes(const tm_matrix& matrix) {

@@ -23,7 +23,7 @@ template <class C> class BlockRows {
     static constexpr int ROWS = GROUPS_IN_16_BITS<Codes> == 8 || Codes::WIDE ? 4 : 3;
 
     BlockRows(const tm_matrix& matrix, const char* panel)
-        : plan_(BlockPlan::of(matrix, C{})), decode_(matrix), codes_(panel), chunk_(panel + plan_.code_bytes) {
+        : plan_(BlockPlan::of(matrix, C{})), decode_(matrix), panel_(panel) {
         for (Scales& one : scales_) one = Scales(matrix, decode_);
     }
 
@@ -48,14 +48,15 @@ template <class C> class BlockRows {
   private:
     // Makes ready what all rows need of block b.
     void open(int64_t b) {
-        for (int64_t i = 0; i < Codes::BYTES; i += 64) __builtin_prefetch(codes_ + b * Codes::BYTES + FETCHED + i);
+        const char* codes = panel_ + plan_.codes_at(b);
+        for (int64_t i = 0; i < Codes::BYTES; i += 64) __builtin_prefetch(codes + FETCHED + i);
         const int64_t in_chunk = b % plan_.chunk_blocks;
         for (int v = 0; v < V; ++v) {
-            if (in_chunk == 0) scales_[v].open(chunk_ + b / plan_.chunk_blocks * plan_.scale_bytes, v);
+            if (in_chunk == 0) scales_[v].open(panel_ + plan_.scales_at(b / plan_.chunk_blocks), v);
             scales_[v].block(in_chunk);
             for (int h = 0; h < HALVES; ++h) slope_[h][v] = scales_[v].slope(h), drop_[h][v] = scales_[v].drop(h);
             VB loaded[GROUPS];
-            decode_.load(codes_ + b * Codes::BYTES, v, loaded);
+            decode_.load(codes, v, loaded);
             for (int g = 0; g < GROUPS; ++g) bytes_[g][v] = multiplied<Codes>(loaded[g]);
         }
         __asm__("" : : "r"(bytes_) : "memory"); // not in registers, which the sums need
@@ -83,7 +84,7 @@ template <class C> class BlockRows {
 
     const BlockPlan plan_;
     const Codes decode_;
-    const char *codes_, *chunk_;
+    const char* panel_;
     Scales scales_[V];
     VF slope_[HALVES][V], drop_[HALVES][V];
     VB bytes_[GROUPS][V]; // as they are multiplied

@@ -11,11 +11,9 @@ namespace {
 
 constexpr int64_t UNPACKED_BYTES = 512 << 10; // of a core's second-level cache, for unpacked panels
 
-constexpr int64_t AHEAD_CODES = 2048, AHEAD_SCALES = 512; // fetched ahead while they stream
-
 template <int64_t BYTES> inline void fetch(const char* from) {
 #pragma GCC unroll 8
-    for (int64_t i = 0; i < BYTES; i += 64) __builtin_prefetch(from + i);
+    for (int64_t i = 0; i < BYTES; i += 64) __builtin_prefetch(from + i, 0, 2);
 }
 
 // ROWS rows by a panel, whose weights stream from memory once.
@@ -28,18 +26,22 @@ void product(const tm_matrix& matrix, const char* panel, const char* x, int64_t 
     const Codes decode(matrix);
     Scales scales[V];
     for (Scales& one : scales) one = Scales(matrix, decode);
-    const char *codes = panel, *chunk = panel + plan.code_bytes;
+    const char *codes = panel, *chunk = panel;
     VF total[ROWS][V];
     for (auto& row : total)
         for (VF& one : row) one = zero();
-    for (int64_t first = 0; first < plan.blocks; first += plan.chunk_blocks, chunk += plan.scale_bytes) {
+    for (int64_t first = 0, c = 0; first < plan.blocks; first += plan.chunk_blocks, ++c, chunk += plan.scale_bytes) {
+        if (c % plan.together == 0) { // here are their scales, then their codes
+            chunk = codes;
+            codes += plan.lines();
+            for (const char* line = chunk; line < codes; line += 64) fetch<64>(line + AHEAD);
+        }
 #pragma GCC unroll 4
         for (int64_t v = 0; v < V; ++v) scales[v].open(chunk, v);
-        __builtin_prefetch(chunk + AHEAD_SCALES);
         Gathered gathered[ROWS][V];
         const int64_t last = minimum(plan.blocks, first + plan.chunk_blocks);
         for (int64_t b = first; b < last; ++b, codes += Codes::BYTES) {
-            fetch<Codes::BYTES>(codes + AHEAD_CODES);
+            fetch<Codes::BYTES>(codes + AHEAD);
 #pragma GCC unroll 4
             for (int64_t v = 0; v < V; ++v) {
                 VB loaded[GROUPS];
@@ -161,7 +163,8 @@ int64_t together(const tm_matrix& matrix, int64_t M) {
     if (M > 16) return 4;
     int64_t bytes = 0;
     with_coding(matrix, [&](auto coding) { bytes = BlockPlan::of(matrix, coding).panel_bytes; });
-    return maximum<int64_t>(1, minimum<int64_t>(8, 65536 / bytes));
+    // A few microseconds' worth: threads then end together, and drawing a ticket costs nothing.
+    return maximum<int64_t>(1, minimum<int64_t>(8, 32768 / bytes));
 }
 
 } // namespace

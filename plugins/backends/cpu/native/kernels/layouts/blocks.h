@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The layout of quantized weights: panels of 16 outputs whose codes are interleaved for integer dot products, followed by
-// the panel's scales. blocks.cpp multiplies, block_packing.cpp fills and empties; here is what they agree on.
+// The layout of quantized weights: panels of 16 outputs whose codes are interleaved for integer dot products, between
+// their scales. blocks.cpp multiplies, block_packing.cpp fills and empties; here is what they agree on.
 //
 // matrix.dtype is the type of scales; sizes[0] the coding (tm_coding), sizes[1] the inputs that share scales, sizes[2]
 // whether activations stay floats (only for products), sizes[3] the bits of a code as it is given to be packed, where
@@ -43,13 +43,15 @@ template <class F> inline void with_coding(const tm_matrix& matrix, F&& f) {
     }
 }
 
-// Where things lie in a matrix of one coding.
+// Where things lie in a matrix of one coding. A panel is one stretch that is read from its first byte to its last: the
+// scales of some chunks, then their blocks, then the next scales.
 struct BlockPlan {
     int64_t blocks;       // of a row
     int64_t chunk_blocks; // that share scales
     int64_t chunks;
-    int64_t code_bytes;   // of a panel
     int64_t scale_bytes;  // of a chunk
+    int64_t together;     // chunks whose scales lie side by side: as few as fill whole cache lines
+    int64_t block_bytes;
     int64_t panel_bytes;
 
     template <class C> static BlockPlan of(const tm_matrix& matrix, C) {
@@ -57,10 +59,20 @@ struct BlockPlan {
         plan.blocks = ceil_div(matrix.inputs, BLOCK);
         plan.chunk_blocks = matrix.sizes[1] / BLOCK;
         plan.chunks = ceil_div(plan.blocks, plan.chunk_blocks);
-        plan.code_bytes = plan.blocks * C::Codes::BYTES;
         plan.scale_bytes = C::Scales::bytes(matrix.dtype);
-        plan.panel_bytes = round_up(plan.code_bytes + plan.chunks * plan.scale_bytes, 64);
+        plan.together = plan.scale_bytes % 64 == 0 ? 1 : 2; // 16 scales take 32 bytes at the least
+        plan.block_bytes = C::Codes::BYTES;
+        plan.panel_bytes = round_up(plan.codes_at(plan.blocks - 1) + plan.block_bytes, 64);
         return plan;
+    }
+
+    int64_t lines() const { return together * scale_bytes; } // bytes
+    int64_t scales_at(int64_t chunk) const {
+        const int64_t before = chunk / together * together;
+        return before * chunk_blocks * block_bytes + before * scale_bytes + chunk % together * scale_bytes;
+    }
+    int64_t codes_at(int64_t block) const {
+        return block * block_bytes + (block / (together * chunk_blocks) + 1) * lines();
     }
 };
 

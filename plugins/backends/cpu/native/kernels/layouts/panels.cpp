@@ -90,7 +90,7 @@ int64_t scratch(const tm_matrix&, int64_t, int64_t) { return 0; }
 int64_t together(const tm_matrix& matrix, int64_t M) {
     if (M > STREAM_ROWS) return 4;
     // Streaming: enough bytes that drawing a ticket costs nothing, few enough that the threads end together.
-    return maximum<int64_t>(1, minimum<int64_t>(8, 131072 / panel_bytes(matrix)));
+    return maximum<int64_t>(1, minimum<int64_t>(8, 32768 / panel_bytes(matrix)));
 }
 
 } // namespace
