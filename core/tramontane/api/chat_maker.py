@@ -131,6 +131,13 @@ class ChatMaker:
             token for token, text in tokenizer.added_ids.items() if token not in ends and self._special(text) == token
         ]
 
+    @property
+    def takes_budget(self) -> bool:
+        """Whether a thinking budget can be kept."""
+        if self.form is None or self.form.reasoning is None or self.tokenizer is None:
+            return False
+        return self._special(self.form.reasoning.closes) is not None
+
     def remember(self, request: EngineRequest, answer: Sequence[int]) -> None:
         """A request was answered with these tokens; see :class:`tramontane.chat.recall.Recall`."""
         self._recalled().remember(request.prompt_token_ids, answer, request.salt)

@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tramontane_scripted.plugin
+from serving import demo
 from starlette.testclient import TestClient
-from tramontane_scripted.talking import SUNNY, THOUGHT
+from tokenizers import Tokenizer
+from tramontane_scripted.talking import SUNNY, THOUGHT, write_talking
 
 from tramontane.host import Host
+from tramontane.plugins import installed
 from tramontane_frontend_anthropic.app import make_app
 
 TOOL = {
@@ -66,6 +72,23 @@ def test_a_tool_is_called_and_its_result_is_read(client: TestClient) -> None:
     used = second["usage"]
     counted = post(client, "/count_tokens", messages=ANSWERED)
     assert used["input_tokens"] + used["cache_read_input_tokens"] == counted["input_tokens"]
+
+
+def test_a_budget_ends_the_thoughts(tmp_path: Path) -> None:
+    """Where the vocabulary has a token for their end; elsewhere the limit of the whole answer bounds them."""
+    words = Tokenizer.from_file(str(demo.FOLDER / "tokenizer.json"))
+    words.add_special_tokens(["<think>", "</think>"])
+    words.save(str(tmp_path / "tokenizer.json"))
+    shutil.copy(demo.FOLDER / "tokenizer_config.json", tmp_path)
+    host = Host(installed().extended([tramontane_scripted.plugin]))
+    host.add("talker", str(write_talking(tmp_path / "talker", tmp_path)), num_blocks=100, chat_format="hermes")
+    with TestClient(make_app(host)) as client:
+        whole = post(client, thinking={"type": "enabled", "budget_tokens": 150})["content"][0]
+        cut = post(client, thinking={"type": "enabled", "budget_tokens": 2}, max_tokens=40)["content"][0]
+    host.close()
+    assert whole["thinking"] == THOUGHT
+    assert 0 < len(cut["thinking"]) < len(THOUGHT)
+    assert THOUGHT.startswith(cut["thinking"])
 
 
 def test_a_stream_builds_up_the_same_message(client: TestClient) -> None:
@@ -127,6 +150,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"container": {"skills": []}}, "container"),
     ({"output_config": {"effort": "heroic"}}, "effort"),
     ({"thinking": {"type": "sometimes"}}, "thinking.type"),
+    ({"thinking": {"type": "enabled", "budget_tokens": -1}}, "thinking.budget_tokens"),
 ]  # fmt: skip
 
 

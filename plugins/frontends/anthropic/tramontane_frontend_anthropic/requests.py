@@ -24,7 +24,8 @@ class Thinking:
 
     type: Literal["enabled", "adaptive", "disabled"]
     budget_tokens: int | None = None
-    """Not enforced: ``max_tokens`` bounds thoughts and answer together."""
+    """Most tokens of thought. Clients send it to every model; where the end of a thought cannot be forced, only
+    ``max_tokens`` bounds it."""
 
 
 @frozen(kw_only=True)
@@ -120,8 +121,12 @@ class MessagesRequest(Prompt):
             given["stop"] = self.stop_sequences
         return defaults(**given)
 
-    def call(self) -> dict[str, Any]:
-        """What the chat is given beside messages and parameters."""
+    def call(self, *, bounded: bool) -> dict[str, Any]:
+        """What the chat is given beside messages and parameters.
+
+        Args:
+            bounded: Whether the model's thoughts can be ended after some tokens.
+        """
         choice = self.tool_choice
         options: dict[str, Any] = {
             "parallel_tool_calls": choice is None or not choice.disable_parallel_tool_use,
@@ -129,6 +134,9 @@ class MessagesRequest(Prompt):
         }
         if choice is not None:
             options["tool_choice"] = _choice(choice)
+        budget = self._budget()
+        if bounded and budget is not None and budget < self.max_tokens:
+            options["thinking_budget"] = budget
         asked = self.output_config.format if self.output_config is not None else None
         asked = asked or self.output_format
         if asked is not None:
@@ -137,6 +145,14 @@ class MessagesRequest(Prompt):
             schema = {"name": "answer", "schema": asked.schema}
             options["response_format"] = {"type": "json_schema", "json_schema": schema}
         return options
+
+    def _budget(self) -> int | None:
+        """Most tokens of thought; ``None`` for no bound of their own."""
+        if self.thinking is None or self.thinking.type == "disabled":
+            return None
+        if self.thinking.budget_tokens is not None and self.thinking.budget_tokens < 0:
+            raise FieldError("budget_tokens must not be below 0", param="thinking.budget_tokens")
+        return self.thinking.budget_tokens
 
 
 def _tool(tool: Mapping[str, Any], where: str) -> dict[str, Any]:

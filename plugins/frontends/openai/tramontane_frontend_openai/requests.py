@@ -109,6 +109,8 @@ class ChatRequest(Sampling):
     web_search_options: dict[str, Any] | None = None
     enable_thinking: bool | None = None
     reasoning_effort: str | None = None
+    thinking_budget: int | None = None
+    """Most tokens of reasoning; then its end is forced."""
     chat_template_kwargs: dict[str, Any] | None = None
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
@@ -141,6 +143,7 @@ class ChatRequest(Sampling):
             "tools": list(self.tools or ()) or None,
             "tool_choice": self.tool_choice,
             "response_format": self.response_format,
+            "thinking_budget": self.thinking_budget,
             "template_kwargs": self.chat_template_kwargs or None,
         }
         options |= {name: value for name, value in given.items() if value is not None}
