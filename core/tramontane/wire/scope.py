@@ -9,15 +9,18 @@ from typing import Any
 Scope = MutableMapping[str, Any]
 
 
-def tell(scope: Scope, *, request_id: str | None = None, tenant: bytes | None = None) -> None:
+def tell(
+    scope: Scope, *, request_id: str | None = None, tenant: bytes | None = None, admin: bool | None = None
+) -> None:
     """Write down what is known of a request, for whoever answers it.
 
     Args:
         scope: The request's.
         request_id: What it is called in logs and answers.
         tenant: Whose it is, where callers are kept apart.
+        admin: Whether whoever sent it may change what the server does for all.
     """
-    told = {"request_id": request_id, "tenant": tenant}
+    told = {"request_id": request_id, "tenant": tenant, "admin": admin}
     scope.setdefault("state", {}).update({name: value for name, value in told.items() if value is not None})
 
 
@@ -30,6 +33,12 @@ def request_id(scope: Mapping[str, Any]) -> str | None:
 def tenant(scope: Mapping[str, Any]) -> bytes:
     """Whose caches and stored things the request may see; empty where callers are not kept apart."""
     found: bytes = scope.get("state", {}).get("tenant", b"")
+    return found
+
+
+def may_administer(scope: Mapping[str, Any]) -> bool:
+    """Whether the request may load and unload models and the like; not unless a server has said so."""
+    found: bool = scope.get("state", {}).get("admin", False)
     return found
 
 

@@ -209,7 +209,7 @@ def test_keys_see_only_their_own(attacked: Server) -> None:
 
 
 def test_nobody_administers_models_without_a_key_or_by_paths(attacked: Server) -> None:
-    for path in ("/v1/models/load", "/v1/models/unload", "/v1/models/requantize", "/re_isq", "/plugins"):
+    for path in ("/v1/models/load", "/v1/models/unload", "/v1/models/requantize", "/re_isq", "/plugins", "/metrics"):
         assert httpx.post(attacked.url + path, json={"model": "demo"}, timeout=60).status_code == 401
     for path in ("/v1/models/load", "/v1/models/unload", "/v1/models/requantize"):
         answer = attacked.post(path, model="/etc/passwd", model_id="/etc/passwd")

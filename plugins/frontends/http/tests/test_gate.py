@@ -65,6 +65,16 @@ def test_health_is_open_and_a_key_comes_in_either_header() -> None:
         assert c.get("/v1/models", headers={"x-api-key": "one"}).status_code == 200
 
 
+def test_an_admins_key_opens_what_a_users_does() -> None:
+    with client(api_keys=("one",), admin_keys=("root",)) as c:
+        assert c.get("/v1/models", headers={"x-api-key": "root"}).status_code == 200
+        assert c.get("/v1/models", headers={"x-api-key": "other"}).status_code == 401
+    with pytest.raises(ConfigError, match="admin key is among"):
+        ServerSettings(api_keys=("one",), admin_keys=("one",))
+    with pytest.raises(ConfigError, match="for everybody"):
+        ServerSettings(host="0.0.0.0", admin_keys=("one",))
+
+
 def test_files_of_a_page_need_no_key_and_are_only_read() -> None:
     with client(api_keys=("secret",), requests_per_minute=1) as c:
         assert [c.get("/page.js").status_code for _ in range(3)] == [200] * 3, "a page is not counted either"

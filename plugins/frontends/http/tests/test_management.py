@@ -122,6 +122,33 @@ def test_every_route_needs_the_key_and_is_described(host: Host) -> None:
     assert states(TestClient(make_app(host), base_url="http://127.0.0.1"))["small"] != "failed"  # type: ignore[arg-type]
 
 
+ADMINS = [("POST", f"/v1/models/{name}") for name in ("load", "unload", "reload", "requantize")] + [
+    ("POST", "/re_isq"), ("GET", "/plugins"), ("GET", "/metrics"),
+]  # fmt: skip
+
+
+def test_users_ask_models_and_admins_manage_them(host: Host) -> None:
+    settings = ServerSettings(api_keys=("user",), admin_keys=("root",))
+    client = TestClient(make_app(host, settings), base_url="http://127.0.0.1")  # type: ignore[arg-type]
+    user, admin = {"x-api-key": "user"}, {"Authorization": "Bearer root"}
+    for method, path in ADMINS:
+        refused = client.request(method, path, headers=user, json={"model": "nobody"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "admin_key_needed")
+        assert client.request(method, path, json={}).status_code == 401
+        assert client.request(method, path, headers=admin, json={"model": "nobody"}).status_code not in (401, 403)
+    for headers in (user, admin):
+        assert client.get("/v1/models", headers=headers).status_code == 200
+        assert client.post("/v1/models/status", headers=headers, json={"model": "small"}).status_code == 200
+
+
+def test_admins_alone_leave_the_models_to_everybody(host: Host) -> None:
+    client = TestClient(make_app(host, ServerSettings(admin_keys=("root",))), base_url="http://127.0.0.1")  # type: ignore[arg-type]
+    assert client.get("/v1/models").status_code == 200
+    assert client.get("/v1/models", headers={"x-api-key": "whatever a client sends"}).status_code == 200
+    assert client.get("/plugins").status_code == 403
+    assert client.get("/plugins", headers={"x-api-key": "root"}).status_code == 200
+
+
 def test_traffic_is_counted_by_route_wherever_the_port_is_mounted(host: Host) -> None:
     below = Starlette(routes=[Mount("/llm", make_app(host))])
     client = TestClient(below, base_url="http://127.0.0.1")

@@ -37,6 +37,11 @@ def refusal(
     return JsonResponse(body, status, headers=dict(headers or {}))
 
 
+def not_for_users(scope: Scope) -> JsonResponse:
+    """What a request gets whose key is a user's, where an admin's is needed."""
+    return refusal(scope, 403, "admin_key_needed", "this needs an admin's key")
+
+
 async def refuse(
     scope: Scope, receive: Receive, send: Send, status: int, code: str, message: str,
     headers: Mapping[str, str] | None = None,

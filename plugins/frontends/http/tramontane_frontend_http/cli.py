@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "TRAMONTANE_API_KEY"
 """One key, or several separated by commas. A flag would show in the list of processes."""
+ADMIN_VARIABLE = "TRAMONTANE_ADMIN_KEY"
+"""The same for keys that manage models."""
 
 
 @click.command(epilog=HABITS)
@@ -31,6 +33,7 @@ KEY_VARIABLE = "TRAMONTANE_API_KEY"
 @shared("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free port.")
 @shared("--served-name", metavar="NAME", help="What requests call the model; by default its reference.")
 @shared("--api-key-file", type=click.Path(path_type=Path), metavar="FILE", help="API keys, one per line.")
+@shared("--admin-key-file", type=click.Path(path_type=Path), metavar="FILE", help="Keys that alone manage models.")
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine without a key.")
 @shared("--allow-host", multiple=True, metavar="NAME", help="A name in the Host header to serve.")
 @shared("--cors-origin", multiple=True, metavar="ORIGIN", help="A web page that may call; * for all.")
@@ -47,6 +50,7 @@ KEY_VARIABLE = "TRAMONTANE_API_KEY"
 @shared("--state-dir", metavar="DIR", help="Where stored responses and files are kept; none keeps them in memory.")
 @click.option("--access-log/--no-access-log", default=True, help="One line per request on standard error.")
 @click.option("--metrics/--no-metrics", default=True, help="Offer /metrics to Prometheus.")
+@click.option("--in-process", is_flag=True, help="Run engines in the server's process; a crash then ends both.")
 @common_options(model_options)
 def command(state: State, reference: str | None, model_options: ModelOptions, **given: Any) -> None:
     """Serve a model over HTTP.
@@ -60,7 +64,8 @@ def command(state: State, reference: str | None, model_options: ModelOptions, **
     if settings.access_log:
         _log_accesses()
     with progress_bar(state) as progress:
-        host = Host(state.plugins, progress, state_dir=_state_dir(given["state_dir"]))
+        apart = not given["in_process"]
+        host = Host(state.plugins, progress, state_dir=_state_dir(given["state_dir"]), apart=apart)
         name = add_models(host, state, reference, model_options, name=given["served_name"])
         serve(
             host,
@@ -74,7 +79,8 @@ def _settings(given: dict[str, Any]) -> ServerSettings:
     from tramontane_frontend_http.settings import ServerSettings
 
     return ServerSettings(
-        host=given["host"], port=given["port"], api_keys=_keys(given["api_key_file"]), insecure=given["insecure"],
+        host=given["host"], port=given["port"], insecure=given["insecure"],
+        api_keys=_keys(KEY_VARIABLE, given["api_key_file"]), admin_keys=_keys(ADMIN_VARIABLE, given["admin_key_file"]),
         allowed_hosts=tuple(name.lower() for name in given["allow_host"]), cors_origins=tuple(given["cors_origin"]),
         max_body_bytes=given["max_body"], max_concurrent=given["max_concurrent"],
         request_timeout=given["request_timeout"], separate_keys=given["separate_keys"],
@@ -93,8 +99,8 @@ def _state_dir(given: str | None) -> Path | None:
     return base / "tramontane"
 
 
-def _keys(file: Path | None) -> tuple[str, ...]:
-    found = [key.strip() for key in os.environ.get(KEY_VARIABLE, "").split(",") if key.strip()]
+def _keys(variable: str, file: Path | None) -> tuple[str, ...]:
+    found = [key.strip() for key in os.environ.get(variable, "").split(",") if key.strip()]
     if file is not None:
         try:
             found += [line.strip() for line in file.read_text().splitlines() if line.strip()]

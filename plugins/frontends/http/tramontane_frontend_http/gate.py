@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from attrs import define, field
@@ -105,6 +106,7 @@ class Gate:
             status, code, message, extra = fault
             await refuse(scope, receive, send, status, code, message, extra)
             return
+        tell(scope, admin=not self.settings.admin_keys or _is_one_of(_key(headers), self.settings.admin_keys))
         if self.settings.separate_keys and self.settings.api_keys:
             tell(scope, tenant=hashlib.sha256(_key(headers).encode()).digest())
         self.open_requests += 1
@@ -161,10 +163,7 @@ class Gate:
         return "*" in allowed or origin in allowed or urlsplit(origin).netloc == host
 
     def _has_key(self, headers: Headers) -> bool:
-        key = _key(headers)
-        # Every key is compared, in constant time, so that the answer's time tells nothing about any of them.
-        found = [hmac.compare_digest(key.encode(), known.encode()) for known in self.settings.api_keys]
-        return any(found)
+        return _is_one_of(_key(headers), (*self.settings.api_keys, *self.settings.admin_keys))
 
     def _client(self, scope: Scope, headers: Headers) -> str:
         if self.settings.api_keys:
@@ -194,6 +193,12 @@ def _key(headers: Headers) -> str:
     """The API key that a request carries."""
     given = headers.get("authorization", "")
     return (given[7:] if given[:7].lower() == "bearer " else headers.get("x-api-key", "")).strip()
+
+
+def _is_one_of(key: str, known: Sequence[str]) -> bool:
+    """Every key is compared, in constant time, so that the answer's time tells nothing about any of them."""
+    found = [hmac.compare_digest(key.encode(), one.encode()) for one in known]
+    return any(found)
 
 
 def _name_of(host: str) -> str:

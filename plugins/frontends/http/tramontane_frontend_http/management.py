@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an operator does with a running server: load, unload, reload and requantize its models, list its plugins.
 
-The routes stand behind the gate like all others, so they need the key where there is one. They name models that the
+The routes stand behind the gate like all others, so they need the key where there is one, and an admin's where there
+are admins. They name models that the
 server was configured with and never a path or a repository: whoever may ask a model may not make the server read files.
 """
 
@@ -21,7 +22,8 @@ from tramontane.host import Host
 from tramontane.wire import FieldError, decode, public_message, read, status_of
 from tramontane.wire.models import model_object
 from tramontane.wire.openapi import operation
-from tramontane_frontend_http.answers import JsonResponse, refusal
+from tramontane.wire.scope import may_administer
+from tramontane_frontend_http.answers import JsonResponse, not_for_users, refusal
 
 Handler = Callable[[Host, Request], Awaitable[Any]]
 
@@ -69,7 +71,7 @@ def routes(host: Host) -> list[Route]:
         _route("/v1/models/load", _load, host),
         _route("/v1/models/unload", _unload, host),
         _route("/v1/models/reload", _reload, host),
-        _route("/v1/models/status", _status, host),
+        _route("/v1/models/status", _status, host, admin=False),
         _route("/v1/models/requantize", _requantize, host),
         _route("/re_isq", _re_isq, host),
         _route("/plugins", _plugins, host, "GET"),
@@ -143,10 +145,12 @@ async def _read(kind: type[Any], request: Request) -> Any:
     return read(kind, decode(await request.body()))
 
 
-def _route(path: str, handler: Handler, host: Host, method: str = "POST") -> Route:
+def _route(path: str, handler: Handler, host: Host, method: str = "POST", *, admin: bool = True) -> Route:
     """A route whose typed errors become answers. What it began is ended even if the client leaves meanwhile."""
 
     async def endpoint(request: Request) -> Response:
+        if admin and not may_administer(request.scope):
+            return not_for_users(request.scope)
         try:
             return JsonResponse(await handler(host, request))
         except ClientDisconnect:

@@ -10,7 +10,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tramontane.host import Host, ModelState
-from tramontane_frontend_http.answers import JsonResponse
+from tramontane.wire.scope import may_administer
+from tramontane_frontend_http.answers import JsonResponse, not_for_users
 from tramontane_frontend_http.metrics import HostCollector, times
 
 
@@ -25,6 +26,8 @@ def routes(host: Host, registry: CollectorRegistry, *, metrics: bool) -> list[Ro
         return JsonResponse({"status": "ok" if ready else "not ready", "models": states}, 200 if ready else 503)
 
     async def scrape(request: Request) -> Response:
+        if not may_administer(request.scope):
+            return not_for_users(request.scope)
         found = generate_latest(registry) + generate_latest(times().registry)
         return Response(found, media_type=CONTENT_TYPE_LATEST)
 

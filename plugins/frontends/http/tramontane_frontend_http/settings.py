@@ -28,6 +28,9 @@ class ServerSettings:
     """0 takes any free port."""
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     """Without keys everybody who reaches the port may use it."""
+    admin_keys: tuple[str, ...] = field(default=(), repr=False)
+    """With any, only these load, unload and requantize models and read metrics and plugins; they open everything else
+    too. Without, whoever may ask a model may do that as well."""
     insecure: bool = False
     """Listen beyond this machine without a key."""
     allowed_hosts: tuple[str, ...] = ()
@@ -90,8 +93,10 @@ class ServerSettings:
             yield f"it would listen on {self.host} for everybody, without a key"
         if not 0 <= self.port <= 65535:
             yield f"port must be from 0 to 65535, got {self.port}"
-        if any(not key.strip() or not key.isascii() for key in self.api_keys):
+        if any(not key.strip() or not key.isascii() for key in (*self.api_keys, *self.admin_keys)):
             yield "an API key is empty or not ASCII"
+        if not set(self.api_keys).isdisjoint(self.admin_keys):
+            yield "an admin key is among the API keys too, which would make every user an admin"
         for name in ("max_body_bytes", "max_concurrent"):
             if getattr(self, name) < 1:
                 yield f"{name} must be above 0, got {getattr(self, name)}"
