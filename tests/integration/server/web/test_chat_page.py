@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chat page in a real browser before a real server. The models are scripted, so that what they say is known."""
+"""The chat page in a real browser before a real server. The models are scripted, so that what they say is known.
+
+What every run looks at: an answer streams, is stopped, and can do no harm; everything else belongs to the full run.
+"""
 
 from __future__ import annotations
 
@@ -61,6 +64,7 @@ def test_an_answer_is_stopped(visit: Opens, web_host: Host) -> None:
     assert page.inner_text(".answer > .prose") == said
 
 
+@pytest.mark.full
 def test_editing_and_asking_again_make_branches_that_a_reload_keeps(visit: Opens) -> None:
     one = visit().open("brief")
     page = one.page
@@ -88,6 +92,7 @@ def test_editing_and_asking_again_make_branches_that_a_reload_keeps(visit: Opens
     assert one.complaints == []
 
 
+@pytest.mark.full
 def test_a_thought_is_folded_and_a_tool_is_called_and_answered(visit: Opens) -> None:
     one = visit().open("talker")
     page = one.page
@@ -143,6 +148,7 @@ HOSTILE_HTML = [
 ]
 
 
+@pytest.mark.full
 def test_the_sanitizer_alone_lets_nothing_through(visit: Opens, page_url: str) -> None:
     one = visit().open()
     shown = one.page.evaluate(
@@ -164,6 +170,7 @@ def test_the_sanitizer_alone_lets_nothing_through(visit: Opens, page_url: str) -
     assert [url for url in one.requests if not url.startswith(page_url)] == []
 
 
+@pytest.mark.full
 def test_the_policy_holds_where_the_sanitizer_would_not(visit: Opens, page_url: str) -> None:
     one = visit().open()
     refused = one.page.evaluate(
@@ -186,6 +193,7 @@ def test_the_policy_holds_where_the_sanitizer_would_not(visit: Opens, page_url: 
     assert one.page.evaluate("window.hacked") is None
 
 
+@pytest.mark.full
 def test_conversations_are_renamed_exported_deleted_and_imported(visit: Opens, tmp_path: Path) -> None:
     one = visit().open("brief")
     page = one.page
@@ -230,6 +238,7 @@ def test_conversations_are_renamed_exported_deleted_and_imported(visit: Opens, t
     assert one.complaints == []
 
 
+@pytest.mark.full
 def test_it_asks_for_the_key_of_a_server_that_wants_one(visit: Opens, web_host: Host) -> None:
     from tramontane_frontend_http import ServerSettings, make_app
 
@@ -248,6 +257,7 @@ def test_it_asks_for_the_key_of_a_server_that_wants_one(visit: Opens, web_host: 
         assert texts(page, ".answer > .prose") == [BRIEF]
 
 
+@pytest.mark.full
 def test_on_a_phone_everything_fits_and_the_list_is_a_drawer(visit: Opens) -> None:
     one = visit(width=390, height=844, color_scheme="dark", has_touch=True).open("writer")
     page = one.page
@@ -264,6 +274,7 @@ def test_on_a_phone_everything_fits_and_the_list_is_a_drawer(visit: Opens) -> No
     assert one.complaints == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("theme", ["dark", pytest.param("light", marks=pytest.mark.full)])
 def test_a_chosen_theme_stays(visit: Opens, theme: str) -> None:
     one = visit(color_scheme="dark" if theme == "light" else "light").open()
