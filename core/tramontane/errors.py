@@ -240,3 +240,13 @@ class EngineError(TramontaneError):
     """
 
     code = "engine_failed"
+
+
+class EngineDiedError(EngineError):
+    """The process in which a model's engine ran has ended by itself: it crashed, or something killed it.
+
+    Send the request again: a server has started the model anew. If it was killed (SIGKILL), memory was probably short:
+    take a smaller type or less ``--kv-memory``. ``tramontane serve --in-process`` does without the process.
+    """
+
+    code = "engine_died"

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -28,8 +31,12 @@ if TYPE_CHECKING:
     from tramontane.plugins import Plugins
     from tramontane.progress import Progress
 
+_log = logging.getLogger(__name__)
+
 METRICS_EVERY_S = 2.0
 """Observers get a reading of a model's metrics at most this often."""
+MOST_DEATHS, DEATHS_S = 3, 60.0
+"""An engine's process that has died so often within so many seconds is not started again until somebody asks."""
 
 DEFAULT = "default"
 """The name by which the first model is always found."""
@@ -91,6 +98,8 @@ class _Slot:
     loading: bool = False
     error: TramontaneError | None = None
     told: float = 0.0
+    deaths: deque[float] = field(factory=lambda: deque(maxlen=MOST_DEATHS))
+    """``time.monotonic()`` of the last times that its engine's process ended unasked."""
     lock: threading.Lock = field(factory=threading.Lock)
     """Held while it is loaded or unloaded."""
 
@@ -110,12 +119,20 @@ class Host:
         plugins: The generation of plugins that models are loaded with; the installed ones by default.
         progress: Is told how loading goes.
         state_dir: Where frontends keep what must survive the process; without it they keep it in memory.
+        apart: Run every model's engine in a process of its own: neither slows the other down, and an engine that
+            crashes is started anew.
     """
 
     def __init__(
-        self, plugins: Plugins | None = None, progress: Progress | None = None, *, state_dir: Path | None = None
+        self,
+        plugins: Plugins | None = None,
+        progress: Progress | None = None,
+        *,
+        state_dir: Path | None = None,
+        apart: bool = False,
     ) -> None:
         self.state_dir = state_dir
+        self._apart = apart
         self._plugins = plugins
         self._progress = progress
         self._slots: dict[str, _Slot] = {}
@@ -239,7 +256,11 @@ class Host:
                 return slot.llm
             slot.loading, slot.error = True, None
             try:
-                service = Service.load(slot.reference, slot.settings, self.plugins, self._progress, name=slot.name)
+                given = slot.reference, slot.settings, self.plugins, self._progress, slot.name
+                if self._apart:
+                    service = Service.apart(*given, died=partial(self._died, slot))
+                else:
+                    service = Service.load(*given)
                 slot.llm = AsyncLLM.over(service)
             except TramontaneError as error:
                 slot.error = error
@@ -247,6 +268,27 @@ class Host:
             finally:
                 slot.loading = False
             return slot.llm
+
+    def _died(self, slot: _Slot, _: TramontaneError) -> None:
+        """An engine's process has ended unasked: start it anew, beside whoever tells us."""
+        slot.deaths.append(time.monotonic())
+        often = len(slot.deaths) == MOST_DEATHS and slot.deaths[-1] - slot.deaths[0] < DEATHS_S
+        threading.Thread(target=self._revive, args=(slot, often), daemon=True).start()
+
+    def _revive(self, slot: _Slot, often: bool) -> None:
+        with slot.lock:
+            llm = slot.llm
+            if llm is None or llm.failure is None:
+                return  # it was unloaded, or loaded anew, meanwhile
+            slot.llm, slot.error = None, llm.failure
+        llm.close()
+        if often:
+            _log.error("the engine of %s died %d times within %.0f s; it waits", slot.name, MOST_DEATHS, DEATHS_S)
+            return
+        try:
+            self._load(slot)
+        except TramontaneError as failure:
+            _log.error("%s cannot be started anew: %s", slot.name, failure)
 
     def _unload(self, slot: _Slot) -> None:
         with slot.lock:

@@ -18,7 +18,7 @@ from tramontane import LLM, SamplingParams
 from tramontane.api import Completion, CompletionDelta
 from tramontane.api.request_maker import NEVER, default_sampling
 from tramontane.errors import EngineClosedError, EngineError, PromptTooLongError, RequestError
-from tramontane.requests import FinishReason
+from tramontane.requests import Delta, FinishReason
 from tramontane.testing.answering import BOS, EOS, answering_llm
 
 ALL = SamplingParams(max_tokens=None)
@@ -186,6 +186,18 @@ def test_a_stop_string_ends_one_choice_and_not_the_others(llm: LLM) -> None:
     assert {choice.finish_reason for choice in out.choices} == {FinishReason.STOP}
 
 
+def test_a_choice_that_a_stop_string_ended_may_be_cancelled_before_the_others_end(llm: LLM) -> None:
+    answers = llm._service.maker.generate("x", SamplingParams(n=2, stop="S", max_tokens=9))
+    (name,) = answers.open_ids
+    answers.take(Delta(request_id=name, index=0, token_ids=tuple(b"aS")), 1.0)
+    answers.take(Delta(request_id=name, index=0, finish_reason=FinishReason.CANCELED), 2.0)
+    answers.take(Delta(request_id=name, index=1, token_ids=tuple(b"b"), finish_reason=FinishReason.LENGTH), 3.0)
+    assert answers.finished
+    assert answers.error is None
+    choices = answers.completions()[0].choices
+    assert [(one.text, one.finish_reason) for one in choices] == [("a", "stop"), ("b", "length")]
+
+
 # --- leaving early ----------------------------------------------------------------------------------------------------
 
 
@@ -246,7 +258,7 @@ def test_closing_ends_calls_that_wait(endless: LLM) -> None:
 
 def test_a_model_that_nobody_holds_is_stopped() -> None:
     llm = answering_llm(_answer)
-    engine = llm._service.engine
+    engine = llm._service.running
     llm.generate("a")
     gc.disable()
     try:

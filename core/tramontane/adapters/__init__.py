@@ -12,7 +12,7 @@ from tramontane.adapters.adapter import Adapter, LowRank
 from tramontane.adapters.bank import AdapterBank, Piece
 from tramontane.adapters.fitting import Fitted, Targets, fit
 from tramontane.adapters.mix import Adapted, MixBuffer
-from tramontane.adapters.table import AdapterTable, LoadedAdapter, Ready
+from tramontane.adapters.table import AdapterTable, LoadedAdapter, Ready, reference_to
 
 __all__ = [
     "Adapted",
@@ -27,4 +27,5 @@ __all__ = [
     "Ready",
     "Targets",
     "fit",
+    "reference_to",
 ]

@@ -48,6 +48,20 @@ class LoadedAdapter:
     column: int = field(repr=False)
 
 
+def reference_to(name: str, loaded: Mapping[str, LoadedAdapter]) -> AdapterRef:
+    """What a request carries to use an adapter.
+
+    Raises:
+        RequestError: None of that name is loaded.
+    """
+    found = loaded.get(name)
+    if found is None:
+        near = difflib.get_close_matches(str(name), loaded, n=1)
+        known = f"loaded: {', '.join(loaded)}" if loaded else "none is loaded: give --adapter NAME=PATH"
+        raise RequestError(f"there is no adapter {name!r}", hint=f"did you mean {near[0]}?" if near else known)
+    return AdapterRef(found.name, found.generation, found.column)
+
+
 @frozen(eq=False, kw_only=True)
 class Ready:
     """An adapter in memory that fits a model."""
@@ -98,12 +112,7 @@ class AdapterTable:
         Raises:
             RequestError: None of that name is loaded.
         """
-        found = self._named.get(name)
-        if found is None:
-            near = difflib.get_close_matches(str(name), self._named, n=1)
-            loaded = f"loaded: {', '.join(self._named)}" if self._named else "none is loaded: give --adapter NAME=PATH"
-            raise RequestError(f"there is no adapter {name!r}", hint=f"did you mean {near[0]}?" if near else loaded)
-        return AdapterRef(found.name, found.generation, found.column)
+        return reference_to(name, self._named)
 
     def check(self, ref: AdapterRef) -> None:
         """Refuse a request whose adapter has gone.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -14,34 +15,21 @@ if TYPE_CHECKING:
     from tramontane.engine import EngineCore, EngineThread
     from tramontane.load import LoadedModel
     from tramontane.progress import Progress
+    from tramontane.requests import AdapterRef
 
 
-@define(eq=False)
-class Adapters:
+class Adapters(ABC):
     """The adapters of one model, by name. Every method may be called from any thread; requests go on meanwhile.
 
     >>> llm.adapters.load("sql", "path-or-hub-id")
     >>> llm.generate("SELECT", adapter="sql").text
     """
 
-    _model: LoadedModel
-    _engine: EngineThread
-    _changing: Lock = field(factory=Lock, init=False, repr=False)
-    """One change at a time."""
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([one.name for one in self._table.loaded()])
-
-    def __len__(self) -> int:
-        return len(self._table.loaded())
-
-    def __contains__(self, name: object) -> bool:
-        return any(one.name == name for one in self._table.loaded())
-
+    @abstractmethod
     def loaded(self) -> tuple[LoadedAdapter, ...]:
         """What is loaded, in the order of loading."""
-        return self._table.loaded()
 
+    @abstractmethod
     def load(self, name: str, reference: str, *, progress: Progress | None = None) -> LoadedAdapter:
         """Load an adapter; one of that name is replaced, for requests that come from then on.
 
@@ -56,6 +44,51 @@ class Adapters:
             OutOfMemoryError: It does not fit.
             EngineClosedError: The model was closed.
         """
+
+    @abstractmethod
+    def unload(self, name: str) -> None:
+        """Forget an adapter. Requests that use it end as they would have; its memory is free after them.
+
+        Raises:
+            RequestError: None of that name is loaded.
+            EngineClosedError: The model was closed.
+        """
+
+    def find(self, name: str) -> AdapterRef:
+        """What a request carries to use an adapter.
+
+        Raises:
+            RequestError: None of that name is loaded.
+        """
+        from tramontane.adapters import reference_to
+
+        return reference_to(name, {one.name: one for one in self.loaded()})
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([one.name for one in self.loaded()])
+
+    def __len__(self) -> int:
+        return len(self.loaded())
+
+    def __contains__(self, name: object) -> bool:
+        return any(one.name == name for one in self.loaded())
+
+
+@define(eq=False)
+class LocalAdapters(Adapters):
+    """Those of a model in this process."""
+
+    _model: LoadedModel
+    _engine: EngineThread
+    _changing: Lock = field(factory=Lock, init=False, repr=False)
+    """One change at a time."""
+
+    def loaded(self) -> tuple[LoadedAdapter, ...]:
+        """As :meth:`Adapters.loaded`."""
+        return self._table.loaded()
+
+    def load(self, name: str, reference: str, *, progress: Progress | None = None) -> LoadedAdapter:
+        """As :meth:`Adapters.load`."""
         from tramontane.load.adapters import announce, check_memory, find_adapter
 
         model, table = self._model, self._table
@@ -69,12 +102,7 @@ class Adapters:
         return made
 
     def unload(self, name: str) -> None:
-        """Forget an adapter. Requests that use it end as they would have; its memory is free after them.
-
-        Raises:
-            RequestError: None of that name is loaded.
-            EngineClosedError: The model was closed.
-        """
+        """As :meth:`Adapters.unload`."""
         with self._changing:
             self._table.find(name)
             self._engine.call(lambda core: self._drop(core, name)).result()

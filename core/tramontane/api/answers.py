@@ -13,11 +13,23 @@ from attrs import define, evolve, field
 
 from tramontane.api.collect import RequestOutput
 from tramontane.api.results import Completion, CompletionDelta
-from tramontane.errors import EngineClosedError, EngineError, GrammarError, TramontaneError
+from tramontane.errors import (
+    EngineClosedError,
+    EngineDiedError,
+    EngineError,
+    GrammarError,
+    PromptTooLongError,
+    RequestError,
+    TramontaneError,
+)
 from tramontane.requests import Delta, FinishReason
 
 MOST_PIECES = 64
 """Pieces that wait for a slow reader before they are joined; what waits is bounded by the answers themselves."""
+
+
+_BY_CODE = {kind.code: kind for kind in (RequestError, PromptTooLongError, GrammarError, EngineDiedError)}
+"""What an engine can say of a request that it does not serve; everything else is a failed step."""
 
 
 @define(eq=False)
@@ -51,7 +63,7 @@ class Answers:
     def take(self, delta: Delta, at: float) -> None:
         """Take in a delta that was delivered at ``time.monotonic()`` = ``at``."""
         output = self._open.get(delta.request_id)
-        if self.error is not None or output is None:
+        if self.error is not None or output is None or output.has_ended(delta.index):
             return
         self.error = _failure(delta)
         if self.error is not None:
@@ -87,11 +99,9 @@ class Answers:
 
 
 def _failure(delta: Delta) -> TramontaneError | None:
-    """Why a delta ends the whole call. The engine cancels nothing that was not cancelled here, but when it closes."""
-    if delta.error is not None and delta.error_code == GrammarError.code:
-        return GrammarError(delta.error)
+    """Why a delta ends the whole call. A choice that has not ended here is cancelled by a closing engine alone."""
     if delta.error is not None:
-        return EngineError(delta.error)
+        return _BY_CODE.get(delta.error_code or "", EngineError)(delta.error)
     if delta.finish_reason is FinishReason.CANCELED:
         return EngineClosedError("the engine was closed while this request ran")
     return None

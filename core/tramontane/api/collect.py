@@ -51,18 +51,18 @@ class RequestOutput:
         """Whether every choice has ended."""
         return all(choice.finish_reason is not None for choice in self.choices)
 
-    def feed(self, delta: Delta, at: float) -> CompletionDelta | None:
-        """Take in what a step added; ``None`` where there is nothing to show.
+    def has_ended(self, index: int) -> bool:
+        """Whether a choice takes nothing more: the engine may not know yet that a stop string ended it."""
+        return self.choices[index].finish_reason is not None
 
-        A choice that has ended takes nothing more: the engine may not know yet that a stop string ended it.
+    def feed(self, delta: Delta, at: float) -> CompletionDelta | None:
+        """Take in what a step added to a choice that has not ended; ``None`` where there is nothing to show.
 
         Args:
             delta: One of this request's.
             at: ``time.monotonic()`` when the engine delivered it.
         """
         choice = self.choices[delta.index]
-        if choice.finish_reason is not None:
-            return None
         self._note(delta, at)
         shown, taken = choice.push(delta)
         if not (shown or taken or choice.finish_reason):
@@ -82,7 +82,7 @@ class RequestOutput:
 
     def cancel(self, at: float) -> Iterator[CompletionDelta]:
         """End what has not ended, with reason ``CANCELED``."""
-        for choice in self.choices:
+        for choice in (one for one in self.choices if one.finish_reason is None):
             end = Delta(request_id=self.request.id, index=choice.index, finish_reason=FinishReason.CANCELED)
             piece = self.feed(end, at)
             if piece is not None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tramontane.build import ModelPlan
     from tramontane.engine import EngineStats
+    from tramontane.errors import TramontaneError
     from tramontane.progress import Progress
 
 
@@ -61,6 +62,11 @@ class ModelFace:
         return face
 
     @property
+    def failure(self) -> TramontaneError | None:
+        """Why the engine has ended by itself, if it did: its process died."""
+        return self._service.running.dead
+
+    @property
     def name(self) -> str:
         """What the model is called: its name in a host, else the reference it was loaded by."""
         return self._service.info.model
@@ -81,14 +87,23 @@ class ModelFace:
         return self._service.maker.chats.template is not None
 
     @property
+    def takes_thinking_budget(self) -> bool:
+        """Whether the model's thoughts can be ended: it is known how it writes them, and their end is one token."""
+        return self._service.maker.chats.takes_budget
+
+    @property
     def plan(self) -> ModelPlan:
-        """What is loaded, how it is stored, where it lives."""
-        return self._service.model.plan
+        """What is loaded, how it is stored, where it lives.
+
+        Raises:
+            PlanError: The model's engine is in a process of its own, and its plan with it.
+        """
+        return self._service.running.plan
 
     @property
     def adapters(self) -> Adapters:
         """The adapters that requests may choose; others can be loaded."""
-        return self._service.adapters
+        return self._service.running.adapters
 
     def stats(self) -> EngineStats:
         """A snapshot of the engine's counters."""

@@ -22,9 +22,9 @@ from tramontane.requests import EngineRequest, SamplingParams, Task
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from tramontane.adapters import AdapterTable
+    from tramontane.api.adapters import Adapters
+    from tramontane.api.running import Running
     from tramontane.api.settings import RequestSettings
-    from tramontane.load import LoadedModel
     from tramontane.tokenizer import Tokenizer
 
 Params = SamplingParams | Sequence[SamplingParams] | None
@@ -63,7 +63,7 @@ class RequestMaker:
     name: str
     tokenizer: Tokenizer | None
     chats: ChatMaker
-    adapters: AdapterTable
+    adapters: Adapters
     defaults: dict[str, Any]
     vocab_size: int
     max_model_len: int
@@ -75,23 +75,20 @@ class RequestMaker:
     @classmethod
     def of(
         cls,
-        name: str,
-        model: LoadedModel,
-        max_len: int,
-        abort: Callable[[str, int], None],
+        running: Running,
         ended: Callable[[RequestOutput], None],
     ) -> RequestMaker:
-        """The maker for a loaded model whose engine holds sequences of ``max_len`` tokens; ``abort`` and ``ended`` are
-        passed on to :class:`Answers`."""
+        """The maker for a running model; ``ended`` is passed on to :class:`Answers`."""
+        name, text = running.info.model, running.text
         return cls(
             name=name,
-            tokenizer=model.tokenizer,
-            chats=ChatMaker(name, model.tokenizer, model.chat_template, model.chat_format),
-            adapters=model.adapters,
-            defaults=default_sampling(model.generation_config),
-            vocab_size=model.runner.vocab_size,
-            max_model_len=max_len,
-            abort=abort,
+            tokenizer=text.tokenizer,
+            chats=ChatMaker(name, text.tokenizer, text.chat_template, text.chat_format),
+            adapters=running.adapters,
+            defaults=default_sampling(text.generation_config),
+            vocab_size=running.vocab_size,
+            max_model_len=running.info.max_model_len,
+            abort=running.abort,
             ended=ended,
         )
 

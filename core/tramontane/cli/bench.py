@@ -98,7 +98,7 @@ def _facts(service: Any) -> dict[str, Any]:
         "dtype": info.dtype,
         "quant": info.quant,
         "threads": torch.get_num_threads(),
-        "capture": service.model.capture_note,
+        "capture": info.capture,
     }
 
 

@@ -227,8 +227,7 @@ class EngineCore:
             self.gate.wait(_GRAMMAR_WAIT)
         for request, outcome in self.gate.ready():
             if isinstance(outcome, BaseException):
-                code = outcome.code if isinstance(outcome, TramontaneError) else None
-                deltas += refused(request, FinishReason.ERROR, describe(outcome), code)
+                deltas += refusal(request, outcome)
             else:
                 self.scheduler.add(request, outcome)
 
@@ -386,6 +385,12 @@ class EngineCore:
             RuntimeError: Something does not add up.
         """
         self.scheduler.check_integrity()
+
+
+def refusal(request: EngineRequest, error: BaseException) -> list[Delta]:
+    """The deltas of a request that is not served for a reason."""
+    code = error.code if isinstance(error, TramontaneError) else None
+    return refused(request, FinishReason.ERROR, describe(error), code)
 
 
 def describe(error: BaseException) -> str:

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """An engine core in a thread of its own, and the thread-safe way in and out.
 
-Everything that touches the core happens in that thread, between steps. One step's deltas reach each event loop in one
-call, however many requests it serves. No exception ends the loop: a sink that fails loses its request, a step that
-fails ends its requests, a fault in the bookkeeping ends all requests and begins anew.
+Everything that touches the core happens in that thread, between steps. No exception ends the loop: a receiver that
+fails loses its request, a step that fails ends its requests, a fault in the bookkeeping ends all requests and begins
+anew.
 """
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import logging
 import sys
@@ -19,11 +18,12 @@ from concurrent.futures import Future
 from typing import TypeVar
 from weakref import WeakSet
 
-from tramontane.engine.core import EngineCore, describe
+from tramontane.engine.core import EngineCore, refusal
+from tramontane.engine.mail import Mailroom
 from tramontane.engine.sinks import Sink
 from tramontane.engine.stats import EngineStats
-from tramontane.errors import EngineClosedError, RequestError
-from tramontane.requests import Delta, EngineRequest, FinishReason
+from tramontane.errors import EngineClosedError
+from tramontane.requests import Delta, EngineRequest
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -43,14 +43,22 @@ class EngineThread:
     Args:
         core: The engine; nobody else may use it from now on.
         name: The thread's name.
+        deliver: Gets the deltas of every step, in the engine's thread, empty ones included; by default they go to the
+            sinks of their requests.
     """
 
-    def __init__(self, core: EngineCore, name: str = "tramontane-engine") -> None:
+    def __init__(
+        self,
+        core: EngineCore,
+        name: str = "tramontane-engine",
+        deliver: Callable[[list[Delta]], None] | None = None,
+    ) -> None:
         self._core = core
         self._commands: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
         self._lock = threading.Lock()
-        self._sinks: dict[str, Sink] = {}
+        self._mail = Mailroom(core.abort)
+        self._deliver = deliver or self._mail.deliver
         self._closed = False
         self._drain = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -66,6 +74,11 @@ class EngineThread:
         return self._closed
 
     @property
+    def busy(self) -> bool:
+        """Whether it has something to do, or will when its thread looks."""
+        return self._core.has_work or bool(self._commands)
+
+    @property
     def max_len(self) -> int:
         """Most tokens of a sequence, by the model and by the cache."""
         return self._core.max_len
@@ -79,11 +92,21 @@ class EngineThread:
         """
         self._core.check(request)
         with self._lock:
-            if self._closed:
-                raise EngineClosedError("the engine is closed and takes no requests")
-            if request.id in self._sinks:
-                raise RequestError(f"a request with id {request.id!r} is being served already")
-            self._sinks[request.id] = sink
+            self._refuse_if_closed()
+            self._mail.expect(request, sink)
+            self._commands.append(lambda: self._add(request))
+        self._wake.set()
+
+    def add(self, request: EngineRequest) -> None:
+        """Queue a request for whose deltas no sink is named: ``deliver`` of the constructor gets them.
+
+        Raises:
+            RequestError: The request can never run.
+            EngineClosedError: The engine was closed.
+        """
+        self._core.check(request)
+        with self._lock:
+            self._refuse_if_closed()
             self._commands.append(lambda: self._add(request))
         self._wake.set()
 
@@ -108,8 +131,7 @@ class EngineThread:
                     future.set_exception(error)
 
         with self._lock:
-            if self._closed:
-                raise EngineClosedError("the engine is closed")
+            self._refuse_if_closed()
             self._commands.append(command)
         self._wake.set()
         return future
@@ -131,6 +153,10 @@ class EngineThread:
         self._wake.set()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout)
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise EngineClosedError("the engine is closed and takes no requests")
 
     # --- the thread ---------------------------------------------------------------------------------------------------
 
@@ -162,60 +188,13 @@ class EngineThread:
             self._core.add(request)
         except Exception as error:
             log.exception("request %s was not taken", request.id)
-            text, choices = describe(error), range(request.sampling.n)
-            self._deliver([
-                Delta(request_id=request.id, index=index, finish_reason=FinishReason.ERROR, error=text)
-                for index in choices
-            ])  # fmt: skip
+            self._deliver(refusal(request, error))
 
     def _step(self) -> list[Delta]:
         try:
             return self._core.next_deltas()
         except BaseException as error:  # a plugin's SystemExit must not end the thread silently
             return self._core.recover(error)
-
-    def _deliver(self, deltas: list[Delta]) -> None:
-        """Hand one step's deltas to their sinks, one call per event loop."""
-        batches: dict[str, list[Delta]] = {}
-        for delta in deltas:
-            batches.setdefault(delta.request_id, []).append(delta)
-        loops: dict[asyncio.AbstractEventLoop, list[tuple[Sink, list[Delta]]]] = {}
-        for request_id, batch in batches.items():
-            sink = self._sinks.get(request_id)
-            if sink is None:
-                continue
-            if not self._core.serves(request_id):
-                with self._lock:
-                    del self._sinks[request_id]
-            if sink.loop is not None:
-                loops.setdefault(sink.loop, []).append((sink, batch))
-            else:
-                self._put(sink, batch)
-        for loop, mail in loops.items():
-            self._post(loop, mail)
-
-    def _put(self, sink: Sink, batch: list[Delta]) -> None:
-        try:
-            sink.put(batch)
-        except Exception:
-            log.exception("the receiver of request %s failed; the request ends", batch[0].request_id)
-            self._core.abort(batch[0].request_id)
-
-    def _post(self, loop: asyncio.AbstractEventLoop, mail: list[tuple[Sink, list[Delta]]]) -> None:
-        try:
-            loop.call_soon_threadsafe(_put_all, mail)
-        except RuntimeError:  # the loop is closed, and with it all who listened
-            for _, batch in mail:
-                self._core.abort(batch[0].request_id)
-
-
-def _put_all(mail: list[tuple[Sink, list[Delta]]]) -> None:
-    """Runs in the event loop."""
-    for sink, batch in mail:
-        try:
-            sink.put(batch)
-        except Exception:
-            log.exception("the receiver of request %s failed", batch[0].request_id)
 
 
 @atexit.register

@@ -87,9 +87,9 @@ def calibrate(
         progress=progress,
     )
     try:
-        if loaded.tokenizer is None:
+        if loaded.text.tokenizer is None:
             raise ConfigError("collecting importances needs a tokenizer, and this model has none")
-        ids, bos = _encoded(loaded.tokenizer, words)
+        ids, bos = _encoded(loaded.text.tokenizer, words)
         parts = list(chunks(ids, chunk, bos, limit))
         statistics = collect(loaded, parts, progress)
     finally:

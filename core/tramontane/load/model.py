@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ from tramontane.load.foreign import translated
 from tramontane.load.options import LoadOptions
 from tramontane.load.program import bind, capture_step
 from tramontane.load.quantize import check_importances
-from tramontane.load.text import text_side
+from tramontane.load.text import TextSide, text_side
 from tramontane.memory import format_bytes
 from tramontane.ops import TakeRows
 from tramontane.plugins import Plugins, installed
@@ -45,9 +44,6 @@ from tramontane.states import StateStore
 
 if TYPE_CHECKING:
     from tramontane.adapters import AdapterTable
-    from tramontane.chat import ChatTemplate
-    from tramontane.chat.parsing import ChatFormat
-    from tramontane.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 
@@ -66,10 +62,7 @@ class LoadedModel:
     backend: Backend
     runner: ModelRunner
     engine: EngineConfig
-    tokenizer: Tokenizer | None
-    chat_template: ChatTemplate | None
-    chat_format: ChatFormat | None
-    generation_config: Mapping[str, Any]
+    text: TextSide
     checkpoint: Checkpoint
     adapters: AdapterTable
     capture_note: str
@@ -171,9 +164,9 @@ def _build(
     for name, found in adapters.items():
         announce(table.put(name, found.ready(table.dtype)))
     note = capture_step(runner, blueprint, backend, plugins, options)
-    tokenizer, template, chat_format = text_side(checkpoint, options, plugins)
-    if tokenizer is not None:
-        runner.sampler.breaker_ids = tokenizer.breaker_ids
+    text = text_side(checkpoint, options, plugins)
+    if text.tokenizer is not None:
+        runner.sampler.breaker_ids = text.tokenizer.breaker_ids
     return LoadedModel(
         name=ref,
         architecture=made.architecture,
@@ -185,10 +178,7 @@ def _build(
         backend=backend,
         runner=runner,
         engine=options.engine,
-        tokenizer=tokenizer,
-        chat_template=template,
-        chat_format=chat_format,
-        generation_config=checkpoint.generation_config,
+        text=text,
         checkpoint=checkpoint,
         adapters=table,
         capture_note=note,

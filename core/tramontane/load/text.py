@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
 
 from tramontane.checkpoint import Checkpoint, Files
 from tramontane.errors import CheckpointError
@@ -23,9 +26,19 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def text_side(
-    checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins
-) -> tuple[Tokenizer | None, ChatTemplate | None, ChatFormat | None]:
+@frozen(kw_only=True, eq=False)
+class TextSide:
+    """What stands between texts and a model's token ids. No weights are needed for it."""
+
+    tokenizer: Tokenizer | None = None
+    chat_template: ChatTemplate | None = None
+    chat_format: ChatFormat | None = None
+    """How the model writes reasoning and tool calls."""
+    generation_config: Mapping[str, Any] = field(factory=dict)
+    """Its ``generation_config.json``."""
+
+
+def text_side(checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins) -> TextSide:
     """Tokenizer, template and format of the answers.
 
     Without a tokenizer a model runs on token ids; without a template it completes text.
@@ -41,12 +54,17 @@ def text_side(
     written = None if source is None else "\n".join(source.templates.values())
     tokenizer = _tokenizer(files, written, checkpoint, options, plugins)
     if tokenizer is None:
-        return None, None, None
+        return TextSide(generation_config=checkpoint.generation_config)
     template = ChatTemplate.from_files(files, tokenizer, override=options.chat_template)
     form = find_format(written, plugins.catalogs.chat_formats, options.chat_format)
     if template is not None and form is not None and options.chat_template is None:
         template.writer = form.write_prompt
-    return tokenizer, template, form
+    return TextSide(
+        tokenizer=tokenizer,
+        chat_template=template,
+        chat_format=form,
+        generation_config=checkpoint.generation_config,
+    )
 
 
 def find_format(template: str | None, formats: Catalog[ChatFormatSpec], name: str | None = None) -> ChatFormat | None:

@@ -22,6 +22,8 @@ class EngineInfo:
     device: str
     dtype: str
     quant: str | None = None
+    capture: str = ""
+    """``captured`` where steps are replayed from a recording, or why not."""
     max_model_len: int = 0
     """Longest sequence in tokens."""
     load_s: float = 0.0

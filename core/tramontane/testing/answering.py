@@ -18,12 +18,14 @@ import torch
 from attrs import define, field
 from tokenizers import decoders, models, pre_tokenizers, processors
 
+from tramontane.api.running import LocalModel
 from tramontane.api.service import Service
 from tramontane.cache.spec import CacheLayout, CacheSpec, plan_layout
 from tramontane.chat import ChatTemplate
 from tramontane.chat.parsing import ChatFormat
 from tramontane.engine import EngineConfig
 from tramontane.engine.runner import StepResult
+from tramontane.load.text import TextSide
 from tramontane.plugins import Observers
 from tramontane.requests import EngineRequest, Task, TokenLogprobs
 from tramontane.sequence import Row, StepPlan
@@ -176,16 +178,18 @@ def answering_service(
         blueprint=SimpleNamespace(dtype=torch.float32),
         runner=AnsweringRunner(answer, bytes_as_tokens, layout, **runner),
         engine=engine or EngineConfig(block_tokens=16),
-        tokenizer=bytes_as_tokens if tokenizer else None,
-        chat_format=chat_format,
-        chat_template=ChatTemplate(template, control=bytes_as_tokens.control) if chat else None,
-        generation_config=generation_config or {},
+        text=TextSide(
+            tokenizer=bytes_as_tokens if tokenizer else None,
+            chat_format=chat_format,
+            chat_template=ChatTemplate(template, control=bytes_as_tokens.control) if chat else None,
+            generation_config=generation_config or {},
+        ),
         capture_note="off",
         plan=SimpleNamespace(weights=()),
         seconds=0.0,
         close=lambda: None,
     )
-    return Service(model, observers or Observers({}), name)
+    return Service(LocalModel(model, name), observers or Observers({}))
 
 
 def answering_llm(answer: Answer, **settings: Any) -> LLM:

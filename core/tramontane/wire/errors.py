@@ -3,7 +3,14 @@
 
 from __future__ import annotations
 
-from tramontane.errors import EngineClosedError, EngineError, RequestError, TramontaneError, UnknownNameError
+from tramontane.errors import (
+    EngineClosedError,
+    EngineDiedError,
+    EngineError,
+    RequestError,
+    TramontaneError,
+    UnknownNameError,
+)
 
 _KINDS = {
     401: "authentication_error",
@@ -40,7 +47,7 @@ def status_of(error: TramontaneError) -> int:
         return error.status
     if isinstance(error, UnknownNameError):
         return 404
-    if isinstance(error, EngineClosedError):
+    if isinstance(error, EngineClosedError | EngineDiedError):
         return 503
     return 400 if isinstance(error, RequestError) else 500
 
@@ -56,4 +63,6 @@ def public_message(error: TramontaneError) -> str:
         return error.message
     if isinstance(error, EngineClosedError):
         return "the model was stopped"
+    if isinstance(error, EngineDiedError):
+        return "the model's process ended and is started anew; try again shortly"
     return "the model failed on this request" if isinstance(error, EngineError) else "the server failed"

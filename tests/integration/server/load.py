@@ -3,8 +3,11 @@
 
     python tests/integration/server/load.py streams [STREAMS] [SECONDS]
     python tests/integration/server/load.py throughput [STREAMS]
+    python tests/integration/server/load.py latency [STREAMS]
 
-Every prompt has one right answer (greedy), so an answer that is lost, cut or another request's is seen at once.
+``streams`` and ``throughput`` take ``--in-process`` for a host whose engine is not in a process of its own; ``latency``
+compares the two. Every prompt has one right answer (greedy), so an answer that is lost, cut or another request's is
+seen at once.
 """
 
 from __future__ import annotations
@@ -13,9 +16,13 @@ import asyncio
 import gc
 import json
 import random
+import re
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +116,9 @@ async def storm(url: str, streams: int, seconds: float) -> Tally:
 
 
 def private_bytes() -> int:
-    """Memory of this process that is its own, in bytes; mapped files do not count."""
-    found = psutil.Process().memory_full_info()
-    return int(found.uss)
+    """Memory of this process and of its engines' that is their own, in bytes; mapped files do not count."""
+    this = psutil.Process()
+    return sum(int(one.memory_full_info().uss) for one in (this, *this.children()))
 
 
 def quiet(host: Any, seconds: float = 30) -> float:
@@ -125,12 +132,12 @@ def quiet(host: Any, seconds: float = 30) -> float:
     return float(held)
 
 
-def streams(number: int = 256, seconds: float = 120.0) -> dict[str, Any]:
+def streams(number: int = 256, seconds: float = 120.0, *, apart: bool = True) -> dict[str, Any]:
     """A storm of streams over the demo model: a small one first, so that what is allocated once is there."""
     from tramontane_frontend_http import make_app
 
     with tempfile.TemporaryDirectory() as folder:
-        host = make_host(Path(folder), num_blocks=4000)
+        host = make_host(Path(folder), apart=apart, num_blocks=4000)
         with listening(make_app(host)) as url:
             asyncio.run(storm(url, number, min(5.0, seconds / 2)))
             quiet(host)
@@ -145,8 +152,9 @@ def streams(number: int = 256, seconds: float = 120.0) -> dict[str, Any]:
             "grown_mb": round(grown / 2**20, 1)}  # fmt: skip
 
 
-def throughput(number: int = 16) -> dict[str, Any]:
-    """Tokens per second of one batch by ``LLM.generate`` and by streams of the server, in turns; medians of five."""
+def throughput(number: int = 16, *, apart: bool = True) -> dict[str, Any]:
+    """Tokens per second of one batch by ``LLM.generate`` and by streams of the server, in turns; medians of five. The
+    ``LLM`` is one in this process, whichever way the server has its engine."""
     from tramontane_frontend_http import make_app
 
     asked = [prompts()[place % len(WORDS)] for place in range(number)]
@@ -163,8 +171,9 @@ def throughput(number: int = 16) -> dict[str, Any]:
             await asyncio.gather(*(one(client, url, prompt) for prompt in asked))
 
     with tempfile.TemporaryDirectory() as folder:
-        host = make_host(Path(folder), num_blocks=4000)
-        llm = asyncio.run(host.acquire("storyteller")).blocking()
+        host = make_host(Path(folder), apart=apart, num_blocks=4000)
+        alone = make_host(Path(folder) / "alone", num_blocks=4000) if apart else host
+        llm = asyncio.run(alone.acquire("storyteller")).blocking()
         with listening(make_app(host)) as url:
             for _ in range(6):
                 begun = time.perf_counter()
@@ -174,10 +183,85 @@ def throughput(number: int = 16) -> dict[str, Any]:
                 asyncio.run(batch(url))
                 rates["server"].append(number * 200 / (time.perf_counter() - begun))
         host.close()
+        alone.close()
     median = {name: sorted(found[1:])[2] for name, found in rates.items()}  # the first round warms up
     return {**{name: round(rate) for name, rate in median.items()}, "ratio": round(median["server"] / median["llm"], 3)}
 
 
+def latency(number: int = 16, rounds: int = 5) -> dict[str, Any]:
+    """What streams cost the steps of an engine in a process of its own, and of one in the server's, in turns.
+
+    Two servers run the demo model; the streams of one run at a time, read by this process. Milliseconds, medians over
+    the rounds: ``step`` is the engine's own mean of a step, ``gap`` the median between two pieces of a stream and
+    ``gap99`` what one in a hundred of them passes. ``memory`` is in MB.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    with ExitStack() as stack:
+        urls = {kind: stack.enter_context(_served(*flags)) for kind, flags in _KINDS.items()}
+        for turn in range(rounds + 1):
+            for kind, (url, process) in urls.items():
+                gaps = sorted(asyncio.run(_gaps(url, number)))
+                step = _decode_s(url)
+                if turn:  # the first round warms up
+                    seen = found.setdefault(kind, {"step": [], "gap": [], "gap99": [], "memory": []})
+                    seen["step"].append(step * 1e3)
+                    seen["gap"].append(gaps[len(gaps) // 2] * 1e3)
+                    seen["gap99"].append(gaps[len(gaps) * 99 // 100] * 1e3)
+                    family = (process, *process.children())
+                    seen["memory"].append(sum(one.memory_full_info().uss for one in family) / 2**20)
+    return {
+        kind: {name: round(sorted(all_)[len(all_) // 2], 2) for name, all_ in seen.items()}
+        for kind, seen in found.items()
+    }
+
+
+_KINDS: dict[str, tuple[str, ...]] = {"apart": (), "in-process": ("--in-process",)}
+
+
+@contextmanager
+def _served(*flags: str) -> Iterator[tuple[str, psutil.Process]]:
+    """A server of the demo model as a process: its base URL, and the process."""
+    command = [sys.executable, "-m", "tramontane", "serve", "-m", "demo", "--port", "0", "--state-dir", "none",
+               "--no-access-log", *flags]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        said = ""
+        while process.stderr is not None and (line := process.stderr.readline()):
+            said += line
+            if url := re.search(r"at (http://\S+)", line):
+                yield url[1], psutil.Process(process.pid)
+                break
+        process.terminate()
+        if " at http" not in said:
+            raise RuntimeError(said)
+
+
+async def _gaps(url: str, number: int) -> list[float]:
+    """Seconds between two pieces of a stream, of so many streams at a time."""
+    found: list[float] = []
+
+    async def one(client: httpx.AsyncClient, prompt: str) -> None:
+        asked = {**body(prompt), "model": "demo", "max_tokens": 300}
+        async with client.stream("POST", f"{url}/v1/completions", json=asked) as answer:
+            before = None
+            async for _ in answer.aiter_raw():
+                now = time.perf_counter()
+                if before is not None:
+                    found.append(now - before)
+                before = now
+
+    async with httpx.AsyncClient(timeout=300, limits=httpx.Limits(max_connections=number)) as client:
+        await asyncio.gather(*(one(client, prompts()[place % len(WORDS)]) for place in range(number)))
+    return found
+
+
+def _decode_s(url: str) -> float:
+    """The engine's running mean of the seconds of a step that only decodes."""
+    text = httpx.get(f"{url}/metrics", timeout=60).text
+    return float(re.findall(r'^tramontane_decode_s\{model="demo"\} (\S+)$', text, re.MULTILINE)[0])
+
+
 if __name__ == "__main__":
-    chosen = {"streams": streams, "throughput": throughput}[sys.argv[1]]
-    print(json.dumps(chosen(*map(int, sys.argv[2:]))))
+    given = [one for one in sys.argv[2:] if not one.startswith("--")]
+    options = {} if sys.argv[1] == "latency" else {"apart": "--in-process" not in sys.argv}
+    chosen = {"streams": streams, "throughput": throughput, "latency": latency}[sys.argv[1]]
+    print(json.dumps(chosen(*map(int, given), **options)))

@@ -35,9 +35,9 @@ def python_of(environment: str) -> str:
     return str(found)
 
 
-def make_host(folder: Path, **settings: Any) -> Host:
+def make_host(folder: Path, *, apart: bool = False, **settings: Any) -> Host:
     """``talker`` thinks and calls, ``plain`` calls at once, ``storyteller`` is the demo model with a template."""
-    host = Host(installed().extended([tramontane_scripted.plugin]), state_dir=folder / "state")
+    host = Host(installed().extended([tramontane_scripted.plugin]), state_dir=folder / "state", apart=apart)
     common = {"num_blocks": 600, "chat_format": "hermes", **settings}
     host.add("talker", str(write_talking(folder / "talker", demo.FOLDER)), **common)
     host.add("plain", str(write_talking(folder / "plain", demo.FOLDER, thinks=False)), **common)

@@ -78,11 +78,11 @@ def test_what_the_converter_writes_is_the_model(name: str, tmp_path: Path) -> No
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
     answer = original.greedy([ids[:PROMPT]], LENGTH - PROMPT)
     assert converted.greedy([ids[:PROMPT]], LENGTH - PROMPT) == answer
-    assert converted.loaded.tokenizer is not None
-    if original.loaded.tokenizer is not None:
-        assert converted.loaded.tokenizer.encode(TEXT) == original.loaded.tokenizer.encode(TEXT)
+    assert converted.loaded.text.tokenizer is not None
+    if original.loaded.text.tokenizer is not None:
+        assert converted.loaded.text.tokenizer.encode(TEXT) == original.loaded.text.tokenizer.encode(TEXT)
     if os.environ.get(llama_cpp.VARIABLE):
         theirs = llama_cpp.alone(f"logits({str(path)!r}, {ids[:PROMPT] + answer[0]})", tmp_path)
         assert theirs[PROMPT - 1 : -1].argmax(1).tolist() == answer[0]
         said = llama_cpp.alone(f"tokenize({str(path)!r}, {TEXT!r})", tmp_path).tolist()
-        assert said == converted.loaded.tokenizer.encode(TEXT, add_special=False)
+        assert said == converted.loaded.text.tokenizer.encode(TEXT, add_special=False)

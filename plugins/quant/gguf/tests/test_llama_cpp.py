@@ -85,7 +85,7 @@ def test_trained_models_say_the_same_in_llama_cpp(model: str | Path, tmp_path: P
         pytest.skip("needs ../shared/data/models/tinystories-656k-hf")
     engine = load(model)  # type: ignore[arg-type]
     path = write(engine, tmp_path / "model.gguf")
-    tokenizer = engine.loaded.tokenizer
+    tokenizer = engine.loaded.text.tokenizer
     assert tokenizer is not None
     text = "Once upon a time, there was a little girl."
     ids = tokenizer.encode(text)

@@ -263,7 +263,7 @@ def test_rows_of_another_length_are_refused_with_the_numbers(tmp_path: Path) -> 
 def test_a_file_of_other_people_loads_and_generates() -> None:
     engine = Harness.load(TINY, max_model_len=64)
     assert engine.loaded.architecture.name == "llama"
-    tokenizer = engine.loaded.tokenizer
+    tokenizer = engine.loaded.text.tokenizer
     assert tokenizer is not None
     ids = tokenizer.encode("Once upon a time")
     assert ids == [1, 9038, 2501, 263, 931]
@@ -345,10 +345,10 @@ def test_the_container_before_gguf_gives_the_same_model(tmp_path: Path) -> None:
     ids = [3, 70, 261, 265, 17, 280]
     first, second = (Harness.load(tmp_path / name, max_model_len=32) for name in ("old.bin", "new.gguf"))
     assert np.array_equal(first.logits(ids), second.logits(ids))
-    assert first.loaded.tokenizer is not None
-    assert second.loaded.tokenizer is not None
+    assert first.loaded.text.tokenizer is not None
+    assert second.loaded.text.tokenizer is not None
     for text in ("ab abc", "a b\n", "é"):
-        assert first.loaded.tokenizer.encode(text) == second.loaded.tokenizer.encode(text)
+        assert first.loaded.text.tokenizer.encode(text) == second.loaded.text.tokenizer.encode(text)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def load(folder: Path) -> Harness:
 def assert_greedy(folder: Path, text: str) -> None:
     """Each token of the text is the best here too, after the tokens before it; or as good."""
     engine = load(folder)
-    tokenizer = engine.loaded.tokenizer
+    tokenizer = engine.loaded.text.tokenizer
     assert tokenizer is not None
     start, ids = tokenizer.encode(PROMPT), tokenizer.encode(PROMPT + text)
     assert ids[: len(start)] == start
@@ -139,7 +139,7 @@ def test_wider_rows_go_both_ways(kind: str, tmp_path: Path) -> None:
 def assert_next(folder: Path, prompts: Sequence[str], texts: Sequence[str]) -> None:
     """What follows each prompt is the best token here too, or as good as the best."""
     engine = load(folder)
-    tokenizer = engine.loaded.tokenizer
+    tokenizer = engine.loaded.text.tokenizer
     assert tokenizer is not None
     for prompt, text in zip(prompts, texts, strict=True):
         logits_V = engine.logits(tokenizer.encode(prompt))[-1]
