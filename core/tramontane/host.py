@@ -67,6 +67,8 @@ class ModelCard:
     """Whether it has a chat template."""
     error: str | None = None
     """Why loading failed."""
+    parent: str | None = None
+    """The model that this one is an adapter of."""
 
 
 @frozen(kw_only=True)
@@ -97,11 +99,20 @@ class _Slot:
     llm: AsyncLLM | None = None
     loading: bool = False
     error: TramontaneError | None = None
+    adapters: Mapping[str, str] = field(init=False)
+    """Name -> reference of what it is loaded with: those of its settings, and those that came later."""
     told: float = 0.0
     deaths: deque[float] = field(factory=lambda: deque(maxlen=MOST_DEATHS))
     """``time.monotonic()`` of the last times that its engine's process ended unasked."""
     lock: threading.Lock = field(factory=threading.Lock)
     """Held while it is loaded or unloaded."""
+
+    def __attrs_post_init__(self) -> None:
+        self.adapters = dict(self.settings.get("adapters") or {})
+
+    def as_settings(self) -> dict[str, Any]:
+        """What it is loaded with."""
+        return {**self.settings, "adapters": dict(self.adapters)} if self.adapters else dict(self.settings)
 
     @property
     def state(self) -> ModelState:
@@ -161,9 +172,12 @@ class Host:
         Raises:
             ConfigError: The name is taken.
         """
-        if name in self._slots or name in self._aliases or name == DEFAULT:
-            raise ConfigError(f"the model name {name!r} is taken", hint="choose another name")
-        self._slots[name] = _Slot(name, os.fspath(reference if reference is not None else name), settings)
+        slot = _Slot(name, os.fspath(reference if reference is not None else name), settings)
+        for wanted in (name, *slot.adapters):
+            self._refuse_taken(wanted)
+        if name in slot.adapters:
+            raise ConfigError(f"the model {name!r} has an adapter of its own name", hint="choose another name")
+        self._slots[name] = slot
 
     def alias(self, alias: str, name: str) -> None:
         """Let a further name mean a model; an alias may be moved to another model.
@@ -172,21 +186,21 @@ class Host:
             ConfigError: The alias is the name of a model.
             UnknownNameError: There is no such model.
         """
-        if alias in self._slots or alias == DEFAULT:
+        if alias in self._slots or alias == DEFAULT or self._adapted(alias) is not None:
             raise ConfigError(f"{alias!r} is the name of a model, so it cannot be an alias")
         self._aliases[alias] = self._slot(name).name
 
     def models(self) -> tuple[ModelCard, ...]:
-        """Every configured model, the default first."""
-        return tuple(self._card(slot) for slot in self._slots.values())
+        """Every configured model, the default first, each with its adapters behind it."""
+        return tuple(self._card(slot, adapter) for slot in self._slots.values() for adapter in (None, *slot.adapters))
 
     def model(self, name: str) -> ModelCard:
-        """The model of that name or alias.
+        """The model of that name or alias, or the adapter.
 
         Raises:
             UnknownNameError: There is none.
         """
-        return self._card(self._slot(name))
+        return self._card(*self._find(name))
 
     # --- loading and unloading ----------------------------------------------------------------------------------------
 
@@ -194,15 +208,17 @@ class Host:
         """The running model of that name, loaded first if need be. Callers that come meanwhile wait for the same load.
 
         Args:
-            name: A model's name or alias; ``None`` or ``default`` is the first model.
+            name: A model's name or alias, or an adapter's: then requests use it unless they say otherwise; ``None`` or
+                ``default`` is the first model.
 
         Raises:
             UnknownNameError: There is no such model.
             TramontaneError: It could not be loaded.
         """
-        slot = self._slot(name)
+        slot, adapter = self._find(name)
         ready = slot.llm
-        return ready if ready is not None else await asyncio.to_thread(self._load, slot)
+        llm = ready if ready is not None else await asyncio.to_thread(self._load, slot)
+        return llm if adapter is None else llm.using(adapter)
 
     async def load(self, name: str, reference: str | os.PathLike[str] | None = None, **settings: Any) -> AsyncLLM:
         """Configure a model (unless it is) and load it now."""
@@ -217,6 +233,39 @@ class Host:
             UnknownNameError: There is no such model.
         """
         await asyncio.to_thread(self._unload, self._slot(name))
+
+    async def load_adapter(self, name: str, reference: str | os.PathLike[str], model: str | None = None) -> ModelCard:
+        """Load an adapter of a model, which is loaded first if need be; requests then name it like a model.
+
+        Args:
+            name: What requests call it. An adapter of the same model that has the name is replaced.
+            reference: Its folder, or its id on the hub.
+            model: The model's name or alias; ``None`` is the first.
+
+        Raises:
+            ConfigError: The name is taken.
+            UnknownNameError: There is no such model.
+            AdapterError: It does not fit the model, or its files are damaged.
+        """
+        slot = self._slot(model)
+        self._refuse_taken(name, slot)
+        llm = await self.acquire(slot.name)
+        await asyncio.to_thread(llm.adapters.load, name, os.fspath(reference))
+        slot.adapters = {**slot.adapters, name: os.fspath(reference)}
+        return self._card(slot, name)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Forget an adapter; requests that use it end as they would have.
+
+        Raises:
+            UnknownNameError: There is none of that name.
+        """
+        slot, adapter = self._find(name)
+        if adapter is None:
+            raise UnknownNameError(f"{name!r} is a model and no adapter", hint="unload() frees models")
+        if slot.llm is not None:
+            await asyncio.to_thread(slot.llm.adapters.unload, adapter)
+        slot.adapters = {key: value for key, value in slot.adapters.items() if key != adapter}
 
     def close(self) -> None:
         """Stop every model."""
@@ -256,7 +305,7 @@ class Host:
                 return slot.llm
             slot.loading, slot.error = True, None
             try:
-                given = slot.reference, slot.settings, self.plugins, self._progress, slot.name
+                given = slot.reference, slot.as_settings(), self.plugins, self._progress, slot.name
                 if self._apart:
                     service = Service.apart(*given, died=partial(self._died, slot))
                 else:
@@ -306,18 +355,37 @@ class Host:
             raise UnknownNameError(f"there is no model {name!r}", hint=self._names(name))
         return slot
 
+    def _find(self, name: str | None) -> tuple[_Slot, str | None]:
+        """A model, and the adapter of it where the name is that one's."""
+        if name is not None and name not in self._slots and name not in self._aliases:
+            slot = self._adapted(name)
+            if slot is not None:
+                return slot, name
+        return self._slot(name), None
+
+    def _adapted(self, adapter: str) -> _Slot | None:
+        """The model that has an adapter of that name."""
+        return next((slot for slot in self._slots.values() if adapter in slot.adapters), None)
+
+    def _refuse_taken(self, name: str, owner: _Slot | None = None) -> None:
+        """Refuse a name that means something already, unless it is an adapter of ``owner``."""
+        adapted = self._adapted(name)
+        if name in self._slots or name in self._aliases or name == DEFAULT or adapted not in (None, owner):
+            raise ConfigError(f"the model name {name!r} is taken", hint="choose another name")
+
     def _names(self, name: str) -> str:
-        known: Sequence[str] = [*self._slots, *self._aliases]
+        known: Sequence[str] = [*self._slots, *self._aliases, *(a for s in self._slots.values() for a in s.adapters)]
         near = difflib.get_close_matches(name, known, n=1)
         return f"did you mean {near[0]}?" if near else f"known models: {', '.join(known)}"
 
-    def _card(self, slot: _Slot) -> ModelCard:
+    def _card(self, slot: _Slot, adapter: str | None = None) -> ModelCard:
         llm = slot.llm
         return ModelCard(
-            name=slot.name,
-            reference=slot.reference,
+            name=adapter or slot.name,
+            reference=slot.reference if adapter is None else slot.adapters[adapter],
+            parent=None if adapter is None else slot.name,
             state=slot.state,
-            aliases=tuple(alias for alias, name in self._aliases.items() if name == slot.name),
+            aliases=tuple(alias for alias, name in self._aliases.items() if name == slot.name and adapter is None),
             created=slot.created,
             max_model_len=llm.max_model_len if llm is not None else None,
             chats=llm.has_chat_template if llm is not None else None,

@@ -51,7 +51,7 @@ class AsyncLLM(ModelFace):
         Returns:
             A stream for ``async for``; or ``await`` it for the whole answer (a list for a list of prompts).
         """
-        maker, start = self._service.maker, time.monotonic()
+        maker, start = self._maker, time.monotonic()
         return AsyncCompletionStream(
             self._service, lambda: maker.generate(prompts, params, start=start, **options), single=is_single(prompts)
         )
@@ -72,7 +72,7 @@ class AsyncLLM(ModelFace):
         **template: Any,
     ) -> AsyncCompletionStream:
         """Answer a conversation; arguments and errors are those of :meth:`LLM.chat`, the result is as of generate."""
-        maker, start = self._service.maker, time.monotonic()
+        maker, start = self._maker, time.monotonic()
         call = ChatCall(
             messages=messages, tools=tools, tool_choice=tool_choice, parallel_tool_calls=parallel_tool_calls,
             response_format=response_format, thinking_budget=thinking_budget, parse=parse, template=template,
@@ -112,7 +112,7 @@ class AsyncLLM(ModelFace):
         await asyncio.to_thread(self.close)
 
     async def _task(self, prompts: Any, task: Task, **options: Unpack[RequestSettings]) -> list[NDArray[np.float32]]:
-        maker = self._service.maker
+        maker = self._maker
         async with AsyncCompletionStream(
             self._service, lambda: maker.task(prompts, task, **options), single=False
         ) as stream:

@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from attrs import evolve
+
 from tramontane.api.adapters import Adapters
 from tramontane.api.chat_call import Message
 from tramontane.api.service import Service
@@ -53,13 +55,24 @@ class ModelFace:
         modules, files = split_plugins(plugins)
         found = installed().extended(modules, files)
         self._service = Service.load(os.fspath(model), settings, found, progress)
+        self._maker = self._service.maker
 
     @classmethod
-    def over(cls, service: Service) -> Self:
-        """A further face of a running model; closing either closes both."""
+    def over(cls, service: Service, adapter: str | None = None) -> Self:
+        """A further face of a running model; closing either closes both.
+
+        Args:
+            service: The model.
+            adapter: What requests use that do not say; the face is called like it.
+        """
         face = cls.__new__(cls)
         face._service = service
+        face._maker = service.maker if adapter is None else evolve(service.maker, adapter=adapter)
         return face
+
+    def using(self, adapter: str) -> Self:
+        """A further face whose requests use an adapter unless they say otherwise."""
+        return self.over(self._service, adapter)
 
     @property
     def failure(self) -> TramontaneError | None:
@@ -68,8 +81,8 @@ class ModelFace:
 
     @property
     def name(self) -> str:
-        """What the model is called: its name in a host, else the reference it was loaded by."""
-        return self._service.info.model
+        """What the model is called: its adapter's name, its own in a host, or else the reference it was loaded by."""
+        return self._maker.adapter or self._service.info.model
 
     @property
     def max_model_len(self) -> int:
@@ -79,17 +92,17 @@ class ModelFace:
     @property
     def vocab_size(self) -> int:
         """Token ids are below this."""
-        return self._service.maker.vocab_size
+        return self._maker.vocab_size
 
     @property
     def has_chat_template(self) -> bool:
         """Whether :meth:`chat` works; a base model only completes text."""
-        return self._service.maker.chats.template is not None
+        return self._maker.chats.template is not None
 
     @property
     def takes_thinking_budget(self) -> bool:
         """Whether the model's thoughts can be ended: it is known how it writes them, and their end is one token."""
-        return self._service.maker.chats.takes_budget
+        return self._maker.chats.takes_budget
 
     @property
     def plan(self) -> ModelPlan:
@@ -115,7 +128,7 @@ class ModelFace:
         Raises:
             RequestError: A parameter is out of range.
         """
-        return self._service.maker.params(**overrides)
+        return self._maker.params(**overrides)
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         """Token ids of a text; with ``add_special`` those that begin a prompt too.
@@ -123,7 +136,7 @@ class ModelFace:
         Raises:
             RequestError: The model has no tokenizer.
         """
-        return self._service.maker.required_tokenizer().encode(text, add_special=add_special)
+        return self._maker.required_tokenizer().encode(text, add_special=add_special)
 
     def detokenize(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of token ids.
@@ -131,7 +144,7 @@ class ModelFace:
         Raises:
             RequestError: The model has no tokenizer.
         """
-        return self._service.maker.required_tokenizer().decode(token_ids, skip_special_tokens=skip_special_tokens)
+        return self._maker.required_tokenizer().decode(token_ids, skip_special_tokens=skip_special_tokens)
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for, where it is not the first of a text.
@@ -139,7 +152,7 @@ class ModelFace:
         Raises:
             RequestError: The model has no tokenizer.
         """
-        return self._service.maker.required_tokenizer().token_bytes(token_id)
+        return self._maker.required_tokenizer().token_bytes(token_id)
 
     def render_chat(self, messages: Sequence[Message], **template: Any) -> list[int]:
         """The token ids that :meth:`chat` would send for these messages and template options.
@@ -147,7 +160,7 @@ class ModelFace:
         Raises:
             RequestError: The model has no chat template, or the template refuses the messages.
         """
-        return self._service.maker.chats.render(messages, **template)
+        return self._maker.chats.render(messages, **template)
 
     def close(self) -> None:
         """Stop the engine; calls that still run end with ``EngineClosedError``.

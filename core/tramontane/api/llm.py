@@ -68,7 +68,7 @@ class LLM(ModelFace):
             PromptTooLongError: A prompt is longer than the model or the cache can hold.
             EngineError: A step failed; the engine goes on.
         """
-        answers = self._service.maker.generate(prompts, params, **options)
+        answers = self._maker.generate(prompts, params, **options)
         return self._answer(answers, stream=stream, single=is_single(prompts))
 
     @overload
@@ -129,7 +129,7 @@ class LLM(ModelFace):
             messages=messages, tools=tools, tool_choice=tool_choice, parallel_tool_calls=parallel_tool_calls,
             response_format=response_format, thinking_budget=thinking_budget, parse=parse, template=template,
         )  # fmt: skip
-        answers = self._service.maker.chat(call, params, with_adapter(options, adapter))
+        answers = self._maker.chat(call, params, with_adapter(options, adapter))
         return self._answer(answers, stream=stream, single=True)
 
     def logits(self, prompts: Any, **options: Unpack[RequestSettings]) -> Any:
@@ -197,7 +197,7 @@ class LLM(ModelFace):
         return completions[0] if single else completions
 
     def _task(self, prompts: Any, task: Task, **options: Unpack[RequestSettings]) -> list[NDArray[np.float32]]:
-        answers = self._service.maker.task(prompts, task, **options)
+        answers = self._maker.task(prompts, task, **options)
         with CompletionStream(self._service, answers) as running:
             running.completions()
         return [np.asarray(output, dtype=np.float32) for output in answers.task_outputs()]

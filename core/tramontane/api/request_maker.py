@@ -69,6 +69,8 @@ class RequestMaker:
     max_model_len: int
     abort: Callable[[str, int], None]
     ended: Callable[[RequestOutput], None]
+    adapter: str | None = None
+    """Of requests that name none."""
     _numbers: itertools.count[int] = field(factory=itertools.count)
     _prefix: str = field(factory=lambda: os.urandom(4).hex())
 
@@ -179,7 +181,8 @@ class RequestMaker:
         if any(params.stop for params in sampling):
             self.required_tokenizer()  # stop strings are looked for in the text
         begun = time.monotonic() if start is None else start
-        adapter = None if options.get("adapter") is None else self.adapters.find(options["adapter"])
+        chosen = options.get("adapter", self.adapter)
+        adapter = None if chosen is None else self.adapters.find(chosen)
         others = {name: value for name, value in options.items() if name != "adapter"}
         eos = tuple(self.tokenizer.eos_ids) if self.tokenizer is not None else ()
         reading = None

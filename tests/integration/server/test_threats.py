@@ -217,7 +217,7 @@ def test_nobody_administers_models_without_a_key_or_by_paths(attacked: Server) -
         assert "root:" not in answer.text
     for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/models/tune"):
         answer = attacked.post(path, lora_path="/etc/passwd", lora_name="x", model_id="demo")
-        assert answer.status_code in (404, 405)
+        assert answer.status_code in (403, 404, 405)
         assert "root:" not in answer.text
 
 

@@ -64,7 +64,7 @@ def make_app(host: Host, settings: ServerSettings | None = None) -> Application:
     described = documents.document(specs, keyed=bool(chosen.api_keys), metrics=chosen.metrics)
     registry = CollectorRegistry()
     own = [*operations.routes(host, registry, metrics=chosen.metrics), *documents.routes(described)]
-    own += management.routes(host)
+    own += management.routes(host, chosen.adapter_folders)
     inner: ASGIApp = Starlette(routes=[*own, Mount("", mounted)])
     if chosen.cors_origins:
         inner = CORSMiddleware(

@@ -43,6 +43,8 @@ ADMIN_VARIABLE = "TRAMONTANE_ADMIN_KEY"
 @shared(
     "--request-timeout", type=click.FloatRange(0.001), default=600.0, show_default=True, help="Until an answer begins."
 )
+@shared("--adapter-dir", multiple=True, type=click.Path(path_type=Path), metavar="DIR",
+        help="Adapters in it may be loaded over HTTP.")  # fmt: skip
 @click.option("--separate-keys", is_flag=True, help="Keep what each API key stored and cached from the others.")
 @shared("--drain-seconds", type=click.FloatRange(0), default=30.0, show_default=True, help="To end open answers.")
 @shared("--tls-certificate", type=click.Path(path_type=Path), metavar="FILE", help="Serve HTTPS with this certificate.")
@@ -86,7 +88,7 @@ def _settings(given: dict[str, Any]) -> ServerSettings:
         request_timeout=given["request_timeout"], separate_keys=given["separate_keys"],
         requests_per_minute=given["rate_limit"], drain_seconds=given["drain_seconds"],
         tls_certificate=given["tls_certificate"], tls_key=given["tls_key"], access_log=given["access_log"],
-        metrics=given["metrics"],
+        metrics=given["metrics"], adapter_folders=tuple(given["adapter_dir"]),
     )  # fmt: skip
 
 

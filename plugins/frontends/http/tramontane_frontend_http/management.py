@@ -8,7 +8,8 @@ server was configured with and never a path or a repository: whoever may ask a m
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -23,6 +24,7 @@ from tramontane.wire import FieldError, decode, public_message, read, status_of
 from tramontane.wire.models import model_object
 from tramontane.wire.openapi import operation
 from tramontane.wire.scope import may_administer
+from tramontane_frontend_http import adapters
 from tramontane_frontend_http.answers import JsonResponse, not_for_users, refusal
 
 Handler = Callable[[Host, Request], Awaitable[Any]]
@@ -65,9 +67,12 @@ class ReIsqRequest:
     model: str = "default"
 
 
-def routes(host: Host) -> list[Route]:
-    """Every route of this module."""
+def routes(host: Host, adapter_folders: Sequence[Path] = ()) -> list[Route]:
+    """Every route of this module, and those of adapters that lie in these folders."""
+    adapted = adapters.AdapterRoutes(adapter_folders)
     return [
+        _route(adapters.LOAD, adapted.load, host),
+        _route(adapters.UNLOAD, adapted.unload, host),
         _route("/v1/models/load", _load, host),
         _route("/v1/models/unload", _unload, host),
         _route("/v1/models/reload", _reload, host),
@@ -90,6 +95,7 @@ def paths() -> dict[str, Any]:
         },
         "/re_isq": {"post": operation("The same, as mistral.rs spells it.", body=ReIsqRequest)},
         "/plugins": {"get": operation("The installed plugins and what became of each.")},
+        **adapters.paths(),
     }
 
 

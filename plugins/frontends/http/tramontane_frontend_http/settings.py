@@ -51,6 +51,8 @@ class ServerSettings:
     separate_keys: bool = False
     """Each API key sees only what was stored with it, and shares no cached beginnings with others, whose times could
     tell what they send."""
+    adapter_folders: tuple[Path, ...] = ()
+    """What lies in them may be loaded as an adapter over HTTP; nothing else may."""
     drain_seconds: float = 30.0
     """How long open answers may take to end once the server is asked to stop."""
     access_log: bool = True
