@@ -26,12 +26,12 @@ from tramontane_quant_awq.format import Format
 SHAPE = (40, 96)
 LLAMA = sample("LlamaForCausalLM", "llama", intermediate_size=128, num_hidden_layers=2)
 ORDER = {4: (0, 2, 4, 6, 1, 3, 5, 7), 8: (0, 2, 1, 3)}
+IN_ORDER = (0, 1, 2, 3)
 """Bits -> outputs in the order in which a word holds them, lowest bits first."""
 
 
-def words(codes: Tensor, bits: int) -> Tensor:
+def words(codes: Tensor, bits: int, order: tuple[int, ...]) -> Tensor:
     """Codes [n, O] as int32 [n, words of O]."""
-    order = ORDER[bits]
     rows = [
         [sum(row[start + output] << (bits * place) for place, output in enumerate(order))
          for start in range(0, len(row), len(order))]
@@ -47,12 +47,19 @@ class Kind:
     bits: int = 4
     group: int = 32
     dtype: torch.dtype = torch.float16
+    by: str = ""
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Outputs as they follow in a word."""
+        return IN_ORDER if self.by == "gptqmodel" and self.bits == 8 else ORDER[self.bits]
 
     @property
     def config(self) -> dict[str, Any]:
         """As ``quantization_config`` states it."""
         return {"quant_method": "awq", "bits": self.bits, "group_size": self.group, "version": "gemm",
-                "zero_point": True, "modules_to_not_convert": None}  # fmt: skip
+                "zero_point": True, "modules_to_not_convert": None,
+                "meta": {"quantizer": [f"{self.by}:7.7.0"]}}  # fmt: skip
 
     def pack(self, weight: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The stored fields, and the weight that they stand for."""
@@ -63,14 +70,14 @@ class Kind:
         zero_OG = (-low / scale_OG.float()).round().clamp(0, top)
         codes = (grouped / scale_OG.float()[..., None] + zero_OG[..., None]).round().clamp(0, top)
         fields = {
-            "qweight": words(codes.view(outputs, inputs).T.long(), self.bits),
-            "qzeros": words(zero_OG.T.long(), self.bits),
+            "qweight": words(codes.view(outputs, inputs).T.long(), self.bits, self.order),
+            "qzeros": words(zero_OG.T.long(), self.bits, self.order),
             "scales": scale_OG.T.contiguous(),
         }
         return fields, ((codes - zero_OG[..., None]) * scale_OG.float()[..., None]).view(outputs, inputs)
 
 
-KINDS = [Kind(), Kind(8), Kind(4, -1), Kind(8, 48, torch.bfloat16), Kind(4, 96, torch.float32)]
+KINDS = [Kind(), Kind(8), Kind(4, -1), Kind(8, 48, torch.bfloat16), Kind(4, 96, torch.float32), Kind(8, by="gptqmodel")]
 
 
 def weight(shape: tuple[int, int] = SHAPE) -> Tensor:
@@ -93,7 +100,7 @@ def test_dequantization_is_the_definition(kind: Kind) -> None:
     assert torch.equal(stored(kind).weight("proj", SHAPE), kind.pack(weight())[1])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.group > 0], ids=str)
+@pytest.mark.parametrize("kind", [Kind(), Kind(4, 96, torch.float32), KINDS[-1]], ids=str)
 def test_dequantization_is_what_gptqmodel_says(kind: Kind) -> None:
     packing = pytest.importorskip("gptqmodel.quantization.awq.utils.packing_utils", reason="GPTQModel is not installed")
     fields, _ = kind.pack(weight())

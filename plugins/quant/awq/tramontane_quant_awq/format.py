@@ -14,7 +14,7 @@ from tramontane.checkpoint import Checkpoint
 from tramontane.errors import PlanError
 from tramontane.schemes import Affine, Fields
 from tramontane.tensors import Axis, TensorDecl
-from tramontane_quant_awq.packing import PLACES, codes_of, weight_of
+from tramontane_quant_awq.packing import codes_of, weight_of
 from tramontane_quant_awq.settings import Settings, find_settings
 
 Shape = tuple[int, ...]
@@ -49,7 +49,7 @@ class AwqFormat:
 
     def fields(self, group: int) -> dict[str, TensorDecl]:
         """Where the logical axes lie in what is stored."""
-        words = Axis(1, block=len(PLACES[self.settings.bits]))
+        words = Axis(1, block=len(self.settings.places))
         groups = {"in": Axis(0, block=group)} if group else {}
         return {
             "qweight": TensorDecl("qweight", {"in": Axis(0), "out": words}),
@@ -59,11 +59,11 @@ class AwqFormat:
 
     def canonical(self, tensors: Mapping[str, Tensor], shape: Shape) -> Fields:
         """See :class:`tramontane.build.formats.FormatPart`."""
-        bits, outputs = self.settings.bits, shape[-2]
+        bits, places, outputs = self.settings.bits, self.settings.places, shape[-2]
         return {
-            "weight": weight_of(tensors["qweight"], bits, outputs),
+            "weight": weight_of(tensors["qweight"], bits, places, outputs),
             "scale": tensors["scales"].transpose(-1, -2).contiguous(),
-            "zero": codes_of(tensors["qzeros"], bits, outputs),
+            "zero": codes_of(tensors["qzeros"], bits, places, outputs),
         }
 
 

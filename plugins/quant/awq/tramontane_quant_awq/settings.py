@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from typing import Any
+
+from attrs import field, frozen
 
 from tramontane.checkpoint import Checkpoint
 from tramontane.config import quantization_config, read_config, renamed
 from tramontane.errors import ConfigError
+from tramontane_quant_awq.packing import IN_ORDER, PLACES
 
 FILE = "quant_config.json"
 """Where AutoAWQ wrote its settings before they moved into ``config.json``."""
@@ -24,6 +27,14 @@ class Settings:
     layout: str = renamed("version", "format", "checkpoint_format", default="gemm")
     pack_dtype: str = "int32"
     act_bits: int = 16
+    meta: dict[str, Any] = field(factory=dict)
+    """What the writer says of itself."""
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Where in its word the code of each output stands."""
+        writer = str(self.meta.get("quantizer", "")).lower()
+        return IN_ORDER if self.bits == 8 and "gptqmodel" in writer else PLACES[self.bits]
 
     def __attrs_post_init__(self) -> None:
         if self.bits not in (4, 8):

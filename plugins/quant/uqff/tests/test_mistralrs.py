@@ -36,6 +36,21 @@ WIDE = ("q2k", "q3k", "q4k", "q5k", "q6k", "q4_0", "q4_1", "q5_0", "q5_1", "afq2
 """Types that a model of width 128 has, and those of blocks of 256 with the rest."""
 MIXTURES = {"mixtral": ("Mixtral", "plain"), "qwen3moe": ("Qwen3Moe", "plain")}
 """Architecture -> what mistral.rs calls it, and one of its samples."""
+STATED = {
+    "hidden_act": "silu",
+    "rope_theta": 10000.0,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 512,
+    "attention_bias": False,
+    "tie_word_embeddings": False,
+    "use_sliding_window": False,
+    "sliding_window": None,
+    "max_window_layers": 0,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "norm_topk_prob": True,
+}
+"""What mistral.rs wants to be told."""
 NEAR = 0.004
 """Share of the logits' range within which two tokens are as good as each other: mistral.rs rounds activations to eight
 bits before products with blocks, which nothing here does."""
@@ -154,7 +169,8 @@ def test_mixtures_of_experts_go_both_ways(name: str, kind: str, tmp_path: Path) 
     arch, sample = MIXTURES[name]
     config = installed().catalogs.architectures.get(name).load("samples")()[sample]
     width = {"intermediate_size", "moe_intermediate_size"} & set(config)
-    config = {**config, "hidden_size": 256, "vocab_size": 2048, **dict.fromkeys(width, 256)}
+    rows = json.loads((DEMO / "config.json").read_text())["vocab_size"]
+    config = {**STATED, **config, "hidden_size": 256, "vocab_size": rows, **dict.fromkeys(width, 256)}
     source, ours, other = tmp_path / "source", tmp_path / "ours", tmp_path / "other"
     source.mkdir()
     copied(DEMO, source)
