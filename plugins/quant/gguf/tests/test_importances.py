@@ -26,6 +26,7 @@ from tramontane.load.importances import read_importances, write_importances
 from tramontane.plugins import installed
 from tramontane.quantization import ImportanceFile, Statistics, Sums, importances_of
 from tramontane.testing.checkpoints import write_random
+from tramontane.testing.grids import mostly_full
 from tramontane.testing.harness import SMALL, Harness
 from tramontane_quant_gguf.importances import read, recognizes, write
 
@@ -134,8 +135,9 @@ def test_every_expert_has_sums_of_its_own(tmp_path: Path) -> None:
     assert torch.equal(up.counts_X, down.counts_X)
 
 
-@pytest.mark.parametrize(("name", "form"), [*((name, "gguf") for name in SPOKEN), ("llama", "dat"), ("mixtral", "dat")])
-def test_every_architecture_names_and_finds_its_matrices(name: str, form: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", mostly_full(SPOKEN, ("deepseek2", "gemma2", "llama", "mixtral", "phi3")))
+@pytest.mark.parametrize("form", ["gguf", pytest.param("dat", marks=pytest.mark.full)])
+def test_every_architecture_names_and_finds_its_matrices(form: str, name: str, tmp_path: Path) -> None:
     model = loaded(write_random(tmp_path / "model", sample(name)))
     statistics = made_up(model)
     file, plugins = tmp_path / f"imatrix.{form}", installed()

@@ -22,6 +22,7 @@ from tramontane.errors import CheckpointError, PlanError
 from tramontane.export import WriteOptions, export, write_model
 from tramontane.plugins import installed
 from tramontane.testing.checkpoints import write_random
+from tramontane.testing.grids import mostly_full
 from tramontane.testing.harness import Harness
 from tramontane.tokenizer import Tokenizer
 from tramontane_quant_gguf.loader import open_gguf
@@ -37,6 +38,7 @@ SPOKEN = [
     for spec in installed().catalogs.architectures
     if any(key.partition(":")[0] == "gguf" for key in spec.dialects)
 ]
+USUAL = ("deepseek2", "gemma2", "llama", "phi3", "qwen3moe")
 #: What samples must state otherwise for GGUF to have words for them; architecture -> (sample, changes).
 SAYABLE: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "gemma2": ("alternating", {"query_pre_attn_scalar": 16}),
@@ -97,7 +99,7 @@ def test_a_written_model_reads_back_with_equal_logits(name: str, tmp_path: Path)
     assert np.array_equal(back.logits(prompt), engine.logits(prompt))
 
 
-@pytest.mark.parametrize("name", SPOKEN)
+@pytest.mark.parametrize("name", mostly_full(SPOKEN, USUAL))
 def test_every_sample_reads_back_as_it_was_or_is_refused(name: str, tmp_path: Path) -> None:
     for sample, config in samples(name).items():
         engine = load(write_random(tmp_path / sample, config))
@@ -122,7 +124,7 @@ def test_a_model_that_cannot_be_described_is_written_only_when_asked(tmp_path: P
     assert np.array_equal(again.logits(prompt), engine.logits(prompt))
 
 
-@pytest.mark.parametrize("name", SPOKEN)
+@pytest.mark.parametrize("name", mostly_full(SPOKEN, USUAL))
 def test_names_and_keys_are_the_formats(name: str, tmp_path: Path) -> None:
     engine, config = source(name, tmp_path)
     reader = gguf.GGUFReader(write(engine, tmp_path / "model.gguf"))

@@ -20,6 +20,7 @@ from tramontane.errors import CheckpointError, PlanError
 from tramontane.plugins import installed
 from tramontane.saved.files import Slot
 from tramontane.testing.checkpoints import write_random
+from tramontane.testing.grids import mostly_full
 from tramontane_quant_uqff.names import Kind
 from tramontane_quant_uqff.numbered import blob_of
 from tramontane_quant_uqff.packing import Packed
@@ -39,7 +40,6 @@ FAMILIES = {
     "starcoder2": "window_tied",
 }
 """Architecture -> one of its samples."""
-USUAL = ("deepseek2", "mixtral")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_blobs_are_those_of_mistral_rs(kind: str) -> None:
     assert torch.equal(found[4:], theirs[4:])
 
 
-@pytest.mark.parametrize("quant", KINDS)
+@pytest.mark.parametrize("quant", mostly_full(KINDS, ("q8_0", "hqq8", "afq4", "f8q8")))
 def test_every_type_is_read_back_as_it_was_written(quant: str | None, model: Path, tmp_path: Path) -> None:
     old(model, tmp_path / "x.uqff", quant)
     stored = load_file(tmp_path / "x-0.uqff")
@@ -102,9 +102,7 @@ def check_family(name: str, folder: Path, rename: Callable[[str], str] = str) ->
     assert torch.allclose(logits(folder / "old"), logits(source), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", [*USUAL, *(pytest.param(one, marks=pytest.mark.full) for one in FAMILIES if one not in USUAL)]
-)
+@pytest.mark.parametrize("name", mostly_full(FAMILIES, ("deepseek2", "mixtral")))
 def test_every_layout_is_written_in_its_order(name: str, tmp_path: Path) -> None:
     check_family(name, tmp_path)
 
