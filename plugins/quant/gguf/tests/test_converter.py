@@ -29,7 +29,7 @@ VARIABLE = "LLAMA_CPP_CONVERTER"
 LENGTH, PROMPT = 40, 12
 TEXT = "Once upon a time, there was a little girl; she's 7 — d'accord?\n\n  Größe\t42"
 TOKENIZERS = SHARED / "tokenizers"
-SPM, QWEN, SMOLLM = ("llama2-spm", 32000), ("qwen2", 151936), ("smollm2", 49280)
+SPM, QWEN = ("llama2-spm", 32000), ("qwen2", 151936)
 """A folder of tokenizer files, and the rows that an embedding for it has."""
 #: Architecture -> (sample, changes to what the converter or llama.cpp has no words for, tokenizer).
 CASES: dict[str, tuple[str, dict[str, Any], tuple[str, int]]] = {
@@ -40,7 +40,6 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[str, int]]] = {
     "phi3": ("plain_odd_heads", {}, SPM),
     "qwen2": ("yarn", {}, QWEN),
     "qwen3": ("grouped_tied", {}, QWEN),
-    "smollm3": ("every_third_without_positions_tied", {"no_rope_layer_interval": 4, "num_hidden_layers": 5}, SMOLLM),
 }
 LOOKED_UP = ("gemma2",)
 """llama.cpp looks gelu up in a table of float16 values."""
