@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define
+import torch
+from attrs import define, evolve
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class GroupCtx:
 
 @define
 class HostRows:
-    """The same facts as Python lists, for kernels that run on the host. Absent where a step is captured."""
+    """The same facts as Python lists, for kernels that run on the host. Absent where a step is replayed."""
 
     q_start: list[int]
     """R + 1 offsets into the T tokens."""
@@ -73,6 +74,16 @@ class Ctx:
     counts: Tensor | None = None
     """int32 [3]: the true T, R and L. The tensors above may be longer: padding rows end the batch, their tokens have
     id 0, write to the null block and are read by nobody."""
+
+    def on(self, device: torch.device) -> Ctx:
+        """The same batch on another device; itself where it is there already."""
+        if self.ids_T.device == device:
+            return self
+        moved = {
+            name: value.to(device) for name in self.__annotations__ if isinstance(value := getattr(self, name), Tensor)
+        }
+        groups = [GroupCtx(one.table_RB.to(device), one.slot_T.to(device)) for one in self.groups]
+        return evolve(self, groups=groups, **moved)
 
     @property
     def tokens(self) -> int:

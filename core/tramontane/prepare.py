@@ -27,10 +27,10 @@ from torch import Tensor
 from tramontane.adapters.mix import MixBuffer
 from tramontane.batch import Ctx, GroupCtx, HostRows
 from tramontane.cache.spec import CacheLayout
+from tramontane.distributed.group import Group
+from tramontane.ring import COPIES, HostRing
 from tramontane.sequence import NO_ADAPTER, Row, StepPlan
 
-#: Pinned blocks for devices that copy in the background: one is written while the others are read.
-HOST_COPIES = 2
 #: Fields start at multiples of this many bytes.
 FIELD_ALIGNMENT = 64
 #: Batch shapes whose views are kept.
@@ -103,15 +103,14 @@ class BatchBuffers:
         self.layout = layout
         self._sizes = [group.block_tokens for group in layout.groups]
         widths = [ceil(max_model_len / size) for size in self._sizes]
+        self._most_blocks = tuple(widths)
         self._shapes = _shapes(max_tokens, max_rows + 1, max_outputs, positions_k, widths)
         self._offsets, total = _offsets(self._shapes)
         self._head_bytes = self._offsets["table0"] if widths else total
         self._mirror = self.device.type != "cpu" if mirror is None else mirror
-        self._blocks = [_host_block(total, self._mirror) for _ in range(HOST_COPIES if self._mirror else 1)]
-        self._hosts = [self._fields(_numpy_view(block.numpy())) for block in self._blocks]
-        self._copied: list[Any] = [None] * len(self._blocks)
-        self._turn = 0
-        self._block = self._blocks[0]
+        self._ring = HostRing(total, self.device, COPIES if self._mirror else 1)
+        self._hosts = [self._fields(_numpy_view(block.numpy())) for block in self._ring.blocks]
+        self._block = self._ring.block
         if self._mirror:
             self._block = torch.zeros(total, dtype=torch.uint8, device=self.device)
         self._batch: _Fields[Tensor] = self._fields(_tensor_view(self._block))
@@ -129,6 +128,7 @@ class BatchBuffers:
         pad_tokens: int = 0,
         pad_rows: int = 0,
         pad_outputs: int = 0,
+        steady: bool = False,
     ) -> Ctx:
         """Write a plan's batch and return it. The next call overwrites it.
 
@@ -140,15 +140,18 @@ class BatchBuffers:
                 rows, one each, the last extra row taking what is left (an extra row is added if none is asked for).
             pad_rows: Pad R to at least this.
             pad_outputs: Pad L to at least this, with token 0.
+            steady: The batch is for a replayed step: its tables are as wide as they can be, so that batches of equal
+                T, R and L are the very same tensors, and nothing is said to kernels that run on the host.
         """
-        host = self._turn_over()
+        host = self._hosts[self._ring.next()]
         rows = plan.rows
         count, tokens = len(rows), plan.tokens
         starts = [row.start for row in rows]
         counts = [row.count for row in rows]
         ends = list(accumulate(counts))
         self._write_ids(host, rows, tokens)
-        size = self._pad(host, plan, pad_tokens, pad_rows, pad_outputs)
+        widths = self._widths(plan)
+        size = self._pad(host, plan, pad_tokens, pad_rows, pad_outputs, self._most_blocks if steady else widths)
         kv_len = [start + n for start, n in zip(starts, counts, strict=True)]
         host.q_start[0] = 0
         host.q_start[1 : count + 1] = ends
@@ -169,14 +172,14 @@ class BatchBuffers:
             block_tokens = self._sizes[group]
             block_T, offset_T = np.divmod(positions_T, block_tokens)
             host.slots[group][:tokens] = table[slots_T, block_T] * np.int64(block_tokens) + offset_T
-            width = size.blocks[group]
+            width = widths[group]  # what lies beyond in a wider table is read by nobody
             host.tables[group][:count, :width] = table[slots_R, :width]
         if self.layout.state_layers:
             host.state_slot[:count] = slots_R + 1
             host.state_fresh[:count] = starts_R == 0
         self._write_outputs(host, plan, ends)
         ctx = self._publish(size)
-        if self.device.type == "cpu":
+        if not steady:
             ctx.host = self._host_rows(host, plan, ends, kv_len, size)
         if any(row.seq.adapter != NO_ADAPTER for row in rows):
             self._add_mix(ctx, rows)
@@ -235,13 +238,19 @@ class BatchBuffers:
         host.out_rows[: plan.outputs] = places
 
     def _pad(
-        self, host: _Fields[NDArray[Any]], plan: StepPlan, pad_tokens: int, pad_rows: int, pad_outputs: int
+        self,
+        host: _Fields[NDArray[Any]],
+        plan: StepPlan,
+        pad_tokens: int,
+        pad_rows: int,
+        pad_outputs: int,
+        widths: tuple[int, ...],
     ) -> _Size:
         """Write what lies between the true and the padded extents, and the true counts."""
         count, tokens, outputs = len(plan.rows), plan.tokens, plan.outputs
         extra = max(0, pad_tokens - tokens)
         rows = max(count + (extra > 0), pad_rows)
-        size = _Size(tokens + extra, rows, max(outputs, pad_outputs), self._widths(plan))
+        size = _Size(tokens + extra, rows, max(outputs, pad_outputs), widths)
         host.counts[:] = (tokens, count, outputs)
         if rows > count:
             lengths = np.zeros(rows - count, np.int64)
@@ -276,14 +285,6 @@ class BatchBuffers:
                 table += [[0] * ceil(n / self._sizes[group]) for n in kv_len[len(plan.rows) :]]
         return HostRows([0, *ends], kv_len, tables)
 
-    def _turn_over(self) -> _Fields[NDArray[Any]]:
-        """The host block to write next, once the device has read what it held."""
-        self._turn = (self._turn + 1) % len(self._hosts)
-        copied = self._copied[self._turn]
-        if copied is not None:
-            copied.synchronize()
-        return self._hosts[self._turn]
-
     def _publish(self, size: _Size) -> Ctx:
         """Bring the written block to the device and return the batch's views."""
         if self._mirror:
@@ -309,17 +310,39 @@ class BatchBuffers:
 
     def _copy(self, size: _Size) -> None:
         """Copy everything but the tables in one piece, and of each table the rows in use."""
-        source = self._blocks[self._turn]
+        source = self._ring.block
+        for start, end in self._pieces(size.rows):
+            self._block[start:end].copy_(source[start:end], non_blocking=True)
+        self._ring.sent()
+
+    def _pieces(self, rows: int) -> list[tuple[int, int]]:
+        """The ranges of bytes in use: everything before the tables, and of each table its rows."""
         pieces = [(0, self._head_bytes)]
         for group in range(len(self._sizes)):
             offset = self._offsets[f"table{group}"]
-            pieces.append((offset, offset + size.rows * self._shapes[f"table{group}"][0][1] * 4))
-        for start, end in pieces:
-            self._block[start:end].copy_(source[start:end], non_blocking=True)
-        if self.device.type == "cuda":
-            if self._copied[self._turn] is None:
-                self._copied[self._turn] = torch.cuda.Event()
-            self._copied[self._turn].record()
+            pieces.append((offset, offset + rows * self._shapes[f"table{group}"][0][1] * 4))
+        return pieces
+
+    @staticmethod
+    def extents(ctx: Ctx) -> list[Any]:
+        """What :meth:`receive` has to know of a batch beside its bytes."""
+        widths = [one.table_RB.shape[1] for one in ctx.groups]
+        return [ctx.tokens, ctx.rows, ctx.outputs, widths, ctx.host is None]
+
+    def send(self, group: Group, ctx: Ctx) -> None:
+        """Give the other workers of a model the last built batch."""
+        for start, end in self._pieces(ctx.rows):
+            group.copy(self._block[start:end])
+
+    def receive(self, group: Group, tokens: int, rows: int, outputs: int, widths: list[int], steady: bool) -> Ctx:
+        """The batch that the first worker sent."""
+        for start, end in self._pieces(rows):
+            group.copy(self._block[start:end])
+        ctx = self._view(_Size(tokens, rows, outputs, tuple(widths)))
+        if not steady:
+            tables = [one.table_RB.tolist() for one in ctx.groups]
+            ctx.host = HostRows(ctx.q_start.tolist(), ctx.kv_len_R.tolist(), tables)
+        return ctx
 
     def _view(self, size: _Size) -> Ctx:
         batch, states = self._batch, bool(self.layout.state_layers)
@@ -376,11 +399,6 @@ def _offsets(shapes: dict[str, tuple[tuple[int, ...], str]]) -> tuple[dict[str, 
         offsets[name] = end
         end += ceil(prod(shape) * np.dtype(dtype).itemsize / FIELD_ALIGNMENT) * FIELD_ALIGNMENT
     return offsets, end
-
-
-def _host_block(size: int, pinned: bool) -> Tensor:
-    block = torch.zeros(size, dtype=torch.uint8)
-    return block.pin_memory() if pinned and torch.cuda.is_available() else block
 
 
 def _numpy_view(block: NDArray[np.uint8]) -> Callable[[int, tuple[int, ...], str], NDArray[Any]]:

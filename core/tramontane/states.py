@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from attrs import define
@@ -19,12 +19,12 @@ class StateStore:
     tensors: Mapping[str, tuple[Tensor, ...]]
 
     @classmethod
-    def allocate(cls, layout: CacheLayout, slots: int, device: torch.device) -> StateStore:
-        """Zeroed storage for ``slots`` slots."""
+    def allocate(cls, layout: CacheLayout, slots: int, device: Callable[[str], torch.device]) -> StateStore:
+        """Zeroed storage for ``slots`` slots, each layer's on its own device."""
         made = {}
         for name in layout.state_layers:
             states = layout.layers[name].spec.states
-            made[name] = tuple(torch.zeros(slots, *shape, dtype=dtype, device=device) for shape, dtype in states)
+            made[name] = tuple(torch.zeros(slots, *shape, dtype=dtype, device=device(name)) for shape, dtype in states)
         return cls(made)
 
     def copy(self, moves: Sequence[tuple[int, int]]) -> None:

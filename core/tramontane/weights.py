@@ -13,17 +13,20 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from torch import Tensor
 
 from tramontane.cache.planes import gather, write
 from tramontane.errors import PlanError
+from tramontane.tensors.ranges import AxisRanges
+from tramontane.tensors.shard import Cut, axis_ranges
 
 if TYPE_CHECKING:
     from tramontane.cache.spec import CacheSpec
     from tramontane.schemes import Scheme
 
-Split = Literal["out", "in", "expert"]
+Split = Literal["out", "in", "expert", "vocab"]
+"""The axis along which workers share a weight. ``vocab`` cuts the outputs too, into parts that need not be equal."""
 
 
 @frozen
@@ -33,6 +36,8 @@ class Part:
     path: str
     """Module path in the checkpoint's canonical names: ``model.layers.0.self_attn.q_proj``."""
     out_features: int
+    cut: Cut | None = None
+    """Which of the checkpoint's outputs these are; ``None`` for all."""
 
 
 class Stored(Protocol):
@@ -83,6 +88,19 @@ class Matrix:
     stored: Stored | None = field(default=None, repr=False)
     schemes: tuple[Scheme, ...] = ()
     """One per part, set by the plan."""
+    cuts: Mapping[str, Cut] = field(factory=dict)
+    """Axes ``in`` and ``expert`` of which this worker holds a part; the other sizes are those of what it holds."""
+
+    def stored_shape(self, part: Part) -> tuple[int, ...]:
+        """Shape of a part in the checkpoint, before it is cut."""
+        outputs = part.out_features if part.cut is None else part.cut.size
+        inputs = self.cuts["in"].size if "in" in self.cuts else self.in_features
+        experts = self.cuts["expert"].size if "expert" in self.cuts else self.experts
+        return (outputs, inputs) if experts is None else (experts, outputs, inputs)
+
+    def ranges(self, part: Part) -> AxisRanges:
+        """What is read of a part; empty for all of it."""
+        return axis_ranges({**self.cuts, **({} if part.cut is None else {"out": part.cut})})
 
     @property
     def out_features(self) -> int:
@@ -121,6 +139,13 @@ class Source:
     path: str
     field: str
     shape: tuple[int, ...]
+    cuts: Mapping[str, Cut] = Factory(dict)
+    """Logical axes (``expert``, ``out``) of which this is a part."""
+
+    @property
+    def ranges(self) -> AxisRanges:
+        """What is read; empty for all."""
+        return axis_ranges(self.cuts)
 
 
 @define(eq=False)
@@ -134,6 +159,8 @@ class Param:
     offset: float = 0.0
     """Added once while loading (Gemma stores norm weights minus one)."""
     split: Split | None = None
+    zero: bool = False
+    """Another worker adds this one's share to a sum: here it counts as zeros."""
     value: Tensor | None = field(default=None, repr=False)
 
     @property
@@ -157,6 +184,8 @@ class Constant:
     path: str
     make: Callable[[], Tensor] = field(repr=False)
     value: Tensor | None = field(default=None, repr=False)
+    device: torch.device | None = None
+    """Where it lies; ``None`` leaves that to whoever loads the model."""
 
     @property
     def tensor(self) -> Tensor:

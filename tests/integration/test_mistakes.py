@@ -193,12 +193,6 @@ def test_a_prompt_that_is_too_long(says: Says) -> None:
     assert hint == "  -> shorten it, or raise max_model_len if the model and the memory allow it"
 
 
-def test_what_no_plugin_can_do_is_refused(says: Says) -> None:
-    assert says("run", "--device-map", "auto", "-p", "x") == (
-        "error: nothing installed can use device_map\n  -> leave it out"
-    )
-
-
 def test_an_adapter_of_another_base(says: Says, tmp_path: Path) -> None:
     pytest.importorskip("tramontane_adapter_lora", reason="opens adapters")
     settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "base_model_name_or_path": "owner/other"}
@@ -227,6 +221,18 @@ def test_an_adapter_that_is_not_there(says: Says, tmp_path: Path) -> None:
         f"error: no kind of adapter recognizes {tmp_path} (it is empty)\n  -> installed kinds: lora"
     )
     assert "there is no adapter of that name; give it with --adapter" in says("run", "--use-adapter", "a", code=2)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("everywhere", "the device map 'everywhere' has a part 'everywhere' that is not DEVICE=LAYERS"),
+        ("cpu=rest,cpu=rest", "the device map 'cpu=rest,cpu=rest' gives the rest of the layers to two devices"),
+        ("cpu=1000", "the device map names 1000 layers, and the model has"),
+    ],
+)
+def test_a_device_map_that_fits_no_model(says: Says, given: str, said: str) -> None:
+    assert says("run", "--device-map", given, "-p", "x").startswith(f"error: {said}")
 
 
 def test_an_unreadable_gguf(says: Says, tmp_path: Path) -> None:

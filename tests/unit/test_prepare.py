@@ -225,9 +225,9 @@ def test_a_mirrored_batch_survives_the_writing_of_the_next_block() -> None:
     prepared, plans = buffers(mirror=True), Plans(6)
     plan = plans.plan(2)
     prepared.build(plan)
-    first = prepared._turn
+    first = prepared._ring.turn
     prepared.build(plans.plan(2))
-    assert prepared._turn != first
+    assert prepared._ring.turn != first
 
 
 def test_a_model_without_any_cached_tokens() -> None:

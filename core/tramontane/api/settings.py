@@ -9,8 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from tramontane.errors import PlanError
-
 if TYPE_CHECKING:
     from tramontane.load import LoadOptions
 
@@ -40,7 +38,7 @@ class ModelSettings(TypedDict, total=False):
     device: str | None
     """``auto``, ``cpu``, ``cuda``, ``cuda:1`` ..."""
     device_map: str | None
-    """How layers are spread over devices."""
+    """How layers are spread over devices: ``cuda:0=16,cuda:1=16``, ``cuda=24,cpu=rest`` ..."""
     backend: str | None
     """What runs the model's operations: ``auto``, ``torch``, ``reference`` ..."""
     dtype: str | None
@@ -84,6 +82,10 @@ class ModelSettings(TypedDict, total=False):
     """Record the model's step once and replay it: ``True`` insists, ``False`` never, ``None`` where it works."""
     threads: int | None
     """Threads on the CPU."""
+    tensor_parallel: int | None
+    """Workers that share the model, each on a device of its own."""
+    expert_parallel: bool | None
+    """Of several workers each holds some experts whole, instead of a part of each."""
 
 
 class QuantSettings(TypedDict, total=False):
@@ -115,7 +117,6 @@ Plugin = ModuleType | str | os.PathLike[str]
 """A late plugin: an imported module, or the path of a Python file."""
 
 _ENGINE = ("max_num_seqs", "max_batched_tokens", "block_tokens", "num_blocks", "prefix_cache", "overlap")
-_NOT_YET = ("device_map",)
 
 
 def load_options(settings: Mapping[str, Any]) -> LoadOptions:
@@ -124,7 +125,6 @@ def load_options(settings: Mapping[str, Any]) -> LoadOptions:
     Raises:
         TypeError: A name that is not a setting.
         ConfigError: Engine settings out of range.
-        PlanError: A setting that nothing installed can serve.
     """
     from tramontane.engine import EngineConfig
     from tramontane.load import LoadOptions
@@ -133,9 +133,6 @@ def load_options(settings: Mapping[str, Any]) -> LoadOptions:
     if unknown:
         raise TypeError(f"unknown model settings: {', '.join(unknown)}")
     given = {name: value for name, value in settings.items() if value is not None}
-    useless = [name for name in _NOT_YET if given.pop(name, None)]
-    if useless:
-        raise PlanError(f"nothing installed can use {' or '.join(useless)}", hint="leave it out")
     engine = {name: given.pop(name) for name in _ENGINE if name in given}
     if "max_batched_tokens" in engine and "max_num_seqs" not in engine:
         engine["max_num_seqs"] = min(EngineConfig().max_num_seqs, engine["max_batched_tokens"])

@@ -7,14 +7,17 @@ It knows schemes (how weights are coded), never formats (how files spell them) a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from attrs import define, field, frozen
 from torch import Tensor
 
 from tramontane.batch import Ctx
+from tramontane.build.budget import OWN_DEVICE, SHARED_HOST, CacheLimits
 from tramontane.cache.planes import make_planes
 from tramontane.errors import PlanError
 from tramontane.ops import KernelMaker, Op
@@ -58,6 +61,42 @@ K_TYPES: Mapping[int, IsqType] = {
 """The most exact types per bit; what backends answer that have no types of their own."""
 
 
+@frozen
+class Padding:
+    """Sizes that the steps of a backend are padded to, so that they can be replayed.
+
+    A step of T tokens has ``min(T, rows + 1)`` rows and as many logit rows: one graph per size then serves decoding,
+    prompts and any mixture.
+    """
+
+    tokens: tuple[int, ...]
+    """In ascending order."""
+    rows: int
+    """Most sequences of a step."""
+
+    def of(self, tokens: int, outputs: int) -> tuple[int, int, int] | None:
+        """T, R and L to pad a step to; ``None`` for one that is larger than all sizes, or has more logit rows."""
+        at = bisect_left(self.tokens, tokens)
+        if at == len(self.tokens):
+            return None
+        size = self.tokens[at]
+        rows = min(size, self.rows + 1)
+        return None if outputs > rows else (size, rows, rows)
+
+
+class Replays(Protocol):
+    """Runs work that repeats over memory at fixed addresses: by its own code at first, then recorded and replayed."""
+
+    padding: Padding
+
+    def run(self, key: Hashable, work: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Run ``work`` once, one way or the other; work of one key is always the same but for the memory's content.
+
+        The results may be overwritten by the next run.
+        """
+        ...
+
+
 class Backend(Protocol):
     """What runs a model on one kind of device."""
 
@@ -67,10 +106,15 @@ class Backend(Protocol):
     """Rewrite rules to apply to a tape before lowering, in order."""
     isq_types: Mapping[int, IsqType]
     """The cheapest good type for each number of bits that ``--quant`` may ask for."""
+    cache_limits: CacheLimits
 
     @classmethod
     def probe(cls) -> str | None:
         """Why this backend cannot run here; ``None`` if it can."""
+        ...
+
+    def at(self, path: str) -> Backend:
+        """What runs a module of the model; itself, but for a backend that is several."""
         ...
 
     def choose_dtype(self, stored: torch.dtype) -> torch.dtype:
@@ -95,6 +139,19 @@ class Backend(Protocol):
 
     def lower(self, tape: Tape, max_tokens: int, max_outputs: int) -> Runnable:
         """Turn a rewritten tape into something that runs."""
+        ...
+
+    def replays(self, max_tokens: int, max_rows: int) -> Replays | None:
+        """What records and replays whole steps of this backend; ``None`` where that gains nothing."""
+        ...
+
+    def guard(self) -> AbstractContextManager[Any]:
+        """Around everything that runs on the device: makes it the current one."""
+        ...
+
+    def peak(self, work: Callable[[], object]) -> int | None:
+        """Run ``work`` and tell how many bytes of device memory it took at most beside what was held before;
+        ``None`` where that cannot be told."""
         ...
 
 
@@ -219,11 +276,20 @@ class HostBackend:
     device: torch.device = field(factory=lambda: torch.device("cpu"))
     rules: tuple[Rule, ...] = CORE_RULES
     isq_types: Mapping[int, IsqType] = field(default=K_TYPES, repr=False)
+    cache_limits: CacheLimits = field(init=False, repr=False)
+
+    @cache_limits.default
+    def _limits_of_device(self) -> CacheLimits:
+        return SHARED_HOST if self.device.type == "cpu" else OWN_DEVICE
 
     @classmethod
     def probe(cls) -> str | None:
         """Plain torch runs everywhere."""
         return None
+
+    def at(self, path: str) -> Any:
+        """Itself: it runs all of a model."""
+        return self
 
     def store(self, matrix: Matrix, dtype: torch.dtype) -> Stored:
         """Dense where every part is, canonical otherwise."""
@@ -239,3 +305,22 @@ class HostBackend:
     def lower(self, tape: Tape, max_tokens: int, max_outputs: int) -> Runnable:
         """The Python interpreter."""
         return Program(tape, self.device, max_tokens, max_outputs)
+
+    def replays(self, max_tokens: int, max_rows: int) -> Replays | None:
+        """Nothing: every step runs by its program."""
+        return None
+
+    def guard(self) -> AbstractContextManager[Any]:
+        """The current CUDA device is the backend's; elsewhere there is nothing to choose."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+
+    def peak(self, work: Callable[[], object]) -> int | None:
+        """As torch's allocator counts on CUDA devices; elsewhere it is not measured."""
+        if self.device.type != "cuda":
+            return None
+        torch.cuda.synchronize(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        work()
+        torch.cuda.synchronize(self.device)
+        return int(torch.cuda.max_memory_allocated(self.device) - before)

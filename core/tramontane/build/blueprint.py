@@ -14,6 +14,7 @@ from attrs import define, evolve, field, frozen
 from torch import Tensor
 
 from tramontane.cache.spec import CacheSpec
+from tramontane.distributed.share import Share
 from tramontane.errors import PlanError
 from tramontane.ops import BoundOp, Op, Runtime
 from tramontane.weights import CacheSlot, Constant, Matrix, Param, Part, Source, Split
@@ -30,6 +31,8 @@ class Blueprint:
     """Type of keys and values in the cache."""
     max_positions: int
     """Longest sequence the engine will run; rope tables are made for it."""
+    share: Share = field(factory=Share)
+    """What this worker holds, where several share the model."""
     matrices: dict[str, Matrix] = field(factory=dict)
     params: dict[str, Param] = field(factory=dict)
     constants: dict[object, Constant] = field(factory=dict)
@@ -77,6 +80,7 @@ class Declarations:
         path = join(self.prefix, name)
         members = tuple(Part(join(self.prefix, part), size) for part, size in parts.items())
         made = Matrix(path, members, in_features, experts=experts, split=split, uses={uses})
+        made = self.blueprint.share.matrix(made)
         return self._declare(self.blueprint.matrices, path, made)
 
     def param(
@@ -91,16 +95,21 @@ class Declarations:
     ) -> Param:
         """Declare a plain tensor, stored in the checkpoint as ``<path>.<field>`` (``<path>`` if ``field`` is empty)."""
         path = join(self.prefix, name)
-        source = Source(path, field, shape)
+        source = self.blueprint.share.source(Source(path, field, shape), split, stacked=False)
         made = Param(join(path, field), (source,), dtype or self.dtype, offset=offset, split=split)
         return self._declare(self.blueprint.params, made.path, made)
 
     def biases(self, matrix: Matrix) -> Param:
         """Declare the biases of a matrix's parts, side by side: [O], or [X, O] for experts."""
-        stack = () if matrix.experts is None else (matrix.experts,)
-        sources = tuple(Source(part.path, "bias", (*stack, part.out_features)) for part in matrix.parts)
-        split: Split | None = "out" if matrix.split == "out" else None
-        param = Param(f"{matrix.path}.bias", sources, self.dtype, split=split)
+        share, split = self.blueprint.share, matrix.split
+        sources = (Source(part.path, "bias", matrix.stored_shape(part)[:-1]) for part in matrix.parts)
+        param = Param(
+            f"{matrix.path}.bias",
+            tuple(share.source(source, split, stacked=matrix.experts is not None) for source in sources),
+            self.dtype,
+            split=None if split == "in" else split,
+            zero=split == "in" and not share.first,
+        )
         return self._declare(self.blueprint.params, param.path, param)
 
     def constant(self, key: object, make: Callable[[], Tensor]) -> Constant:

@@ -18,6 +18,7 @@ from tramontane import nn, ops
 from tramontane.build.blueprint import Declarations, join
 from tramontane.cache.spec import CacheKind, CacheSpec
 from tramontane.config import RopeConfig
+from tramontane.errors import PlanError
 from tramontane.nn.rope import rope_table, rotary_dim
 from tramontane.ops import BoundOp
 from tramontane.weights import Matrix, Param, Split
@@ -34,7 +35,13 @@ class Builder(Declarations):
     ) -> nn.Linear:
         """One linear layer. ``split`` says along which axis ranks share it: ``out`` (column) or ``in`` (row)."""
         matrix = self.matrix(name, in_features, {name: out_features}, split=split)
-        return nn.Linear(self._linear_op(name, matrix, self.biases(matrix) if bias else None))
+        op = self._linear_op(name, matrix, self.biases(matrix) if bias else None)
+        return nn.Linear(op, self._total(name) if split == "in" else None)
+
+    def _total(self, name: str) -> BoundOp | None:
+        """The sum over all workers; ``None`` where there is one."""
+        share = self.blueprint.share
+        return self.op(ops.AllReduce(), share.group, name=name) if share.parted else None
 
     def merged(
         self, name: str, in_features: int, parts: Mapping[str, int], *, bias: bool = False, split: Split | None = "out"
@@ -42,7 +49,7 @@ class Builder(Declarations):
         """Several linears of one input as one: the only place where a fusion is stated."""
         matrix = self.matrix(name, in_features, parts, split=split)
         op = self._linear_op(name, matrix, self.biases(matrix) if bias else None)
-        return nn.Merged(op, list(parts.values()))
+        return nn.Merged(op, [part.out_features for part in matrix.parts])
 
     def _linear_op(self, name: str, matrix: Matrix, bias: Param | None, **options: Any) -> BoundOp:
         op = ops.Linear(matrix.out_features, bias=bias is not None, **options)
@@ -50,8 +57,12 @@ class Builder(Declarations):
 
     def embedding(self, name: str, vocab_size: int, features: int, *, scale: float | None = None) -> nn.Embedding:
         """Token embedding; ``scale`` multiplies its output (Gemma)."""
-        matrix = self.matrix(name, features, {name: vocab_size}, uses="rows")
-        return nn.Embedding(self.op(ops.Embed(features, self.dtype, scale), matrix, name=name), matrix)
+        matrix = self.matrix(name, features, {name: vocab_size}, split="vocab", uses="rows")
+        op: ops.Op = ops.Embed(features, self.dtype, scale)
+        cut = matrix.parts[0].cut
+        if cut is not None:
+            op = ops.EmbedPart(ops.Embed(features, self.dtype, scale), cut.first, cut.length)
+        return nn.Embedding(self.op(op, matrix, name=name), matrix, self._total(name))
 
     def head(
         self,
@@ -66,18 +77,22 @@ class Builder(Declarations):
     ) -> nn.Head:
         """Output head giving float32 logits, scaled and capped where asked. ``tied`` shares the embedding's storage."""
         if tied is None:
-            matrix = self.matrix(name, features, {name: vocab_size}, split="out")
+            matrix = self.matrix(name, features, {name: vocab_size}, split="vocab")
         else:
             matrix = tied.matrix
             matrix.uses.add("linear")
             self.blueprint.tied.append((matrix.path, join(self.prefix, name)))
-        shift = self.param(name, (vocab_size,), field="bias", split="out") if bias else None
+        shift = self.param(name, (vocab_size,), field="bias", split="vocab") if bias else None
         op = self._linear_op(name, matrix, shift, out_dtype=torch.float32)
         steps: list[BoundOp] = []
         if scale is not None and scale != 1.0:
             steps.append(self.op(ops.Scale(scale), name=name))
         if softcap is not None:
             steps.append(self.op(ops.Softcap(softcap), name=name))
+        share = self.blueprint.share
+        if share.parted:
+            sizes = tuple(cut.length for cut in share.vocabulary(vocab_size))
+            steps.append(self.op(ops.AllGather(sizes), share.group, name=name))
         return nn.Head(op, tuple(steps))
 
     # --- norms, rope, attention, feed-forward -------------------------------------------------------------------------
@@ -110,6 +125,11 @@ class Builder(Declarations):
 
     def plain_layer_norm(self, name: str, *shape: int, eps: float, bias: bool = True) -> nn.Norm:
         """Layer norm alone, over the last axis of ``shape``; [H, K] norms each head by weights of its own (Cohere)."""
+        if self.blueprint.share.parted and len(shape) > 1:
+            raise PlanError(
+                f"{self.at(name).prefix} norms each head by weights of its own, which workers cannot share",
+                hint="load it without --tensor-parallel",
+            )
         weights = [self.param(name, shape)]
         if bias:
             weights.append(self.param(name, shape, field="bias"))
@@ -133,11 +153,12 @@ class Builder(Declarations):
     ) -> nn.CachedAttention:
         """The paged core of an attention layer. ``scale`` is 1 / sqrt(head dim) unless given."""
         kind = CacheKind.FULL if window is None else CacheKind.WINDOW
-        spec = CacheSpec(kind=kind, kv_heads=heads.kv, head_dim=heads.dim, value_dim=heads.values, window=window)
+        query, kv = self.blueprint.share.heads(heads.query, heads.kv, what=f"{self.prefix}, heads")
+        spec = CacheSpec(kind=kind, kv_heads=kv, head_dim=heads.dim, value_dim=heads.values, window=window)
         slot = self.cache(spec)
         op = ops.Attend(
-            heads.query,
-            heads.kv,
+            query,
+            kv,
             heads.dim,
             heads.values,
             heads.dim**-0.5 if scale is None else scale,
@@ -155,6 +176,7 @@ class Builder(Declarations):
         and values; it is kept dense, since it is used along both of its axes."""
         slot = self.cache(CacheSpec(kind=CacheKind.LATENT, head_dim=rank + rope_dim))
         parts = {name: heads * (nope_dim + value_dim)}
+        heads, _ = self.blueprint.share.heads(heads, heads, what=f"{self.prefix}, heads")
         matrix = self.matrix(name, rank, parts, split="out", uses="absorbed")
         op = ops.AttendLatent(
             heads=heads, nope_dim=nope_dim, rope_dim=rope_dim, rank=rank, value_dim=value_dim, scale=scale
@@ -215,14 +237,21 @@ class Builder(Declarations):
 
     def experts(
         self, name: str, hidden: int, intermediate: int, count: int, gate: ops.Gate, *, bias: bool = False
-    ) -> BoundOp:
+    ) -> nn.Experts:
         """All experts of a layer, stacked: ``name.gate_proj``, ``name.up_proj`` and ``name.down_proj``."""
-        b = self.at(name)
+        b, share = self.at(name), self.blueprint.share
         halves = {"gate_proj": intermediate, "up_proj": intermediate}
-        gate_up = b.matrix("gate_up_proj", hidden, halves, experts=count, split="out", uses="experts")
-        down = b.matrix("down_proj", intermediate, {"down_proj": hidden}, experts=count, split="in", uses="experts")
+        rows: Split = "expert" if share.by_expert else "out"
+        columns: Split = "expert" if share.by_expert else "in"
+        gate_up = b.matrix("gate_up_proj", hidden, halves, experts=count, split=rows, uses="experts")
+        down = b.matrix("down_proj", intermediate, {"down_proj": hidden}, experts=count, split=columns, uses="experts")
         vectors = (b.biases(gate_up), b.biases(down)) if bias else ()
-        return self.op(ops.Experts(hidden, gate, bias=bias), gate_up, down, *vectors, name=name)
+        op = self.op(ops.Experts(hidden, gate, bias=bias), gate_up, down, *vectors, name=name)
+        own = None
+        if share.parted and share.by_expert:
+            cut = share.experts(count, what=op.path)
+            own = self.op(ops.OwnExperts(cut.first, cut.length), name=name)
+        return nn.Experts(op, own, self._total(name))
 
     def moe(self, name: str, hidden: int, intermediate: int, count: int, routing: ops.Router, *, act: str) -> nn.Moe:
         """The usual mixture: router ``gate`` and ``experts``; a model with other names composes the two."""

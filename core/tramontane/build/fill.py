@@ -32,10 +32,10 @@ def fill_weights(plan: ModelPlan, blueprint: Blueprint, backend: Backend, progre
             counter.add(part.nbytes, part.path)
     for planned in plan.params:
         param = blueprint.params[planned.path]
-        param.value = _read_param(planned, param.offset).to(backend.device)
+        param.value = _read_param(planned, param.offset).to(backend.at(planned.path).device)
         counter.add(planned.nbytes, planned.path)
     for constant in blueprint.constants.values():
-        constant.value = constant.make().to(backend.device)
+        constant.value = constant.make().to(constant.device or backend.device)
 
 
 def bring(part: PartPlan) -> Fields:
@@ -57,4 +57,6 @@ def _read_param(planned: ParamPlan, offset: float) -> Tensor:
     joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
     # A copy, never the mapped page: these are few and small, and are read in every step.
     value = joined.to(planned.dtype, copy=True)
+    if planned.zero:
+        return value.zero_()
     return value.add_(offset) if offset else value

@@ -72,6 +72,8 @@ class ParamPlan:
     shape: tuple[int, ...]
     dtype: torch.dtype
     sources: tuple[TensorSource, ...] = field(repr=False)
+    zero: bool = False
+    """Another worker adds it."""
 
     @property
     def nbytes(self) -> int:
@@ -154,7 +156,7 @@ def _plan_matrix(matrix: Matrix, sources: Sources, dtype: torch.dtype, faults: _
     for part in matrix.parts:
         base = (part.out_features, matrix.in_features)
         shape = base if matrix.experts is None else (matrix.experts, *base)
-        source = sources.part(part.path, shape, {})
+        source = sources.part(part.path, matrix.stored_shape(part), matrix.ranges(part))
         if source is None:
             faults.missing += sources.wanted(part.path)
             continue
@@ -175,11 +177,11 @@ def kept_scheme(source: PartSource, uses: Collection[str], dtype: torch.dtype) -
 
 def _plan_param(param: Param, sources: Sources, faults: _Faults) -> ParamPlan:
     found = [source for wanted in param.sources if (source := _find(wanted, sources, faults)) is not None]
-    return ParamPlan(path=param.path, shape=param.shape, dtype=param.dtype, sources=tuple(found))
+    return ParamPlan(path=param.path, shape=param.shape, dtype=param.dtype, sources=tuple(found), zero=param.zero)
 
 
 def _find(wanted: Source, sources: Sources, faults: _Faults) -> TensorSource | None:
-    source = sources.tensor(wanted.path, wanted.field, len(wanted.shape), {})
+    source = sources.tensor(wanted.path, wanted.field, len(wanted.shape), wanted.ranges)
     if source is None:
         faults.missing += sources.wanted(wanted.path, wanted.field)
     else:

@@ -20,7 +20,7 @@ from tramontane.cache.spec import CacheKind, CacheLayout, CacheSpec
 def make_planes(layout: CacheLayout, blocks: int, device: torch.device) -> dict[str, tuple[Tensor, ...]]:
     """Allocate the pool and give each layer its planes: keys and values, one latent, or nothing for a state."""
     made: dict[str, tuple[Tensor, ...]] = {}
-    for storage in range(layout.storages):
+    for storage in layout.used_storages:
         # Not zeroed: pages are written before they are read, and untouched ones take no memory.
         pages = torch.empty(blocks, layout.page_bytes, dtype=torch.uint8, device=device)
         pages[0].zero_()

@@ -11,12 +11,12 @@ This module computes sizes and names; it never allocates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from math import ceil, prod
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from tramontane.cache.entries import entry_elements
 from tramontane.errors import PlanError
@@ -168,7 +168,7 @@ class CacheLayout:
     @property
     def block_bytes(self) -> int:
         """Bytes of one block over all storages."""
-        return self.page_bytes * self.storages
+        return self.page_bytes * len(self.used_storages)
 
     @property
     def state_bytes(self) -> int:
@@ -184,6 +184,16 @@ class CacheLayout:
     def hash_tokens(self) -> int:
         """Tokens under one key of the prefix chain: the smallest block."""
         return min((group.block_tokens for group in self.groups), default=self.block_tokens)
+
+    def only(self, names: Collection[str]) -> CacheLayout:
+        """The part of some layers, with the same ids and pages: a place among several allocates just these."""
+        layers = {name: place for name, place in self.layers.items() if name in names}
+        return evolve(self, layers=layers, state_layers=tuple(name for name in self.state_layers if name in names))
+
+    @property
+    def used_storages(self) -> tuple[int, ...]:
+        """Storages that some layer has pages in."""
+        return tuple(sorted({place.storage for place in self.layers.values() if place.group >= 0}))
 
     def blocks_in(self, budget: int) -> int:
         """How many blocks, the null block included, fit into ``budget`` bytes."""

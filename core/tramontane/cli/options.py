@@ -107,6 +107,8 @@ class ModelOptions:
     capture: bool | None = None
     overlap: bool | None = None
     threads: int | None = None
+    tensor_parallel: int | None = None
+    expert_parallel: bool = False
     token_source: str | None = None
     offline: bool = False
     allow_pickle: bool = False
@@ -163,7 +165,7 @@ _MODEL = (
     *_SOURCE,
     shared("--organization", metavar="NAME", help="What is quantized: default (all matrices) or moqe (experts)."),
     shared("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps ..."),
-    shared("--device-map", metavar="MAP", help="How layers are spread over devices."),
+    shared("--device-map", metavar="MAP", help="Layers of each device: cuda:0=16,cuda:1=rest; cuda=24,cpu=8."),
     shared("--dtype", metavar="TYPE", help="auto, float32, bfloat16 or float16."),
     shared("--max-model-len", type=_WHOLE, metavar="N", help="Longest sequence in tokens."),
     shared("--tokenizer", metavar="PATH", help="Another tokenizer than the model's."),
@@ -189,6 +191,8 @@ _MODEL = (
     shared("--capture/--no-capture", default=None, help="Record the model's step once and replay it."),
     shared("--overlap/--no-overlap", default=None, help="Launch a step before the last one's tokens are read."),
     shared("--threads", type=_WHOLE, metavar="N", help="Threads on the CPU."),
+    shared("--tensor-parallel", type=_WHOLE, metavar="N", help="Devices that share every layer of the model."),
+    shared("--expert-parallel", is_flag=True, help="With --tensor-parallel: whole experts on each device."),
 )
 
 _GENERATION = (

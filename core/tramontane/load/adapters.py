@@ -99,8 +99,14 @@ def find_adapter(
 
     Raises:
         HubError: The reference cannot be resolved to files.
-        AdapterError: No kind of adapter recognizes the files, they are damaged, or they do not fit the model.
+        AdapterError: No kind of adapter recognizes the files, they are damaged, or they do not fit the model; or the
+            model is spread over several devices.
     """
+    if options.device_map is not None or options.tensor_parallel > 1:
+        raise AdapterError(
+            f"the adapter {reference} cannot be used: the model is spread over several devices",
+            hint="load the model on one device, or merge the adapter into its weights",
+        )
     kinds = sorted(plugins.catalogs.adapters, key=lambda spec: (-spec.priority, spec.name))
     path = hub.resolve(
         reference,

@@ -20,6 +20,7 @@ from tramontane.cache.spec import CacheLayout, plan_layout
 from tramontane.checkpoint import CANONICAL, Checkpoint
 from tramontane.config import parse_dtype, read_config, read_dtype
 from tramontane.dialects import HUGGING_FACE, dialect_of
+from tramontane.distributed import Share, check_supported
 from tramontane.errors import ConfigError
 from tramontane.load.find import find_architecture
 from tramontane.load.importances import read_importances
@@ -48,9 +49,20 @@ class Design:
     layout: CacheLayout
 
 
-def design(checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins, backend: Backend) -> Design:
-    """Build the model's modules over a blueprint; reads the configuration and no weights."""
+def design(
+    checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins, backend: Backend, share: Share | None = None
+) -> Design:
+    """Build the model's modules over a blueprint; reads the configuration and no weights.
+
+    Args:
+        share: What this worker holds, where several share the model.
+
+    Raises:
+        PlanError: The model cannot be shared by so many workers.
+    """
+    share = share or Share()
     architecture = find_architecture(checkpoint, options, plugins)
+    check_supported(architecture.name, architecture.tensor_parallel, share)
     where = (
         f"{checkpoint.path}/config.json" if checkpoint.dialect in (HUGGING_FACE, CANONICAL) else str(checkpoint.path)
     )
@@ -58,7 +70,7 @@ def design(checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins, backe
     length = _max_model_len(config, options)
     dtype = _dtype(options.dtype, checkpoint, backend)
     cache_dtype = _cache_dtype(options, dtype, checkpoint)
-    blueprint = Blueprint(Runtime(backend.device), dtype, cache_dtype, length)
+    blueprint = Blueprint(Runtime(backend.device), dtype, cache_dtype, length, share=share)
     model = resolve(architecture.model, architecture)(config, Builder(blueprint))
     layout = plan_layout({name: slot.spec for name, slot in blueprint.caches.items()}, options.engine.block_tokens)
     return Design(architecture, config, model, blueprint, length, layout)

@@ -7,7 +7,6 @@ weights -> memory -> cache -> kernels -> captured program -> runner. Each stage 
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,21 +16,25 @@ from attrs import define
 
 from tramontane.backends.base import Backend
 from tramontane.build import Blueprint, Builder
-from tramontane.build.budget import MemoryPlan, budget_blocks
+from tramontane.build.budget import MemoryPlan
 from tramontane.build.fill import fill_weights
 from tramontane.build.plan import ModelPlan
 from tramontane.checkpoint import Checkpoint
+from tramontane.distributed import Share
+from tramontane.distributed.team import Team
 from tramontane.engine import EngineConfig
 from tramontane.load.adapters import announce, find_adapter, make_table
+from tramontane.load.budgeting import budget, state_slots, step_memory
 from tramontane.load.design import Design, design, plan_weights
 from tramontane.load.dump import dump_kept, dump_stored
-from tramontane.load.find import choose_backend, open_reference
+from tramontane.load.find import choose_backend, local_files, open_reference
 from tramontane.load.foreign import translated
 from tramontane.load.options import LoadOptions
+from tramontane.load.parallel import Connect, check_parallel, device_of_worker, late_files
+from tramontane.load.places import main_place, settle, spread
 from tramontane.load.program import bind, capture_step
 from tramontane.load.quantize import check_importances
 from tramontane.load.text import TextSide, text_side
-from tramontane.memory import format_bytes
 from tramontane.ops import TakeRows
 from tramontane.plugins import Plugins, installed
 from tramontane.prepare import BatchBuffers
@@ -44,8 +47,6 @@ from tramontane.states import StateStore
 
 if TYPE_CHECKING:
     from tramontane.adapters import AdapterTable
-
-_log = logging.getLogger(__name__)
 
 
 @define(eq=False, kw_only=True)
@@ -71,10 +72,14 @@ class LoadedModel:
     """How it was asked to be loaded."""
     plugins: Plugins
     """Who brought its parts."""
+    team: Team | None = None
+    """The other workers, where several share the model."""
     seconds: float = 0.0
 
     def close(self) -> None:
-        """Let go of the files."""
+        """End the other workers, and let go of the files."""
+        if self.team is not None:
+            self.team.stop()
         self.checkpoint.close()
 
 
@@ -90,7 +95,45 @@ def load_model(
         PlanError: The model cannot be built as asked.
     """
     options, plugins = options or LoadOptions(), plugins or installed()
+    check_parallel(options, plugins)
     started = time.monotonic()
+    if options.tensor_parallel == 1:
+        loaded = load_share(ref, options, plugins, Share(), progress=progress)
+    else:
+        ref = str(local_files(ref, options, plugins, progress))  # fetched once, before the workers look for them
+        team = Team.start(ref, options, late_files(plugins))
+        try:
+            loaded = load_share(ref, options, plugins, team.share, lambda _, device: team.connect(device), progress)
+        except BaseException:
+            team.stop()
+            raise
+        loaded.team = loaded.runner.team = team
+    loaded.seconds = time.monotonic() - started
+    return loaded
+
+
+def load_share(
+    ref: str,
+    options: LoadOptions,
+    plugins: Plugins,
+    share: Share,
+    connect: Connect | None = None,
+    progress: Progress | None = None,
+) -> LoadedModel:
+    """Load what one of a model's workers holds.
+
+    Args:
+        ref: As :func:`load_model`.
+        options: As :func:`load_model`.
+        plugins: As :func:`load_model`.
+        share: Which worker.
+        connect: Called with the share and the device once everything is planned and before weights are read; joins the
+            workers' group.
+        progress: As :func:`load_model`.
+
+    Raises:
+        TramontaneError: As :func:`load_model`.
+    """
     importances = calibrated(ref, options, plugins, progress)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -98,12 +141,10 @@ def load_model(
     dump_stored(checkpoint)
     try:
         checkpoint = translated(checkpoint, options, plugins)
-        loaded = _build(ref, checkpoint, options, plugins, importances, progress)
+        return _build(ref, checkpoint, options, plugins, importances, progress, share, connect)
     except BaseException:
         checkpoint.close()
         raise
-    loaded.seconds = time.monotonic() - started
-    return loaded
 
 
 def calibrated(
@@ -125,19 +166,29 @@ def _build(
     plugins: Plugins,
     importances: Importances | None,
     progress: Progress | None,
+    share: Share,
+    connect: Connect | None,
 ) -> LoadedModel:
-    backend = choose_backend(options, plugins)
-    made = design(checkpoint, options, plugins, backend)
+    backend = choose_backend(main_place(device_of_worker(options, share)), plugins)
+    made = design(checkpoint, options, plugins, backend, share)
     blueprint, model = made.blueprint, made.model
     take = Builder(blueprint).op(TakeRows())
+    if options.device_map is not None:
+        backend = spread(blueprint, options, plugins)
+        settle(blueprint, backend)
     table = make_table(made, checkpoint.config, options, plugins, backend)
     adapters = {name: find_adapter(path, table, options, plugins, progress) for name, path in options.adapters.items()}
     plan = plan_weights(made, checkpoint, options, plugins, backend, importances)
     dump_kept(plan)
+    if connect is not None:
+        connect(share, backend.device)
     fill_weights(plan, blueprint, backend, progress)
     bind(blueprint, backend, plugins)
     max_rows, max_tokens = options.engine.max_num_seqs, options.engine.max_batched_tokens
-    blocks, memory = _budget(made, backend, options, plan, sum(found.fitted.nbytes for found in adapters.values()))
+    step = step_memory(made, take, backend, options, plan)
+    held = sum(found.fitted.nbytes for found in adapters.values())
+    memory = budget(made, step, backend, options, plan, adapters=held)
+    blocks = share.group.least(memory.blocks, backend.device) if share.parted else memory.blocks
     backend.make_cache(made.layout, list(blueprint.caches.values()), blocks)
     states = _states(made, options, backend)
     buffers = BatchBuffers(
@@ -160,6 +211,8 @@ def _build(
         vocab_size=_vocab(made.config),
         states=states,
         adapters=table,
+        share=share,
+        guard=backend.guard,
     )
     for name, found in adapters.items():
         announce(table.put(name, found.ready(table.dtype)))
@@ -191,59 +244,11 @@ def _vocab(config: Any) -> int:
     return int(config.vocab_size)
 
 
-def _budget(
-    made: Design, backend: Backend, options: LoadOptions, plan: ModelPlan, adapters: int
-) -> tuple[int, MemoryPlan]:
-    engine, free = options.engine, backend.free_memory()
-    vocab, width = _vocab(made.config), made.blueprint.dtype.itemsize
-    logits = engine.max_num_seqs * vocab * (4 + width)
-    arena = engine.max_batched_tokens * _widest(plan) * width * (2 if adapters else 1)  # one more for their program
-    states = _state_slots(options) * made.layout.state_bytes
-    blocks = budget_blocks(
-        made.layout,
-        free=max(0, free - logits - arena - states - adapters),
-        max_model_len=made.max_model_len,
-        max_num_seqs=engine.max_num_seqs,
-        asked_bytes=options.kv_memory,
-        asked_blocks=engine.num_blocks,
-    )
-    memory = MemoryPlan(
-        weights=plan.nbytes,
-        arena=arena,
-        logits=logits,
-        cache=blocks * made.layout.block_bytes,
-        states=states,
-        adapters=adapters,
-        blocks=blocks,
-        free=free,
-    )
-    _log.info("memory: %s", memory.describe())
-    holds = made.layout.longest(blocks, made.max_model_len)
-    if holds < made.max_model_len:
-        _log.warning(
-            "the cache of %s holds %d tokens of one sequence, fewer than the %d that the model is set to",
-            format_bytes(memory.cache),
-            holds,
-            made.max_model_len,
-        )
-    return blocks, memory
-
-
-def _widest(plan: ModelPlan) -> int:
-    """Features of activations alive at once, roughly: four times the widest matrix that is not the head."""
-    return 4 * max((w.shape[-2] for w in plan.weights if "rows" not in w.uses and not w.is_head), default=1)
-
-
 def _states(made: Design, options: LoadOptions, backend: Backend) -> StateStore | None:
     """Allocate the states of recurrent layers and show each layer its own."""
     if not made.layout.state_layers:
         return None
-    store = StateStore.allocate(made.layout, _state_slots(options), backend.device)
+    store = StateStore.allocate(made.layout, state_slots(options), lambda path: backend.at(path).device)
     for slot in made.blueprint.caches.values():
         slot.states = store.tensors.get(slot.path, ())
     return store
-
-
-def _state_slots(options: LoadOptions) -> int:
-    """Padding, one for each running sequence, and the snapshots."""
-    return 1 + options.engine.max_num_seqs + options.engine.state_snapshots

@@ -25,6 +25,8 @@ class LoadOptions:
     """How the model writes reasoning and tool calls, where its template does not tell."""
     device: str = "auto"
     backend: str = "auto"
+    device_map: str | None = None
+    """How layers are spread over devices: see :mod:`tramontane.load.places`."""
     dtype: str = "auto"
     quant: str | None = None
     """Type to quantize to, or stored format to insist on."""
@@ -49,6 +51,10 @@ class LoadOptions:
     """Bytes for the cache."""
     max_model_len: int | None = None
     threads: int | None = None
+    tensor_parallel: int = 1
+    """Workers that share the model, each on a device of its own."""
+    expert_parallel: bool = False
+    """Of several workers each holds some experts whole, instead of a part of each."""
     capture: bool | None = None
     """Record the step as a tape: ``None`` tries and falls back with a message, ``True`` insists, ``False`` never."""
     engine: EngineConfig = field(factory=EngineConfig)

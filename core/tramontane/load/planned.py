@@ -15,6 +15,7 @@ from tramontane.load.find import choose_backend, open_reference
 from tramontane.load.foreign import translated
 from tramontane.load.model import calibrated
 from tramontane.load.options import LoadOptions
+from tramontane.load.places import main_place
 from tramontane.plugins import Plugins
 from tramontane.progress import Progress
 from tramontane.quantization import Importances
@@ -56,7 +57,7 @@ def planned(
         importances = calibrated(ref, options, plugins, progress)
     with open_reference(ref, options, plugins, progress) as opened:
         checkpoint = translated(opened, options, plugins)
-        backend = choose_backend(options, plugins)
+        backend = choose_backend(main_place(options), plugins)
         made = design(checkpoint, options, plugins, backend)
         plan = plan_weights(made, checkpoint, options, plugins, backend, importances, forms)
         yield Planned(made=made, plan=plan, checkpoint=checkpoint)

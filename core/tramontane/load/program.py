@@ -12,17 +12,22 @@ from typing import Any
 
 import torch
 
-from tramontane.backends.base import Backend, Runnable
+from tramontane.backends.base import Backend, Replays, Runnable
+from tramontane.backends.spread import SpreadBackend
 from tramontane.build import Blueprint
 from tramontane.errors import CaptureRefused
 from tramontane.load.options import LoadOptions
-from tramontane.ops import Op
+from tramontane.load.places import place_of
+from tramontane.ops import Op, reads_host
 from tramontane.plugins import Plugins
 from tramontane.records import resolve
 from tramontane.runner import ModelRunner
 from tramontane.tape.capture import capture
+from tramontane.tape.ir import OpNode, Tape
 
 _log = logging.getLogger(__name__)
+
+SPREAD = "the model is spread over several devices"
 
 
 def bind(blueprint: Blueprint, backend: Backend, plugins: Plugins) -> None:
@@ -31,9 +36,9 @@ def bind(blueprint: Blueprint, backend: Backend, plugins: Plugins) -> None:
     Raises:
         PlanError: No kernel takes an op with its weights.
     """
-    kernels = candidates_of(backend, plugins)
+    kernels = {id(one): candidates_of(one, plugins) for one in (place_of(bound, backend) for bound in blueprint.ops)}
     for bound in blueprint.ops:
-        bound.bind(kernels(bound.op))
+        bound.bind(kernels[id(place_of(bound, backend))](bound.op))
 
 
 def candidates_of(backend: Backend, plugins: Plugins) -> Callable[[Op], Sequence[tuple[str, Any]]]:
@@ -58,6 +63,7 @@ def capture_step(
     Raises:
         CaptureRefused: The options insist on capturing.
     """
+    runner.replays = None
     runner.program, note = _captured(runner, blueprint, backend, plugins, options, 0)
     capture_adapted(runner, blueprint, backend, plugins, options)
     return note
@@ -80,6 +86,10 @@ def _captured(
     layout = runner.cache_layout
     if options.capture is False:
         return None, "off"
+    if isinstance(backend, SpreadBackend):
+        if options.capture:
+            raise CaptureRefused(SPREAD)
+        return None, f"eager: {SPREAD}"
     try:
         with torch.inference_mode():
             tape, program = capture(
@@ -98,6 +108,8 @@ def _captured(
             raise
         _log.warning("the step is not captured, it runs the model's code each time: %s", refusal.message)
         return None, f"eager: {refusal.message}"
+    if not columns:
+        runner.replays = _replays(tape, backend, options)
     cuts = tape.segments()
     if cuts:
         _log.warning(
@@ -106,3 +118,23 @@ def _captured(
             ", ".join(dict.fromkeys(cuts)),
         )
     return program, "captured"
+
+
+def _replays(tape: Tape, backend: Backend, options: LoadOptions) -> Replays | None:
+    """What replays whole steps, where every kernel of the tape runs without asking the host for numbers."""
+    found = backend.replays(options.engine.max_batched_tokens, options.engine.max_num_seqs)
+    if found is None:
+        return None
+    calls = [node.call for node in tape.nodes if isinstance(node, OpNode)]
+    asking = {
+        call.op.name: call.choice.kernel if call.choice else "its kernel"
+        for call in calls
+        if call.kernel is not None and reads_host(call.kernel)
+    }
+    if asking:
+        _log.warning(
+            "steps are not replayed as graphs: these kernels ask the host for numbers: %s",
+            ", ".join(f"{kernel} for {op}" for op, kernel in asking.items()),
+        )
+        return None
+    return found

@@ -18,7 +18,7 @@ from torch import Tensor
 from tramontane.build.fill import bring
 from tramontane.build.plan import ModelPlan, PartPlan, WeightPlan, kept_scheme
 from tramontane.build.sources import PartSource
-from tramontane.errors import OutOfMemoryError
+from tramontane.errors import OutOfMemoryError, PlanError
 from tramontane.load.design import without_activation_rules
 from tramontane.load.importances import read_importances
 from tramontane.load.model import LoadedModel, calibrated
@@ -62,7 +62,10 @@ def plan_exchange(
         UnknownNameError: There is no type of that name.
         ConfigError: The topology, the organization or the importances are wrong.
         OutOfMemoryError: The larger weights do not fit beside the cache.
+        PlanError: Several workers share the model.
     """
+    if loaded.team is not None:
+        raise PlanError("weights that several workers share cannot be exchanged", hint="load the model with that type")
     backend, plugins = loaded.backend, loaded.plugins
     importances = _importances(loaded, asked, progress)
     request = quantization_request(asked, plugins, backend, (), importances)

@@ -10,6 +10,7 @@ from tramontane.checkpoint import Checkpoint
 from tramontane.load.design import design, plan_weights
 from tramontane.load.find import choose_backend
 from tramontane.load.options import LoadOptions
+from tramontane.load.places import main_place
 from tramontane.plugins import Plugins
 
 
@@ -37,7 +38,7 @@ def survey(checkpoint: Checkpoint, plugins: Plugins, options: LoadOptions | None
         TramontaneError: Nobody runs it, or the checkpoint does not fit its configuration.
     """
     chosen = options or LoadOptions()
-    backend = choose_backend(chosen, plugins)
+    backend = choose_backend(main_place(chosen), plugins)
     made = design(checkpoint, chosen, plugins, backend)
     plan = plan_weights(made, checkpoint, chosen, plugins, backend)
     own = [place.spec for place in made.layout.layers.values() if place.spec.share_with is None]

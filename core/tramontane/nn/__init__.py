@@ -7,7 +7,7 @@ from tramontane.nn.embedding import Embedding, Head
 from tramontane.nn.linear import Linear, Merged
 from tramontane.nn.mlp import GatedMlp, Mlp
 from tramontane.nn.module import Module
-from tramontane.nn.moe import Moe, SharedMoe
+from tramontane.nn.moe import Experts, Moe, SharedMoe
 from tramontane.nn.norm import AddedNorm, Norm, ResidualNorm
 from tramontane.nn.rope import Rope
 
@@ -17,6 +17,7 @@ __all__ = [
     "CachedAttention",
     "Decoder",
     "Embedding",
+    "Experts",
     "GatedMlp",
     "Head",
     "Heads",

@@ -17,6 +17,7 @@ from tramontane.nn.module import Module
 from tramontane.nn.norm import Norm
 from tramontane.nn.rope import Rope
 from tramontane.ops import BoundOp
+from tramontane.tensors import Units
 
 
 @frozen
@@ -36,7 +37,11 @@ class Heads:
     @property
     def projections(self) -> Mapping[str, int]:
         """The projections that make queries, keys and values, by their usual names -> outputs."""
-        return {"q_proj": self.query * self.dim, "k_proj": self.kv * self.dim, "v_proj": self.kv * self.values}
+        return {
+            "q_proj": Units(self.query, self.dim),
+            "k_proj": Units(self.kv, self.dim),
+            "v_proj": Units(self.kv, self.values),
+        }
 
     @property
     def width(self) -> int:
@@ -93,9 +98,9 @@ class Attention(Module):
 
     def forward(self, x_TD: Tensor, ctx: Ctx) -> Tensor:
         q, k, v = self.qkv(x_TD)
-        q_THK = q.unflatten(-1, (self.heads.query, self.heads.dim))
-        k_TGK = k.unflatten(-1, (self.heads.kv, self.heads.dim))
-        v_TGK = v.unflatten(-1, (self.heads.kv, self.heads.values))
+        q_THK = q.unflatten(-1, (-1, self.heads.dim))  # of several workers each has some of the heads
+        k_TGK = k.unflatten(-1, (-1, self.heads.dim))
+        v_TGK = v.unflatten(-1, (-1, self.heads.values))
         if self.q_norm is not None and self.k_norm is not None:
             q_THK, k_TGK = self.q_norm(q_THK), self.k_norm(k_TGK)
         if self.rope is not None:

@@ -15,18 +15,22 @@ from tramontane.weights import Matrix
 
 
 class Embedding(Module):
-    """Rows of the embedding matrix for the step's token ids: ctx -> [T, D]."""
+    """Rows of the embedding matrix for the step's token ids: ctx -> [T, D]. ``total`` adds up what several workers
+    find in their parts of the vocabulary."""
 
-    def __init__(self, op: BoundOp, matrix: Matrix) -> None:
+    def __init__(self, op: BoundOp, matrix: Matrix, total: BoundOp | None = None) -> None:
         self.op = op
         self.matrix = matrix
+        self.total = total
 
     def forward(self, ctx: Ctx) -> Tensor:
-        return self.op(ctx.ids_T, ctx=ctx)
+        x_TD: Tensor = self.op(ctx.ids_T, ctx=ctx)
+        return x_TD if self.total is None else self.total(x_TD)
 
 
 class Head(Module):
-    """Logits in float32: [L, D] -> [L, V]. ``steps`` are elementwise ops applied to the logits in order."""
+    """Logits in float32: [L, D] -> [L, V]. ``steps`` are ops applied to the logits in order: elementwise ones, then
+    the join of several workers' parts."""
 
     def __init__(self, op: BoundOp, steps: tuple[BoundOp, ...] = ()) -> None:
         self.op = op

@@ -13,13 +13,15 @@ from tramontane.ops import BoundOp
 
 
 class Linear(Module):
-    """``x W^T + b``: [T, I] -> [T, O]."""
+    """``x W^T + b``: [T, I] -> [T, O]. ``total`` adds up what several workers make of their part of the inputs."""
 
-    def __init__(self, op: BoundOp) -> None:
+    def __init__(self, op: BoundOp, total: BoundOp | None = None) -> None:
         self.op = op
+        self.total = total
 
     def forward(self, x_TI: Tensor) -> Tensor:
-        return self.op(x_TI)
+        y_TO: Tensor = self.op(x_TI)
+        return y_TO if self.total is None else self.total(y_TO)
 
 
 class Merged(Module):

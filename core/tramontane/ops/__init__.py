@@ -4,7 +4,8 @@
 from tramontane.ops.adapted import AddAdapted
 from tramontane.ops.attention import Attend, CacheWrite
 from tramontane.ops.base import OPS, Op, op
-from tramontane.ops.bound import BoundOp, Choice, Kernel, KernelMaker, Runtime, reference_kernel
+from tramontane.ops.bound import BoundOp, Choice, Kernel, KernelMaker, Runtime, reads_host, reference_kernel
+from tramontane.ops.collective import AllGather, AllReduce, EmbedPart, OwnExperts
 from tramontane.ops.dense import Embed, Linear, TakeRows
 from tramontane.ops.fused import LinearGated, RotateWrite
 from tramontane.ops.latent import AttendLatent, LatentWrite
@@ -31,6 +32,8 @@ __all__ = [
     "Add",
     "AddAdapted",
     "AddRmsNorm",
+    "AllGather",
+    "AllReduce",
     "Attend",
     "AttendLatent",
     "BoundOp",
@@ -39,6 +42,7 @@ __all__ = [
     "Choice",
     "ClampedSwiglu",
     "Embed",
+    "EmbedPart",
     "Experts",
     "Gate",
     "GatedActivate",
@@ -51,6 +55,7 @@ __all__ = [
     "LinearGated",
     "Multiply",
     "Op",
+    "OwnExperts",
     "RmsNorm",
     "RopeAngles",
     "Rotate",
@@ -61,5 +66,6 @@ __all__ = [
     "Softcap",
     "TakeRows",
     "op",
+    "reads_host",
     "reference_kernel",
 ]

@@ -37,6 +37,8 @@ class Op:
     """What the weights are called: ``("weight", "bias")``."""
     reads: ClassVar[tuple[str, ...]] = ()
     """Fields of the batch it looks at; an op that reads any must be called with ``ctx``."""
+    on_device: ClassVar[bool] = False
+    """Its reference is torch calls on the device alone: it asks for no number, so a graph can hold it."""
     effect: ClassVar[bool] = False
     """It writes the cache, so it is never removed or moved across another op with an effect on the same cache."""
 

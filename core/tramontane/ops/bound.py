@@ -8,6 +8,7 @@ and runs the kernel; while a recorder is at work it hands itself to the recorder
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -41,6 +42,17 @@ class Runtime:
     recorder: Recorder | None = None
     adapting: Ctx | None = None
     """The batch of the step that runs, where some of its tokens use adapters: linears are called without it."""
+    carries: bool = False
+    """Ops of other devices stand before these: what they are given is brought here first."""
+    _carried: tuple[Ctx, Ctx] | None = field(default=None, init=False, repr=False)
+
+    def bring(self, inputs: Sequence[Tensor], ctx: Ctx | None) -> tuple[Sequence[Tensor], Ctx | None]:
+        """Inputs and batch on this device."""
+        if ctx is not None:
+            if self._carried is None or self._carried[0] is not ctx:  # once a step
+                self._carried = (ctx, ctx.on(self.device))
+            ctx = self._carried[1]
+        return [one.to(self.device) for one in inputs], ctx
 
 
 @define(eq=False)
@@ -76,8 +88,18 @@ class BoundOp:
         recorder = self.runtime.recorder
         if recorder is not None:
             return recorder.record(self, inputs, ctx)
+        if self.runtime.carries:
+            return self._run_here(*self.runtime.bring(inputs, ctx))
         outputs = self.allocate(inputs)
         self.run(ctx, inputs, outputs)
+        return unwrap(outputs)
+
+    def _run_here(self, inputs: Sequence[Tensor], ctx: Ctx | None) -> Any:
+        """Run with the runtime's device as the current one: kernels start on the device of their tensors."""
+        device = self.runtime.device
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            outputs = self.allocate(inputs)
+            self.run(ctx, inputs, outputs)
         return unwrap(outputs)
 
     def allocate(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -115,6 +137,12 @@ def unwrap(outputs: Sequence[Tensor]) -> Any:
     return tuple(outputs) if outputs else None
 
 
+def reads_host(kernel: Kernel) -> bool:
+    """Whether a kernel asks for numbers on the host while it runs, so that no graph can hold it: its attribute
+    ``reads_host`` says so."""
+    return bool(getattr(kernel, "reads_host", False))
+
+
 def reference_kernel(op: Op, weights: Sequence[Any]) -> Kernel:
     """The op's own reference as a kernel: computes, then copies into the outputs."""
 
@@ -122,4 +150,5 @@ def reference_kernel(op: Op, weights: Sequence[Any]) -> Kernel:
         for out, value in zip(outputs, op.reference(ctx, weights, *inputs), strict=True):
             out.copy_(value)
 
+    run.reads_host = not op.on_device  # type: ignore[attr-defined]
     return run

@@ -40,6 +40,8 @@ def known_activation(instance: Op, attribute: Any, value: str) -> None:
 class _Same(Op):
     """An op whose one output looks like its first input."""
 
+    on_device = True
+
     def outputs(self, weights: Sequence[Any], *inputs: Tensor) -> tuple[Meta, ...]:
         return ((tuple(inputs[0].shape), inputs[0].dtype),)
 

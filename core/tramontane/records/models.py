@@ -72,6 +72,9 @@ class ArchitectureSpec(Record):
     """``samples() -> Mapping[str, dict]``: tiny ``config.json`` contents for the conformance kit, by name."""
     capabilities: tuple[str, ...] = texts(default=("generate",))
     """What the model can be asked for: ``generate``, ``embed``, ``rerank`` ..."""
+    tensor_parallel: bool = False
+    """Several workers may share a model: every layer is made by the builder with the axis along which it is split, and
+    the model's own code counts no heads or features that are."""
 
     @property
     def keys(self) -> tuple[str, ...]:

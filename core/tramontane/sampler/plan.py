@@ -73,6 +73,11 @@ class Plan:
     observing_R: Tensor | None
 
     @property
+    def plain(self) -> bool:
+        """Every row's token depends on its logits and its random number alone."""
+        return not (self.changing or self.processing or self.waiting or self.observing)
+
+    @property
     def changing(self) -> bool:
         """Whether any row's logits are changed before grammar and temperature."""
         return self.biases is not None or self.remembering is not None

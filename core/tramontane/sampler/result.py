@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tramontane.errors import EngineError
 from tramontane.requests import TokenLogprobs
+from tramontane.ring import Arriving, Outbox
 from tramontane.sampler.select import top
 
 
@@ -83,6 +84,22 @@ class Report:
 
 
 @define(eq=False)
+class Coming:
+    """Draws of one step on their way to the host."""
+
+    _sampled: Sampled
+    _arriving: Arriving
+
+    def wait(self) -> Sampled:
+        """The same draws on the host; waits for this step and for none after it."""
+        tokens, peak, *columns = self._arriving.wait()
+        report = self._sampled._report
+        if report is not None:
+            report = Report(report.rows, report.wanted, *columns)
+        return Sampled(tokens, peak, report, self._sampled._failed)
+
+
+@define(eq=False)
 class Sampled:
     """The draws of one step."""
 
@@ -93,6 +110,14 @@ class Sampled:
     _report: Report | None = None
     _failed: Mapping[int, EngineError] = field(factory=dict)
     """Rows whose logits processor raised."""
+
+    def send(self, outbox: Outbox) -> Coming:
+        """Begin to bring them to the host."""
+        report = self._report
+        columns = () if report is None else (
+            report.tokens_W, report.logprobs_W, report.ranks_W, report.top_logprobs_WN, report.top_ids_WN
+        )  # fmt: skip
+        return Coming(self, outbox.send([self.tokens, self._peak_L, *columns]))
 
     @property
     def logprobs(self) -> dict[int, TokenLogprobs]:

@@ -117,6 +117,19 @@ class Sampler:
         if state.row is not None:
             self._history.extend(state.row, ids)
 
+    def steady(self, keys: Sequence[Hashable]) -> Plan | None:
+        """The parameters of rows that :class:`~tramontane.sampler.steady.SteadyDraw` can draw; ``None`` if one of them
+        needs more than its own logits."""
+        plan = self._planned(keys)
+        return plan if plan.plain else None
+
+    @staticmethod
+    def took(plan: Plan, tokens_L: Tensor, peak_L: Tensor) -> Sampled:
+        """Note that the rows of a plan were drawn elsewhere."""
+        for state in plan.states:
+            state.drawn += 1
+        return Sampled(tokens_L, peak_L)
+
     @torch.inference_mode()
     def sample(
         self,

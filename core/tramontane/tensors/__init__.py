@@ -10,17 +10,20 @@ from __future__ import annotations
 from tramontane.tensors.axes import AXES, Axis, TensorDecl
 from tramontane.tensors.ranges import AxisRanges, Range, Ranges, compose, indices, length, merge, whole
 from tramontane.tensors.reading import TensorRead, plan_read, read, take
-from tramontane.tensors.shard import Shard
+from tramontane.tensors.shard import Cut, Shard, Units, axis_ranges
 
 __all__ = [
     "AXES",
     "Axis",
     "AxisRanges",
+    "Cut",
     "Range",
     "Ranges",
     "Shard",
     "TensorDecl",
     "TensorRead",
+    "Units",
+    "axis_ranges",
     "compose",
     "indices",
     "length",

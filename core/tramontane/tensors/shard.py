@@ -7,10 +7,57 @@ axis of a module is split is the builder's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import pairwise
+
 from attrs import frozen
 
 from tramontane.errors import PlanError
-from tramontane.tensors.ranges import Ranges
+from tramontane.tensors.ranges import Ranges, length, whole
+
+_VOCABULARY_BLOCK = 128
+
+
+class Units(int):
+    """A number of features that are cut only between units, as those of a projection between heads: an ``int`` that
+    remembers the ``unit``."""
+
+    unit: int
+
+    def __new__(cls, count: int, unit: int) -> Units:
+        """``count`` units of ``unit`` features each."""
+        made = super().__new__(cls, count * unit)
+        made.unit = unit
+        return made
+
+
+@frozen
+class Cut:
+    """What one worker holds of an axis."""
+
+    size: int
+    """Of the whole axis."""
+    ranges: Ranges
+
+    @classmethod
+    def none(cls, size: int) -> Cut:
+        """All of it."""
+        return cls(size, whole(size))
+
+    @property
+    def length(self) -> int:
+        """Elements held."""
+        return length(self.ranges)
+
+    @property
+    def first(self) -> int:
+        """The first element held."""
+        return self.ranges[0][0] if self.ranges else 0
+
+
+def axis_ranges(cuts: Mapping[str, Cut]) -> dict[str, Ranges]:
+    """The ranges of those axes that are really cut."""
+    return {axis: cut.ranges for axis, cut in cuts.items() if cut.length != cut.size}
 
 
 @frozen
@@ -50,6 +97,34 @@ class Shard:
     def row(self, size: int, *, what: str, block: int = 1) -> dict[str, Ranges]:
         """Ranges of a row-parallel weight with ``size`` inputs."""
         return {"in": self.even(size, what=what, block=block)} if self.world > 1 else {}
+
+    def cut(self, size: int, *, what: str) -> Cut:
+        """This worker's part of an axis: between units where ``size`` has them (:class:`Units`), where there are fewer
+        units than workers neighbours hold the same one.
+
+        Raises:
+            PlanError: The axis does not divide.
+        """
+        unit = getattr(size, "unit", 1)
+        first, stop = self.kv_heads(size // unit, what=what) if unit > 1 else self.even(size, what=what)[0]
+        return Cut(int(size), ((first * unit, stop * unit),))
+
+    def ragged(self, size: int) -> tuple[Cut, ...]:
+        """Every worker's part of an axis that need not divide: equal whole blocks, the last ones shorter.
+
+        Blocks are 128 elements where each worker has several, so that scales of blocks stay whole.
+
+        Raises:
+            PlanError: There are fewer elements than workers.
+        """
+        if size < self.world:
+            raise PlanError(f"{size} elements cannot be spread over {self.world} workers")
+        block = _VOCABULARY_BLOCK if size >= 8 * _VOCABULARY_BLOCK * self.world else 1
+        each = -(-size // (block * self.world)) * block
+        if each * (self.world - 1) >= size:  # rounding up would leave the last one nothing
+            each = size // self.world
+        ends = [min(rank * each, size) for rank in range(self.world)] + [size]
+        return tuple(Cut(size, ((a, b),)) for a, b in pairwise(ends))
 
     def heads(self, heads: int, *, what: str) -> tuple[int, int]:
         """This worker's heads as ``(first, last + 1)``.

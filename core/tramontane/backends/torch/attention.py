@@ -12,7 +12,7 @@ dimension, S keys seen.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from attrs import define, field
@@ -71,6 +71,7 @@ class PagedAttention:
     op: Attend
     cache: CacheSlot
     sinks_H: Tensor | None = field(repr=False)
+    reads_host: ClassVar[bool] = True
 
     def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         if ctx is None or ctx.host is None:
@@ -146,15 +147,16 @@ class PagedAttention:
         host, cache = ctx.host, self.cache
         if host is None:
             raise TypeError("decoding needs the host's view of the batch")
-        tokens = torch.tensor([host.q_start[r] for r in rows])
-        length_R = torch.tensor([host.kv_len[r] for r in rows])
-        width, size = int(length_R.max()), cache.block_tokens
-        position_RS = torch.arange(width).expand(len(rows), width)
+        device, lengths = q_THD.device, [host.kv_len[r] for r in rows]
+        tokens = torch.tensor([host.q_start[r] for r in rows], device=device)
+        length_R = torch.tensor(lengths, device=device)
+        width, size = max(lengths), cache.block_tokens
+        position_RS = torch.arange(width, device=device).expand(len(rows), width)
         if self.op.window is not None and width > self.op.window:
             width = self.op.window
-            position_RS = (length_R - width).clamp_(min=0).unsqueeze(1) + torch.arange(width)
+            position_RS = (length_R - width).clamp_(min=0).unsqueeze(1) + torch.arange(width, device=device)
         seen_RS = position_RS < length_R.unsqueeze(1)
-        table = ctx.groups[cache.group].table_RB[torch.tensor(rows)].long()
+        table = ctx.groups[cache.group].table_RB[torch.tensor(rows, device=device)].long()
         block_RS = (position_RS // size).clamp_(max=table.shape[1] - 1)
         slot_RS = table.gather(1, block_RS) * size + position_RS % size
         slot_RS = slot_RS.masked_fill_(~seen_RS, 0)

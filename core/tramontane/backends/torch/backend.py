@@ -11,6 +11,7 @@ from attrs import define
 from tramontane.backends.base import HostBackend
 from tramontane.backends.torch.adapted import add_adapted
 from tramontane.backends.torch.attention import attend, cache_write
+from tramontane.backends.torch.collective import all_gather, all_reduce
 from tramontane.backends.torch.experts import experts, router
 from tramontane.backends.torch.fused import linear_gated, rotate_write
 from tramontane.backends.torch.latent import attend_latent, latent_write
@@ -25,6 +26,8 @@ KERNELS: Mapping[str, KernelMaker] = {
     "add": add,
     "add_adapted": add_adapted,
     "add_rms_norm": add_rms_norm,
+    "all_gather": all_gather,
+    "all_reduce": all_reduce,
     "attend": attend,
     "attend_latent": attend_latent,
     "cache_write": cache_write,

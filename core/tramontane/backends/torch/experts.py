@@ -10,7 +10,7 @@ Legend: T tokens, D hidden size, F intermediate size, X experts, K experts per t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from attrs import define, frozen
@@ -99,6 +99,7 @@ class _GroupedMlp:
     op: Experts
     gate_up: _Stack
     down: _Stack
+    reads_host: ClassVar[bool] = True
 
     def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         (x_TD, weights_TK, ids_TK), (out_TD,) = inputs, outputs

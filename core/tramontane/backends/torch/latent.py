@@ -11,7 +11,7 @@ latent, C = R + P, V value dimension.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from attrs import define, field
@@ -53,6 +53,7 @@ class _LatentAttention:
     """Over the latents as they are: one key head of C features, whose first R are the value."""
     up_HNR: Tensor = field(repr=False)
     values_HVR: Tensor = field(repr=False)
+    reads_host: ClassVar[bool] = True
 
     def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         if ctx is None or ctx.host is None:
@@ -105,6 +106,7 @@ class _LatentAttention:
         """Move each head's matrices to its queries and results, and attend the latents."""
         op = self.op
         tokens = torch.tensor([t for row in rows for t in range(host.q_start[row], host.q_start[row + 1])])
+        tokens = tokens.to(q_THN.device)
         q_THC = q_THN.new_empty(q_THN.shape[0], op.heads, op.rank + op.rope_dim)
         moved_HTR = torch.bmm(q_THN[tokens].transpose(0, 1), self.up_HNR)
         q_THC[tokens] = torch.cat((moved_HTR.transpose(0, 1), q_THP[tokens]), dim=-1)

@@ -11,7 +11,7 @@ channels, H value heads, K key dimension, V value dimension.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from attrs import define, field
@@ -83,6 +83,7 @@ class _Conv:
     op: CausalConv
     slot: CacheSlot
     weight_DW: Tensor = field(repr=False)
+    reads_host: ClassVar[bool] = True
 
     def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         (x_TD,), (out_TD,) = inputs, outputs
@@ -106,6 +107,7 @@ class _Delta:
 
     op: GatedDelta
     weights: Sequence[Any] = field(repr=False)
+    reads_host: ClassVar[bool] = True
 
     def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         (state,) = self.weights[0].states

@@ -17,6 +17,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             config="tramontane_arch_cohere.model:CohereConfig",
             model="tramontane_arch_cohere.model:Model",
             samples="tramontane_arch_cohere.samples:cohere",
+            tensor_parallel=True,
             dialects={"gguf:command-r": "tramontane_arch_cohere.dialects:GGUF"},
         ),
         ArchitectureSpec(
@@ -25,6 +26,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             config="tramontane_arch_cohere.model:Cohere2Config",
             model="tramontane_arch_cohere.model:Model",
             samples="tramontane_arch_cohere.samples:cohere2",
+            tensor_parallel=True,
             dialects={"gguf": "tramontane_arch_cohere.dialects:GGUF_2"},
         ),
     ]

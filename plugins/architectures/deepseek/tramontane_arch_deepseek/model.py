@@ -63,7 +63,7 @@ class LatentAttention(nn.Module):
         else:
             q_TQ, down_TC = self.down(x_TD)
             q = self.q(self.q_norm(q_TQ))
-        q_THN, q_THP = q.unflatten(-1, (w.heads, w.nope + w.rope)).split((w.nope, w.rope), dim=-1)
+        q_THN, q_THP = q.unflatten(-1, (-1, w.nope + w.rope)).split((w.nope, w.rope), dim=-1)
         latent_TR, k_TP = down_TC.split((w.rank, w.rope), dim=-1)
         q_THP, k_T1P = self.rope(q_THP, k_TP.unsqueeze(1), ctx)
         return self.out(self.core(q_THN, q_THP, self.latent_norm(latent_TR), k_T1P, ctx))

@@ -18,6 +18,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             model="tramontane_arch_deepseek.model:Model",
             weight_map="tramontane_arch_deepseek.config:weight_map",
             samples=f"tramontane_arch_deepseek.samples:v{version}",
+            tensor_parallel=True,
             # GGUF calls both what this family calls the second; which one a file is, it says by its scoring.
             dialects={"gguf": f"tramontane_arch_deepseek.dialects:GGUF{version}"},
         )

@@ -17,6 +17,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             config=f"tramontane_arch_gemma.{name}:{name.capitalize()}Config",
             model=f"tramontane_arch_gemma.{module}:Model",
             samples=f"tramontane_arch_gemma.samples:{name}",
+            tensor_parallel=True,
             dialects={"gguf": f"tramontane_arch_gemma.dialects:GGUF{name.removeprefix('gemma')}"},
         )
         for name, module in (("gemma", "gemma"), ("gemma2", "gemma2"), ("gemma3", "gemma2"))

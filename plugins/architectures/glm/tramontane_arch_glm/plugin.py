@@ -18,6 +18,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             model="tramontane_arch_glm.model:Model",
             weight_map="tramontane_arch_glm.model:weight_map",
             samples="tramontane_arch_glm.samples:glm",
+            tensor_parallel=True,
             dialects={"gguf:chatglm": "tramontane_arch_glm.dialects:GGUF"},
         ),
         ArchitectureSpec(
@@ -27,6 +28,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             model="tramontane_arch_glm.model:SandwichModel",
             weight_map="tramontane_arch_glm.model:weight_map",
             samples="tramontane_arch_glm.samples:glm4",
+            tensor_parallel=True,
             dialects={"gguf": "tramontane_arch_glm.dialects:GGUF_0414"},
         ),
     ]

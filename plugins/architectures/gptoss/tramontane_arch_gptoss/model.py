@@ -56,7 +56,7 @@ class Attention(nn.Attention):
 
     def __init__(self, c: GptOssConfig, b: Builder, layer: int) -> None:
         heads, bias = c.heads, c.attention_bias
-        sinks = b.param("sinks", (heads.query,), field="")
+        sinks = b.param("sinks", (heads.query,), field="", split="out")
         super().__init__(
             b.merged("qkv_proj", c.hidden_size, heads.projections, bias=bias),
             b.cached_attention(heads, window=c.window(layer), sinks=sinks),

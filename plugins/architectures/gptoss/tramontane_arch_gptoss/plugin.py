@@ -18,6 +18,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             model="tramontane_arch_gptoss.model:Model",
             weight_map="tramontane_arch_gptoss.weights:weight_map",
             samples="tramontane_arch_gptoss.samples:samples",
+            tensor_parallel=True,
             dialects={"gguf:gpt-oss": "tramontane_arch_gptoss.dialects:GGUF"},
         )
     ]

@@ -17,6 +17,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             config="tramontane_arch_granite.model:GraniteConfig",
             model="tramontane_arch_granite.model:Model",
             samples="tramontane_arch_granite.samples:granite",
+            tensor_parallel=True,
             dialects={"gguf": "tramontane_arch_granite.dialects:GGUF"},
         ),
         ArchitectureSpec(
@@ -26,6 +27,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             model="tramontane_arch_granite.model:Model",
             weight_map="tramontane_arch_granite.moe:weight_map",
             samples="tramontane_arch_granite.samples:granitemoe",
+            tensor_parallel=True,
             dialects={"gguf": "tramontane_arch_granite.dialects:GGUF_MOE"},
         ),
     ]

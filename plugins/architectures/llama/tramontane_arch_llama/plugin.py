@@ -17,6 +17,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             config="tramontane_arch_llama.model:LlamaConfig",
             model="tramontane_arch_llama.model:Model",
             samples="tramontane_arch_llama.samples:samples",
+            tensor_parallel=True,
             dialects={
                 "gguf:llama": "tramontane_arch_llama.dialects:GGUF",
                 "ggjt:llama": "tramontane_arch_llama.dialects:GGJT",

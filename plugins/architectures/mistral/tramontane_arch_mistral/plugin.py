@@ -17,6 +17,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             config="tramontane_arch_mistral.model:MistralConfig",
             model="tramontane_arch_mistral.model:Model",
             samples="tramontane_arch_mistral.samples:samples",
+            tensor_parallel=True,
             dialects={"gguf": "tramontane_arch_mistral.dialects:GGUF"},
         ),
     ]

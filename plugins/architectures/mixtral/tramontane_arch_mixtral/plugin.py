@@ -18,6 +18,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             model="tramontane_arch_mixtral.model:Model",
             weight_map="tramontane_arch_mixtral.model:weight_map",
             samples="tramontane_arch_mixtral.samples:samples",
+            tensor_parallel=True,
             dialects={"gguf:llama+experts": "tramontane_arch_mixtral.dialects:GGUF"},
         ),
     ]

@@ -17,6 +17,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             config="tramontane_arch_phi.model:PhiConfig",
             model="tramontane_arch_phi.model:Model",
             samples="tramontane_arch_phi.samples:phi",
+            tensor_parallel=True,
             dialects={"gguf:phi2": "tramontane_arch_phi.dialects:GGUF_PHI2"},
         ),
         ArchitectureSpec(
@@ -26,6 +27,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             model="tramontane_arch_phi.phi3:Model",
             weight_map="tramontane_arch_phi.phi3:weight_map",
             samples="tramontane_arch_phi.samples:phi3",
+            tensor_parallel=True,
             dialects={"gguf": "tramontane_arch_phi.dialects:GGUF_PHI3"},
         ),
         ArchitectureSpec(
@@ -35,6 +37,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             model="tramontane_arch_phi.phimoe:Model",
             weight_map="tramontane_arch_phi.phimoe:weight_map",
             samples="tramontane_arch_phi.samples:phimoe",
+            tensor_parallel=True,
             dialects={"gguf": "tramontane_arch_phi.dialects:GGUF_PHIMOE"},
         ),
     ]

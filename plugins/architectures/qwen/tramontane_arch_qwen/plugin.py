@@ -36,5 +36,6 @@ def _architecture(name: str, cls: str, config: str, model: str, weight_map: str 
         model=f"tramontane_arch_qwen.{model}",
         weight_map=None if weight_map is None else f"tramontane_arch_qwen.{weight_map}",
         samples=f"tramontane_arch_qwen.samples:{name}",
+        tensor_parallel=name != "qwen3next",  # whose recurrent layers count their heads themselves
         dialects={"gguf": f"tramontane_arch_qwen.{DIALECTS[name]}"},
     )

@@ -17,6 +17,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             config="tramontane_arch_smollm.model:SmolLM3Config",
             model="tramontane_arch_smollm.model:Model",
             samples="tramontane_arch_smollm.samples:samples",
+            tensor_parallel=True,
             dialects={"gguf": "tramontane_arch_smollm.dialects:GGUF"},
         ),
     ]

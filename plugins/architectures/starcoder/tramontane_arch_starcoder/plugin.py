@@ -17,6 +17,7 @@ def tramontane_architectures() -> list[ArchitectureSpec]:
             config="tramontane_arch_starcoder.model:Starcoder2Config",
             model="tramontane_arch_starcoder.model:Model",
             samples="tramontane_arch_starcoder.samples:samples",
+            tensor_parallel=True,
             dialects={"gguf": "tramontane_arch_starcoder.dialects:GGUF"},
         ),
     ]

@@ -19,7 +19,7 @@ def make_planes(layout: CacheLayout, blocks: int) -> dict[str, tuple[Tensor, ...
     Every layer's block of an id lies in the page of that id in its storage, whatever other layers make of that page.
     """
     made: dict[str, tuple[Tensor, ...]] = {}
-    for storage in range(layout.storages):
+    for storage in layout.used_storages:
         pages = empty_bytes(blocks * layout.page_bytes).view(blocks, layout.page_bytes)
         pages[0].zero_()  # padding reads the null block; the others are written first, and untouched take no memory
         for name, place in layout.layers.items():

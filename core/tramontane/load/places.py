@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Device maps: which layers of a model lie on which device.
+
+A map is ``DEVICE=LAYERS`` parts separated by commas, in the order of the layers: ``cuda:0=16,cuda:1=rest``. A device
+may name its backend too: ``cuda/torch=24,cpu=rest``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from attrs import evolve, frozen
+
+from tramontane.backends.base import Backend
+from tramontane.backends.spread import Place, SpreadBackend, layer_of
+from tramontane.build import Blueprint
+from tramontane.errors import ConfigError, PlanError
+from tramontane.load.find import choose_backend
+from tramontane.load.options import LoadOptions
+from tramontane.ops import BoundOp, Runtime
+from tramontane.plugins import Plugins
+from tramontane.weights import CacheSlot, Constant, Matrix, Param
+
+REST = "rest"
+_PART = re.compile(r"([a-z]+(?::\d+)?)(?:/(\w+))?=(\d+|rest)")
+
+
+@frozen
+class Asked:
+    """One part of a device map."""
+
+    device: str
+    backend: str
+    layers: int | None
+    """``None`` for all that are left."""
+
+
+def parse_map(text: str) -> tuple[Asked, ...]:
+    """Read a device map.
+
+    Raises:
+        ConfigError: It is not of that form, or names the rest twice.
+    """
+    parts = []
+    for part in text.replace(";", ",").split(","):
+        match = _PART.fullmatch(part.strip())
+        if match is None:
+            raise ConfigError(
+                f"the device map {text!r} has a part {part.strip()!r} that is not DEVICE=LAYERS",
+                hint="such as cuda:0=16,cuda:1=rest or cuda=24,cpu=rest",
+            )
+        parts.append(Asked(match[1], match[2] or "auto", None if match[3] == REST else int(match[3])))
+    if sum(part.layers is None for part in parts) > 1:
+        raise ConfigError(f"the device map {text!r} gives the rest of the layers to two devices")
+    return tuple(parts)
+
+
+def main_place(options: LoadOptions) -> LoadOptions:
+    """The options with device and backend of the place where what belongs to no layer lies."""
+    if options.device_map is None:
+        return options
+    parts = parse_map(options.device_map)
+    main = ([part for part in parts if part.device != "cpu"] or list(parts))[-1]
+    return evolve(options, device=main.device, backend=main.backend if main.backend != "auto" else options.backend)
+
+
+def count_layers(parts: tuple[Asked, ...], layers: int) -> list[int]:
+    """How many layers each part has of a model with so many.
+
+    Raises:
+        ConfigError: The numbers do not add up.
+    """
+    named = sum(part.layers or 0 for part in parts)
+    counts = [max(0, layers - named) if part.layers is None else part.layers for part in parts]
+    if sum(counts) != layers:
+        raise ConfigError(
+            f"the device map names {named} layers, and the model has {layers}", hint="write rest for what is left"
+        )
+    return counts
+
+
+def spread(blueprint: Blueprint, options: LoadOptions, plugins: Plugins) -> SpreadBackend:
+    """The backends of a device map, as one.
+
+    Raises:
+        ConfigError: The map is wrong, or does not fit the model.
+        PlanError: There is no such device or backend, or layers of different places share a cache.
+    """
+    parts = parse_map(options.device_map or "")
+    numbers = [number for path in blueprint.caches if (number := layer_of(path)) is not None]
+    counts = count_layers(parts, max(numbers, default=-1) + 1)
+    made: dict[tuple[str, str], Backend] = {}
+    places = []
+    for part, count in zip(parts, counts, strict=True):
+        key = (part.device, part.backend)
+        if key not in made:
+            asked = part.backend if part.backend != "auto" else options.backend
+            made[key] = choose_backend(evolve(options, device=part.device, backend=asked), plugins)
+        places.append(Place(made[key], count))
+    embedding = next((path for path, matrix in blueprint.matrices.items() if "rows" in matrix.uses), "")
+    if embedding and "linear" in blueprint.matrices[embedding].uses:
+        embedding = ""  # a tied one is the head's too, and lies where that is
+    found = SpreadBackend(places, embedding)
+    _check_shared(blueprint, found)
+    return found
+
+
+def _check_shared(blueprint: Blueprint, backend: SpreadBackend) -> None:
+    for slot in blueprint.caches.values():
+        other = slot.spec.share_with
+        if other is not None and backend.at(other) is not backend.at(slot.path):
+            raise PlanError(f"{slot.path} reads the cache of {other}, which the device map puts at another place")
+
+
+def settle(blueprint: Blueprint, backend: SpreadBackend) -> None:
+    """Give every op its place: that of its weights, or of its path. Tables are made once where they are read."""
+    runtimes = {id(one): Runtime(one.device, carries=True) for one in backend.backends}
+    for bound in blueprint.ops:
+        at = place_of(bound, backend)
+        bound.runtime = runtimes[id(at)]
+        bound.weights = tuple(
+            _constant(blueprint, weight, at) if isinstance(weight, Constant) else weight for weight in bound.weights
+        )
+
+
+def place_of(bound: BoundOp, backend: Backend) -> Backend:
+    """The backend that runs an op: where its weights lie, else where its path does."""
+    for weight in bound.weights:
+        if isinstance(weight, Matrix | Param | CacheSlot):
+            return backend.at(weight.path)
+    return backend.at(bound.path)
+
+
+def _constant(blueprint: Blueprint, constant: Constant, at: Backend) -> Constant:
+    made = blueprint.constants.setdefault((constant.path, at), Constant(constant.path, constant.make))
+    made.device = at.device
+    return made
