@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from attrs import define, field
 
-from tramontane.backends.base import HostBackend
+from tramontane.backends.base import HostBackend, Replays
 from tramontane.backends.torch import TorchBackend
 from tramontane.errors import PlanError
 from tramontane.memory import available_memory
 from tramontane.ops import KernelMaker, Op
 from tramontane.weights import Matrix, Stored
+from tramontane_backend_cuda.graphs import step_graphs
 
 
 def interpreted() -> bool:
@@ -84,6 +85,10 @@ class CudaBackend(HostBackend):
         """The Triton kernel, the stock one, the reference."""
         stock, own = self._stock.candidates(op), self._own.get(op.name)
         return stock if own is None else ((f"cuda.{op.name}", own), *stock)
+
+    def replays(self, max_tokens: int, max_rows: int) -> Replays | None:
+        """CUDA graphs; none under the interpreter, which has no device to record on."""
+        return step_graphs(self.device, max_tokens, max_rows) if self.device.type == "cuda" else None
 
     def free_memory(self) -> int:
         """What the device, or the machine under the interpreter, has left."""
