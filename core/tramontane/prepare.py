@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import accumulate
-from math import ceil, prod
-from typing import Any, Generic, TypeVar
+from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,36 +28,12 @@ from tramontane.adapters.mix import MixBuffer
 from tramontane.batch import Ctx, GroupCtx, HostRows
 from tramontane.cache.spec import CacheLayout
 from tramontane.distributed.group import Group
+from tramontane.fields import Array, Fields, numpy_view, offsets_of, shapes_of, tensor_view
 from tramontane.ring import COPIES, HostRing
 from tramontane.sequence import NO_ADAPTER, Row, StepPlan
 
-#: Fields start at multiples of this many bytes.
-FIELD_ALIGNMENT = 64
 #: Batch shapes whose views are kept.
 KEPT_VIEWS = 256
-
-Array = TypeVar("Array")
-
-_TORCH = {"int64": torch.int64, "int32": torch.int32, "bool": torch.bool}
-
-
-@define(eq=False)
-class _Fields(Generic[Array]):
-    """The block's fields, as numpy arrays (host) or tensors (batch). The tables come last in the block."""
-
-    ids: Array
-    positions: Array
-    seq_of: Array
-    q_start: Array
-    kv_len: Array
-    out_rows: Array
-    state_slot: Array
-    state_fresh: Array
-    feed_to: Array
-    feed_from: Array
-    counts: Array
-    slots: list[Array]
-    tables: list[Array]
 
 
 @define(eq=False)
@@ -104,16 +80,16 @@ class BatchBuffers:
         self._sizes = [group.block_tokens for group in layout.groups]
         widths = [ceil(max_model_len / size) for size in self._sizes]
         self._most_blocks = tuple(widths)
-        self._shapes = _shapes(max_tokens, max_rows + 1, max_outputs, positions_k, widths)
-        self._offsets, total = _offsets(self._shapes)
+        self._shapes = shapes_of(max_tokens, max_rows + 1, max_outputs, positions_k, widths)
+        self._offsets, total = offsets_of(self._shapes)
         self._head_bytes = self._offsets["table0"] if widths else total
         self._mirror = self.device.type != "cpu" if mirror is None else mirror
         self._ring = HostRing(total, self.device, COPIES if self._mirror else 1)
-        self._hosts = [self._fields(_numpy_view(block.numpy())) for block in self._ring.blocks]
+        self._hosts = [self._fields(numpy_view(block.numpy())) for block in self._ring.blocks]
         self._block = self._ring.block
         if self._mirror:
             self._block = torch.zeros(total, dtype=torch.uint8, device=self.device)
-        self._batch: _Fields[Tensor] = self._fields(_tensor_view(self._block))
+        self._batch: Fields[Tensor] = self._fields(tensor_view(self._block))
         self._views: dict[tuple[Any, ...], Ctx] = {}
         self._iota = np.arange(max(max_tokens, max_rows + 1) + 1, dtype=np.int64)
         self._feeds = 0
@@ -204,7 +180,7 @@ class BatchBuffers:
         if ctx.host is not None:
             ctx.host.adapted = adapted
 
-    def _write_ids(self, host: _Fields[NDArray[Any]], rows: list[Row], tokens: int) -> None:
+    def _write_ids(self, host: Fields[NDArray[Any]], rows: list[Row], tokens: int) -> None:
         ids: list[int] = []
         to, source = [], []
         for row in rows:
@@ -224,7 +200,7 @@ class BatchBuffers:
             host.feed_to[: len(to)] = to
             host.feed_from[: len(to)] = source
 
-    def _write_outputs(self, host: _Fields[NDArray[Any]], plan: StepPlan, ends: list[int]) -> None:
+    def _write_outputs(self, host: Fields[NDArray[Any]], plan: StepPlan, ends: list[int]) -> None:
         if plan.outputs == plan.samples == len(plan.rows):
             host.out_rows[: plan.outputs] = ends
             host.out_rows[: plan.outputs] -= 1
@@ -239,7 +215,7 @@ class BatchBuffers:
 
     def _pad(
         self,
-        host: _Fields[NDArray[Any]],
+        host: Fields[NDArray[Any]],
         plan: StepPlan,
         pad_tokens: int,
         pad_rows: int,
@@ -274,7 +250,7 @@ class BatchBuffers:
         return tuple(max([len(row.seq.cache.blocks[group]) for row in plan.rows]) for group in range(len(self._sizes)))
 
     def _host_rows(
-        self, host: _Fields[NDArray[Any]], plan: StepPlan, ends: list[int], kv_len: list[int], size: _Size
+        self, host: Fields[NDArray[Any]], plan: StepPlan, ends: list[int], kv_len: list[int], size: _Size
     ) -> HostRows:
         extra = size.rows - len(plan.rows)
         tables = [[row.seq.cache.blocks[group] for row in plan.rows] for group in range(len(self._sizes))]
@@ -363,55 +339,8 @@ class BatchBuffers:
             counts=batch.counts,
         )
 
-    def _fields(self, view: Callable[[int, tuple[int, ...], str], Array]) -> _Fields[Array]:
+    def _fields(self, view: Callable[[int, tuple[int, ...], str], Array]) -> Fields[Array]:
         made = {name: view(self._offsets[name], shape, dtype) for name, (shape, dtype) in self._shapes.items()}
         groups = range(len(self._sizes))
         slots, tables = [made.pop(f"slots{g}") for g in groups], [made.pop(f"table{g}") for g in groups]
-        return _Fields(**made, slots=slots, tables=tables)
-
-
-def _shapes(
-    tokens: int, rows: int, outputs: int, streams: int, widths: list[int]
-) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Name -> shape and dtype of every field, the tables last."""
-    shapes: dict[str, tuple[tuple[int, ...], str]] = {
-        "ids": ((tokens,), "int64"),
-        "positions": ((streams, tokens), "int64"),
-        "seq_of": ((tokens,), "int32"),
-        "q_start": ((rows + 1,), "int32"),
-        "kv_len": ((rows,), "int32"),
-        "out_rows": ((outputs,), "int64"),
-        "state_slot": ((rows,), "int64"),
-        "state_fresh": ((rows,), "bool"),
-        "feed_to": ((rows,), "int64"),
-        "feed_from": ((rows,), "int64"),
-        "counts": ((3,), "int32"),
-    }
-    shapes.update({f"slots{group}": ((tokens,), "int64") for group in range(len(widths))})
-    shapes.update({f"table{group}": ((rows, width), "int32") for group, width in enumerate(widths)})
-    return shapes
-
-
-def _offsets(shapes: dict[str, tuple[tuple[int, ...], str]]) -> tuple[dict[str, int], int]:
-    """Where each field starts, and the block's size, in bytes."""
-    offsets, end = {}, 0
-    for name, (shape, dtype) in shapes.items():
-        offsets[name] = end
-        end += ceil(prod(shape) * np.dtype(dtype).itemsize / FIELD_ALIGNMENT) * FIELD_ALIGNMENT
-    return offsets, end
-
-
-def _numpy_view(block: NDArray[np.uint8]) -> Callable[[int, tuple[int, ...], str], NDArray[Any]]:
-    def view(offset: int, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        end = offset + prod(shape) * np.dtype(dtype).itemsize
-        return block[offset:end].view(dtype).reshape(shape)
-
-    return view
-
-
-def _tensor_view(block: Tensor) -> Callable[[int, tuple[int, ...], str], Tensor]:
-    def view(offset: int, shape: tuple[int, ...], dtype: str) -> Tensor:
-        end = offset + prod(shape) * _TORCH[dtype].itemsize
-        return block[offset:end].view(_TORCH[dtype]).view(shape)
-
-    return view
+        return Fields(**made, slots=slots, tables=tables)
