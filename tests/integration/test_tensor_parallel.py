@@ -46,13 +46,13 @@ def assert_shared_is_alone(path: Path, world: int = 2, **options: Any) -> Thread
     return team
 
 
-@pytest.mark.parametrize("config", samples("llama", "qwen3", "qwen3moe", "deepseek3"))
+@pytest.mark.parametrize("config", list(samples("llama", "qwen3", "qwen3moe", "deepseek3")))
 def test_two_workers_answer_as_one(config: dict[str, Any], tmp_path: Path) -> None:
     assert_shared_is_alone(write_random(tmp_path / "model", config), backend="torch")
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("config", samples())
+@pytest.mark.parametrize("config", list(samples()))
 def test_every_architecture_that_says_so_can_be_shared(config: dict[str, Any], tmp_path: Path) -> None:
     assert_shared_is_alone(write_random(tmp_path / "model", config), backend="torch")
 
@@ -64,11 +64,12 @@ def test_quantized_weights_are_cut_between_their_blocks(backend: str, tmp_path: 
     assert_shared_is_alone(write_random(tmp_path / "model", LLAMA), quant="q8_0", backend=backend)
 
 
-@pytest.mark.parametrize("config", samples("qwen3moe"))
+@pytest.mark.parametrize("config", list(samples("qwen3moe")))
 def test_experts_may_be_spread_whole(config: dict[str, Any], tmp_path: Path) -> None:
     assert_shared_is_alone(write_random(tmp_path / "model", config), backend="torch", expert_parallel=True)
 
 
+@pytest.mark.full
 def test_four_workers_have_two_key_heads_twice(tmp_path: Path) -> None:
     path = write_random(tmp_path / "model", LLAMA)
     team = assert_shared_is_alone(path, world=4, backend="torch")
