@@ -29,8 +29,8 @@ class Group:
     world: int = 1
     _backend: Any = field(default=None, init=False, repr=False)
 
-    def connect(self, store: dist.Store, device: torch.device) -> None:
-        """Meet the other workers at a store; returns when all are there.
+    def connect(self, store: Any, device: torch.device) -> None:
+        """Meet the other workers at a store of ``torch.distributed``; returns when all are there.
 
         Raises:
             PlanError: Workers cannot talk from that kind of device.
@@ -51,7 +51,7 @@ class Group:
 
     def least(self, number: int, device: torch.device) -> int:
         """The smallest of all workers' numbers."""
-        options = dist.AllreduceOptions()
+        options: Any = dist.AllreduceOptions()
         options.reduceOp = dist.ReduceOp.MIN
         held = torch.tensor([number], dtype=torch.int64, device=device)
         return int(self._run(self._backend.allreduce([held], options), held).item())
@@ -79,19 +79,21 @@ def _said(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _gloo(store: dist.Store, rank: int, world: int, device: torch.device) -> Any:
+def _gloo(store: Any, rank: int, world: int, device: torch.device) -> Any:
     # Bound to loopback: by default gloo listens on the address of the host's name.
-    options = dist.ProcessGroupGloo._Options()
-    options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
+    gloo: Any = dist.ProcessGroupGloo
+    options = gloo._Options()
+    options._devices = [gloo.create_device(hostname="127.0.0.1")]
     options._timeout = TIMEOUT
-    return dist.ProcessGroupGloo(store, rank, world, options)
+    return gloo(store, rank, world, options)
 
 
-def _nccl(store: dist.Store, rank: int, world: int, device: torch.device) -> Any:
-    options = dist.ProcessGroupNCCL.Options()
+def _nccl(store: Any, rank: int, world: int, device: torch.device) -> Any:
+    nccl: Any = dist.ProcessGroupNCCL
+    options = nccl.Options()
     options._timeout = TIMEOUT
     torch.cuda.set_device(device)
-    return dist.ProcessGroupNCCL(store, rank, world, options)
+    return nccl(store, rank, world, options)
 
 
 _MAKERS = {"cpu": _gloo, "cuda": _nccl}
