@@ -57,7 +57,10 @@ def restore(path: Path, spec: ArchitectureSpec, config: dict[str, Any], layout: 
     return sorted(plans)
 
 
-@pytest.mark.parametrize(("spec", "config", "layout"), mixtures())
+CASES = mixtures()
+
+
+@pytest.mark.parametrize(("spec", "config", "layout"), CASES)
 def test_all_layouts_are_one_model(spec: ArchitectureSpec, config: dict[str, Any], layout: int, tmp_path: Path) -> None:
     path = write_random(tmp_path / "model", config)
     prompt = list(range(3, 20))
@@ -68,7 +71,10 @@ def test_all_layouts_are_one_model(spec: ArchitectureSpec, config: dict[str, Any
     assert_close(Harness.load(path, backend="torch", capture=False).logits(prompt), wanted, 1e-5, "in another layout")
 
 
-@pytest.mark.parametrize(("spec", "config", "layout"), mixtures())
+@pytest.mark.parametrize(
+    ("spec", "config", "layout"),
+    [*CASES[:2], *(pytest.param(*case.values, id=case.id, marks=pytest.mark.full) for case in CASES[2:])],
+)
 def test_what_is_missing_is_named_as_its_layout_does(
     spec: ArchitectureSpec, config: dict[str, Any], layout: int, tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ pytest.importorskip("tramontane_quant_gguf", reason="needs the GGML types")
 
 CONFIG = sample("LlamaForCausalLM", "llama", hidden_size=256, head_dim=64, intermediate_size=512, num_hidden_layers=2)
 PROMPT = [3, 17, 42, 8, 5, 33]
+FULL = pytest.mark.full
 BACKENDS = [
     spec.name
     for spec in installed().catalogs.backends
@@ -81,7 +82,9 @@ def test_weights_become_those_of_a_model_that_was_loaded_so(model: Path, backend
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("first", ["q8_0", "q5_1", "int8", "fp8", "nf4"])
+@pytest.mark.parametrize(
+    "first", ["q8_0", "nf4", *(pytest.param(name, marks=FULL) for name in ("q5_1", "int8", "fp8"))]
+)
 def test_from_memory_what_is_kept_is_packed_anew(model: Path, backend: str, first: str) -> None:
     harness = load(model, backend=backend, quant=first)
     path = "model.layers.1.mlp.down_proj"
@@ -126,7 +129,7 @@ def test_a_topology_is_respected(model: Path, tmp_path: Path) -> None:
     assert found["model.layers.0.mlp.down_proj"] == "f32"
 
 
-@pytest.mark.parametrize("overlap", [False, True], ids=["step", "overlapped"])
+@pytest.mark.parametrize("overlap", [pytest.param(False, id="step", marks=FULL), pytest.param(True, id="overlapped")])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_running_requests_go_on_with_the_new_weights(model: Path, backend: str, overlap: bool) -> None:
     """Tokens before are the old model's, tokens after are what the new one makes of everything before them."""
