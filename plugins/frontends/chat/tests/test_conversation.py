@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tramontane.api.results import CompletionDelta
 from tramontane.chat.parsing import ChatFormat, Reasoning
 from tramontane.errors import ConfigError, ModalityError, RequestError
 from tramontane.requests import FinishReason
@@ -17,7 +17,7 @@ from tramontane.tools import ToolCall
 from tramontane_frontend_chat.commands import COMMANDS, Leave, is_command, run_command
 from tramontane_frontend_chat.conversation import Conversation
 from tramontane_frontend_chat.media import content
-from tramontane_frontend_chat.statistics import summary
+from tramontane_frontend_chat.statistics import Meter, summary
 from tramontane_frontend_chat.themes import THEMES, theme_named
 
 
@@ -213,23 +213,28 @@ def test_the_theme_suits_the_terminal(environ: dict[str, str], name: str) -> Non
 
 def test_the_status_line_tells_rate_context_and_cache_hits(talk: Conversation) -> None:
     assert talk.meter.line("fake", 1024) == "fake · context 0/1024 · /help"
-    said: list[str] = []
-
-    class Watching(_Writer):
-        def write(self, text: str) -> None:
-            said.append(talk.meter.growing())
-
     talk.answer("a" * 60, _Writer())
-    usage = talk.answer("b" * 60, Watching()).usage
+    usage = talk.answer("b" * 60, _Writer()).usage
     used = usage.prompt_tokens + usage.completion_tokens
     assert usage.cached_tokens > 0
     line = talk.meter.line("fake", 1024)
     assert f" tokens/s · context {used}/1024 ({used / 1024:.0%}) · " in line
     assert f"cache hits {usage.cached_tokens}/{usage.prompt_tokens}" in line
-    assert said[0].startswith("1 tokens")
-    assert re.fullmatch(r"\d+ tokens · [\d.]+ tokens/s · Ctrl-C stops", said[-1])
     run_command(talk, "/clear")
     assert "context 0/1024" in talk.meter.line("fake", 1024)
+
+
+def test_the_status_line_of_a_growing_answer() -> None:
+    """The first piece says nothing of the rate: it waited for the prompt."""
+    meter = Meter()
+    for _ in range(2):
+        meter.begin()
+        assert meter.growing() == "0 tokens · Ctrl-C stops"
+        meter.add(CompletionDelta(token_ids=(1,), at=10.0))
+        assert meter.growing() == "1 token · Ctrl-C stops"
+        meter.add(CompletionDelta(text="half a character", at=10.2))
+        meter.add(CompletionDelta(token_ids=(2, 3), at=10.5))
+        assert meter.growing() == "3 tokens · 4.0 tokens/s · Ctrl-C stops"
 
 
 # --- images and sound -------------------------------------------------------------------------------------------------

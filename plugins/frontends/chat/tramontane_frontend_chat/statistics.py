@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from attrs import define
@@ -53,20 +52,23 @@ class Meter:
     usage: Usage | None = None
     """Of the last whole answer; ``None`` where the conversation is new."""
     _tokens: int = 0
+    _at_first: int = 0
+    """How many of them the first piece brought."""
     _first: float = 0.0
     _last: float = 0.0
 
     def begin(self) -> None:
         """An answer is asked for."""
-        self._tokens = 0
-        self._first = self._last = time.monotonic()
+        self._tokens = self._at_first = 0
 
     def add(self, delta: CompletionDelta) -> None:
         """A piece of it has come."""
-        if delta.token_ids:
-            self._first = self._first if self._tokens else delta.at
-            self._last = delta.at
-            self._tokens += len(delta.token_ids)
+        if not delta.token_ids:
+            return
+        if not self._tokens:
+            self._first, self._at_first = delta.at, len(delta.token_ids)
+        self._last = delta.at
+        self._tokens += len(delta.token_ids)
 
     def end(self, completion: Completion) -> None:
         """It is whole."""
@@ -79,8 +81,9 @@ class Meter:
     def growing(self) -> str:
         """The line while an answer is written: tokens so far and their rate."""
         seconds = self._last - self._first
-        rate = f" · {(self._tokens - 1) / seconds:.1f} tokens/s" if seconds > 0 else ""
-        return f"{self._tokens} tokens{rate} · Ctrl-C stops"
+        more = self._tokens - self._at_first
+        rate = f" · {more / seconds:.1f} tokens/s" if more and seconds > 0 else ""
+        return f"{self._tokens} token{'s' * (self._tokens != 1)}{rate} · Ctrl-C stops"
 
     def line(self, name: str, context: int) -> str:
         """The line while the next message is typed: rate, context used, what the prefix cache held of the prompt.
