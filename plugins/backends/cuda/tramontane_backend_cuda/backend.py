@@ -24,19 +24,6 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
 
 
-def _makers() -> Mapping[str, KernelMaker]:
-    """Op name -> kernel maker. Imported late: Triton decides at its import whether it interprets."""
-    from tramontane_backend_cuda import linear, norm
-
-    return {
-        "add_rms_norm": norm.norm,
-        "gated_activate": norm.gated_activate,
-        "linear": linear.linear,
-        "linear_gated": linear.linear_gated,
-        "rms_norm": norm.norm,
-    }
-
-
 def _default_device() -> torch.device:
     return torch.device("cpu" if interpreted() and not torch.cuda.is_available() else "cuda")
 
@@ -60,7 +47,9 @@ class CudaBackend(HostBackend):
                 f"the cuda backend does not run on {self.device}",
                 hint="use --device cuda, or the backends torch and cpu; TRITON_INTERPRET=1 allows a CPU for tests",
             )
-        self._stock, self._own = TorchBackend(self.device), _makers()
+        from tramontane_backend_cuda.makers import MAKERS, RULES  # Triton decides at its import whether it interprets
+
+        self._stock, self._own, self.rules = TorchBackend(self.device), MAKERS, (*self.rules, *RULES)
 
     @classmethod
     def probe(cls) -> str | None:

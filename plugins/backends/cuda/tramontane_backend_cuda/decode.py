@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Device functions: weights from planes, and activation functions.
 
-Names of tiles: n outputs [BN, 1], k inputs [1, BK].
+Names of tiles: n outputs [BN, 1], c chunks [1, BG], the lanes of a chunk a third axis. Every thread holds whole chunks:
+what a chunk's codes are multiplied and summed with stays inside the thread, and scales are applied to the sums.
 """
 
 from __future__ import annotations
@@ -9,61 +10,90 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from tramontane_backend_cuda.entries import e4m3_to_float
+
 
 @triton.jit
-def scaled(
-    code, scale, zero, factor, low_factor, n, k, inside, groups, supers,
-    RULE: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, MIDDLE: tl.constexpr, LOW: tl.constexpr,
+def read_chunks(
+    codes, high, n, c, chunks, inside, LOW: tl.constexpr, HIGH: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """Weights of codes, float32 [BN, BK]: see ``Form.rule``. ``supers``: factors of a row, one per 256 inputs."""
-    row = n * 0
-    if ROWS > 0:
-        row = n // ROWS
-    at = row * groups + k * 0
-    if GROUP > 0:
-        at = row * groups + k // GROUP
-    value = code - MIDDLE
-    each = tl.load(scale + at, mask=inside, other=0).to(tl.float32)
-    if RULE == "super":
-        place = row * supers + k // 256
-        each = each * tl.load(factor + place, mask=inside, other=0.0).to(tl.float32)
-        value = value * each
-        if LOW:
-            least = tl.load(zero + at, mask=inside, other=0).to(tl.float32)
-            value = value - least * tl.load(low_factor + place, mask=inside, other=0.0).to(tl.float32)
-    elif RULE == "zero":
-        value = (value - tl.load(zero + at, mask=inside, other=0).to(tl.float32)) * each
-    elif RULE == "offset":
-        value = value * each + tl.load(zero + at, mask=inside, other=0).to(tl.float32)
-    else:
-        value = value * each
-    return tl.where(inside, value, 0.0)
+    """The bytes (or numbers) of chunks, and the bytes that hold their high bits: [BN, BG, LANES] each."""
+    lane = tl.arange(0, LANES)[None, None, :]
+    at = (n.to(tl.int64) * chunks + c)[:, :, None]
+    raw = tl.load(codes + at * LANES + lane, mask=inside[:, :, None], other=0)
+    upper = raw
+    if HIGH > 0:
+        size: tl.constexpr = LANES // LOW * HIGH
+        upper = tl.load(high + at * size + lane % size, mask=inside[:, :, None], other=0)
+    return raw, upper
 
 
 @triton.jit
-def codes_whole(codes, n, k, inputs, inside, CODES: tl.constexpr):
-    """Codes of a byte each, or dense weights, as float32 [BN, BK]."""
-    raw = tl.load(codes + n.to(tl.int64) * inputs + k, mask=inside, other=0)
+def code_values(
+    raw, upper, table, j: tl.constexpr, CODES: tl.constexpr, TABLE: tl.constexpr, LOW: tl.constexpr,
+    HIGH: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """What the codes ``j`` of the bytes mean, without scale: float32 [BN, BG, LANES]."""
+    if CODES == "dense":
+        return raw.to(tl.float32)
     if CODES == "i8":
         return raw.to(tl.int8, bitcast=True).to(tl.float32)
+    if CODES == "e4m3":
+        return e4m3_to_float(raw)
     if CODES == "e5m2":  # the upper byte of a float16
         return (raw.to(tl.uint16) << 8).to(tl.float16, bitcast=True).to(tl.float32)
-    if CODES == "e4m3":  # a float16 with the exponent 8 too low
-        bits = ((raw.to(tl.uint16) & 128) << 8) | ((raw.to(tl.uint16) & 127) << 7)
-        return bits.to(tl.float16, bitcast=True).to(tl.float32) * 256.0
-    return raw.to(tl.float32)
+    code = raw.to(tl.int32)
+    if CODES == "bits":
+        code = (code >> (j * LOW)) & ((1 << LOW) - 1)
+        if HIGH > 0:
+            size: tl.constexpr = LANES // LOW * HIGH
+            shift = (tl.arange(0, LANES)[None, None, :] // size * (8 // LOW) + j) * HIGH
+            code = code | (((upper.to(tl.int32) >> shift) & ((1 << HIGH) - 1)) << LOW)
+    if TABLE == "look":
+        return tl.load(table + code)
+    if TABLE == "e2m1":  # a float16 whose exponent is 14 too low
+        bits = ((code & 8) << 12) | ((code & 7) << 9)
+        return bits.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32) * 16384.0
+    return (code | 0x4B000000).to(tl.float32, bitcast=True) - 8388608.0  # 2**23 + code, without a conversion
 
 
 @triton.jit
-def codes_pair(codes, high, n, pair, inputs, inside, CODES: tl.constexpr):
-    """The codes of the inputs ``2 * pair`` and ``2 * pair + 1``, as float32 [BN, BK] each."""
-    raw = tl.load(codes + n.to(tl.int64) * ((inputs + 1) // 2) + pair, mask=inside, other=0).to(tl.int32)
-    first, second = raw & 15, raw >> 4
-    if CODES == "u6":
-        upper = tl.load(high + n.to(tl.int64) * ((inputs + 3) // 4) + pair // 2, mask=inside, other=0).to(tl.int32)
-        upper = upper >> ((pair % 2) * 4)
-        first, second = first | ((upper & 3) << 4), second | (((upper >> 2) & 3) << 4)
-    return first.to(tl.float32), second.to(tl.float32)
+def group_scales(
+    scale, zero, factor, low_factor, n, k, inside, groups, supers,
+    SCALE: tl.constexpr, ZERO: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, MIDDLE: tl.constexpr,
+    SUPERS: tl.constexpr,
+):  # fmt: skip
+    """Scale and shift of the groups in which the inputs ``k`` [1, BG] lie: [BN, BG] each."""
+    at = n // ROWS * groups + k * 0
+    if GROUP > 0:
+        at = n // ROWS * groups + k // GROUP
+    raw = tl.load(scale + at, mask=inside, other=0)
+    if SCALE == "e8m0":
+        bits = raw.to(tl.int32)
+        each = tl.where(bits == 0, 0x400000, bits << 23).to(tl.float32, bitcast=True)
+    elif SCALE == "e4m3":
+        each = e4m3_to_float(raw)
+    elif SCALE == "nibbles":
+        each = (raw & 15).to(tl.float32)
+    else:
+        each = raw.to(tl.float32)
+    if SUPERS >= 0:
+        place = n * supers + k * 0
+        if SUPERS > 0:
+            place = n * supers + k // SUPERS
+        each = each * tl.load(factor + place, mask=inside, other=0.0).to(tl.float32)
+    shift = each * -MIDDLE
+    if ZERO == "code":
+        shift = -each * tl.load(zero + at, mask=inside, other=0).to(tl.float32)
+    elif ZERO == "offset":
+        shift = tl.load(zero + at, mask=inside, other=0).to(tl.float32)
+    elif ZERO == "low":
+        if SCALE == "nibbles":
+            least = (raw >> 4).to(tl.float32)
+        else:
+            least = tl.load(zero + at, mask=inside, other=0).to(tl.float32)
+        shift = -least * tl.load(low_factor + place, mask=inside, other=0.0).to(tl.float32)
+    return each, shift
 
 
 @triton.jit

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linear ops on planes: which kernel, which tiles, how many splits. Legend: M tokens, O outputs, I inputs."""
+"""Linear ops: which kernel multiplies, and what is fused into it. Legend: M tokens, O outputs, I inputs."""
 
 from __future__ import annotations
 
@@ -7,169 +7,155 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import triton
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
 from tramontane.batch import Ctx
-from tramontane.ops import GatedActivate, Kernel, Linear, LinearGated, Op
+from tramontane.ops import Embed, Kernel, Linear, LinearGated, Op
 from tramontane_backend_cuda.decode import FUNCTIONS
-from tramontane_backend_cuda.product import expand, finish, product
+from tramontane_backend_cuda.fused import LinearAdd, NormLinear
+from tramontane_backend_cuda.norm import gate_rows, norm_rows
 from tramontane_backend_cuda.rows import rows_of
-from tramontane_backend_cuda.storage import PlaneStored, Run
+from tramontane_backend_cuda.source import MAX_FEW, PLAIN, Extras, Source, sources
 
-MAX_FEW = 64
-"""Up to so many tokens a product reads the planes; above, the matrix is expanded and cuBLAS multiplies."""
-PROGRAMS = 264
-"""Programs worth having at once: two on each of the 132 multiprocessors of a Hopper card."""
-MAX_SPLITS = 16
-
-
-@frozen
-class Tiles:
-    """Shape of a launch: tokens, outputs and codes of a tile, splits of the inputs, steps of a split."""
-
-    bm: int
-    bn: int
-    bk: int
-    splits: int
-    reach: int
+CUBLAS_BYTES = 16 << 20
+"""Dense matrices of this size or more are multiplied by cuBLAS, which reads them at 3.8 TB/s on an H200."""
+CUBLAS_TOKENS = 16
+"""So are dense matrices of any size for more tokens than this."""
+FUSED_TOKENS = 4
+"""Up to so many tokens a dense matrix of any size is multiplied here if that saves the launches of a norm or a gate."""
 
 
-def choose_tiles(tokens: int, outputs: int, inputs: int, *, pairs: bool) -> Tiles:
-    """Tiles from the shape alone, so that equal steps give equal bits. Token buckets: 1, 2-4, 5-16, 17-32, 33-64."""
-    steps = -(-inputs // 2) if pairs else inputs
-    bm = next(size for size in (1, 4, 16, 32, 64) if tokens <= size)
-    bn, bk = {1: (16, 256), 4: (16, 128)}.get(bm, (32, 64))
-    bk = max(16, min(bk, triton.next_power_of_2(steps)))
-    programs = triton.cdiv(outputs, bn)
-    tiles = triton.cdiv(steps, bk)
-    splits = max(1, min(MAX_SPLITS, PROGRAMS // programs, tiles))
-    each = triton.cdiv(tiles, splits)
-    return Tiles(bm, bn, bk, triton.cdiv(tiles, each), each * bk)
+def by_planes(source: Source, tokens: int, extras: Extras) -> bool:
+    """Whether Triton multiplies: quantized weights up to 64 tokens, dense ones where cuBLAS is weak or fusing pays."""
+    if tokens > MAX_FEW or source.dense is None:
+        return tokens <= MAX_FEW
+    if extras.norm is not None or extras.gate:
+        return tokens <= FUSED_TOKENS
+    return tokens <= CUBLAS_TOKENS and source.dense.nbytes < CUBLAS_BYTES
 
 
 @frozen(eq=False)
-class _Source:
-    """A run as the kernels take it."""
+class Product:
+    """A linear op of one layer: its sources, and what comes before and after."""
 
-    first: int
-    outputs: int
-    inputs: int
-    pointers: tuple[Tensor, ...]
-    strides: tuple[int, int]
-    rules: dict[str, Any]
+    sources: Sequence[Source]
+    extras: Extras
 
     @classmethod
-    def of(cls, run: Run, inputs: int) -> _Source:
-        form, planes = run.form, run.planes
-        some = planes["codes"]
-        names = ("codes", "high", "scale", "zero", "factor", "low_factor")
-        groups = planes["scale"].shape[-1]
-        supers = planes["factor"].shape[-1] if "factor" in planes else 0
-        rules = {
-            "CODES": form.codes, "RULE": form.rule, "GROUP": form.group, "ROWS": form.rows, "MIDDLE": form.middle,
-            "LOW": form.low, "PAIRS": form.pairs,
-        }  # fmt: skip
-        # A plane that a form does not have is never read; any pointer stands for it.
-        return cls(
-            run.first, run.outputs, inputs, tuple(planes.get(name, some) for name in names), (groups, supers), rules
-        )
+    def of(cls, weights: Sequence[Any], bias: bool, extras: Extras = PLAIN) -> Product | str:
+        """Of a matrix and, with ``bias``, a vector; or why kernels cannot multiply."""
+        found = sources(weights[0])
+        if isinstance(found, str):
+            return found
+        return cls(found, evolve(extras, bias=weights[1].tensor if bias else None))
 
-    def few(self, x_MI: Tensor, bias: Tensor | None, y: Tensor, tiles: Tiles, *, partial: bool) -> None:
-        """Multiply by the planes, into ``y`` [M, O] or partial sums [S, M, O]."""
-        product[(triton.cdiv(self.outputs, tiles.bn), tiles.splits)](
-            x_MI, *self.pointers, x_MI if bias is None else bias, y,
-            x_MI.shape[0], self.inputs, self.outputs, x_MI.stride(0), y.stride(-2), *self.strides, tiles.reach,
-            **self.rules, BIAS=bias is not None, PARTIAL=partial, BM=tiles.bm, BN=tiles.bn, BK=tiles.bk,
-        )  # fmt: skip
+    @property
+    def outputs(self) -> int:
+        """O, before a gate."""
+        return sum(source.outputs for source in self.sources)
 
-    def expanded(self, dtype: torch.dtype) -> Tensor:
-        """The weight [O, I]."""
-        y = torch.empty(self.outputs, self.inputs, dtype=dtype, device=self.pointers[0].device)
-        steps = -(-self.inputs // 2) if self.rules["PAIRS"] else self.inputs
-        grid = (triton.cdiv(self.outputs, 16), triton.cdiv(steps, 128))
-        expand[grid](*self.pointers, y, self.inputs, self.outputs, *self.strides, **self.rules, BN=16, BK=128)
-        return y
-
-
-def _add_up(parts: Tensor, bias: Tensor | None, y: Tensor, gate: str) -> None:
-    splits, tokens, outputs = parts.shape
-    half = outputs // 2
-    grid = (tokens, triton.cdiv(half if gate else outputs, 256))
-    finish[grid](
-        parts, parts if bias is None else bias, y, tokens, outputs, y.stride(0), splits, half,
-        BIAS=bias is not None, GATE=gate, BN=256,
-    )  # fmt: skip
+    def __call__(self, x_MI: Tensor, y_MO: Tensor, residual_MO: Tensor | None = None) -> None:
+        """Write the result."""
+        extras = evolve(self.extras, residual=residual_MO)
+        if not x_MI.shape[0]:
+            return
+        alone = len(self.sources) == 1 and self.sources[0].span is None
+        if alone and by_planes(self.sources[0], x_MI.shape[0], extras):
+            self.sources[0].few(x_MI, y_MO, extras)
+            return
+        rounded = any(source.span is not None for source in self.sources)
+        if extras.norm is not None and (rounded or not all(by_planes(s, x_MI.shape[0], extras) for s in self.sources)):
+            x_MI, extras = norm_rows(x_MI, extras.norm, extras.eps, late=extras.late), evolve(extras, norm=None)
+        both = x_MI.new_empty(x_MI.shape[0], self.outputs) if extras.gate else y_MO
+        for source in self.sources:
+            place = slice(source.first, source.first + source.outputs)
+            bias = None if extras.bias is None else extras.bias[place]
+            residual = None if residual_MO is None or extras.gate else residual_MO[:, place]
+            _multiply(source, x_MI, both[:, place], evolve(extras, bias=bias, gate="", residual=residual))
+        if extras.gate:
+            gate_rows(both, y_MO, extras.gate)
 
 
-def _multiply(source: _Source, x_MI: Tensor, bias: Tensor | None, y_MO: Tensor) -> None:
-    """One run into its columns of the output."""
-    tokens = x_MI.shape[0]
-    if tokens > MAX_FEW:
-        made = torch.mm(x_MI, source.expanded(x_MI.dtype).t())
-        y_MO.copy_(made if bias is None else made.add_(bias))
+def _multiply(source: Source, x_MI: Tensor, y_MO: Tensor, extras: Extras) -> None:
+    """One source, without a gate, into its columns of the result."""
+    x_MI = source.seen(x_MI)
+    if by_planes(source, x_MI.shape[0], extras):
+        source.few(x_MI, y_MO, extras)
         return
-    tiles = choose_tiles(tokens, source.outputs, source.inputs, pairs=source.rules["PAIRS"])
-    if tiles.splits == 1:
-        source.few(x_MI, bias, y_MO, tiles, partial=False)
-        return
-    parts = torch.empty(tiles.splits, tokens, source.outputs, dtype=torch.float32, device=x_MI.device)
-    source.few(x_MI, None, parts, tiles, partial=True)
-    _add_up(parts, bias, y_MO, "")
+    weight_IO = source.expanded(x_MI.dtype).t()
+    direct = y_MO.dtype is x_MI.dtype and y_MO.is_contiguous()
+    made = y_MO if direct else x_MI.new_empty(y_MO.shape)
+    if extras.bias is None:
+        torch.mm(x_MI, weight_IO, out=made)
+    else:
+        torch.addmm(extras.bias, x_MI, weight_IO, out=made)
+    if extras.residual is not None:
+        made.add_(extras.residual)
+    if not direct:
+        y_MO.copy_(made)
 
 
-def _sources(weights: Sequence[Any]) -> list[_Source] | str:
-    stored = weights[0].storage()
-    if not isinstance(stored, PlaneStored):
-        return f"its matrix is stored {stored.layout}, not in planes"
-    return [_Source.of(run, stored.matrix.in_features) for run in stored.runs]
-
-
-def linear(op: Op, weights: Sequence[Any]) -> Kernel | str:
-    """One launch per run of equal parts, each into its columns of the output."""
-    if not isinstance(op, Linear):
-        return f"made for linear, not {op.name}"
-    sources = _sources(weights)
-    if isinstance(sources, str):
-        return sources
-    shift = weights[1].tensor if op.bias else None
+def _kernel(product: Product | str) -> Kernel | str:
+    """A kernel of one output, with the residual as its second input if it has two."""
+    if isinstance(product, str):
+        return product
 
     def run(ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        x_MI, y_MO = rows_of(inputs[0]), outputs[0].view(-1, outputs[0].shape[-1])
-        for source in sources:
-            place = slice(source.first, source.first + source.outputs)
-            _multiply(source, x_MI, None if shift is None else shift[place], y_MO[:, place])
+        residual = rows_of(inputs[1]) if len(inputs) == 2 else None
+        product(rows_of(inputs[0]), outputs[0].view(-1, outputs[0].shape[-1]), residual)
 
     return run
 
 
+def linear(op: Op, weights: Sequence[Any]) -> Kernel | str:
+    """One launch per run of equal parts, each into its columns of the output."""
+    return _kernel(Product.of(weights, op.bias)) if isinstance(op, Linear) else f"made for linear, not {op.name}"
+
+
 def linear_gated(op: Op, weights: Sequence[Any]) -> Kernel | str:
-    """The gate in the step that adds the partial sums."""
+    """The gate in the launch that multiplies, or in the one that adds partial sums."""
     if not isinstance(op, LinearGated) or op.linear.out_dtype is not None:
         return "made for a linear that keeps its input's type"
-    sources = _sources(weights)
-    if isinstance(sources, str):
-        return sources
-    shift, gate = weights[1].tensor if op.linear.bias else None, FUNCTIONS[op.gate.act]
-    if len(sources) > 1:
-        return "gate and up are stored by different schemes"
-    (source,), width = sources, op.linear.out_features
-    if width % 2:
+    if op.linear.out_features % 2:
         return "gate and up differ in size"
-    apart = GatedActivate(op.gate.act)
+    return _kernel(Product.of(weights, op.linear.bias, Extras(gate=FUNCTIONS[op.gate.act])))
+
+
+def linear_add(op: Op, weights: Sequence[Any]) -> Kernel | str:
+    """The residual in the launch that multiplies."""
+    if not isinstance(op, LinearAdd):
+        return f"made for linear_add, not {op.name}"
+    return _kernel(Product.of(weights, op.linear.bias))
+
+
+def norm_linear(op: Op, weights: Sequence[Any]) -> Kernel | str:
+    """The norm in the launch that multiplies."""
+    if not isinstance(op, NormLinear):
+        return f"made for norm_linear, not {op.name}"
+    inner = op.linear.linear if isinstance(op.linear, LinearGated) else op.linear
+    if inner.out_dtype is not None or weights[0].tensor.dim() != 1:
+        return "made for a linear that keeps its input's type, after a norm with one weight a feature"
+    gate = FUNCTIONS[op.linear.gate.act] if isinstance(op.linear, LinearGated) else ""
+    if gate and inner.out_features % 2:
+        return "gate and up differ in size"
+    extras = Extras(gate=gate, norm=weights[0].tensor, eps=op.norm.eps, late=op.norm.late_cast)
+    return _kernel(Product.of(weights[1:], inner.bias, extras))
+
+
+def embed(op: Op, weights: Sequence[Any]) -> Kernel | str:
+    """Rows of any layout, and the factor, in one launch."""
+    if not isinstance(op, Embed):
+        return f"made for embed, not {op.name}"
+    found = sources(weights[0])
+    if isinstance(found, str):
+        return found
+    if len(found) != 1:
+        return "its rows are in several runs"
+    (source,), dtype = found, op.dtype
+    factor = None if op.scale is None else torch.tensor(op.scale, dtype=dtype).item()
 
     def run(ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        x_MI, y_MO = rows_of(inputs[0]), outputs[0].view(-1, outputs[0].shape[-1])
-        tokens = x_MI.shape[0]
-        if tokens > MAX_FEW:
-            both = torch.empty(tokens, width, dtype=x_MI.dtype, device=x_MI.device)
-            _multiply(source, x_MI, shift, both)
-            y_MO.copy_(apart.reference(ctx, (), both)[0])
-            return
-        tiles = choose_tiles(tokens, width, source.inputs, pairs=source.rules["PAIRS"])
-        parts = torch.empty(tiles.splits, tokens, width, dtype=torch.float32, device=x_MI.device)
-        source.few(x_MI, None, parts, tiles, partial=True)
-        _add_up(parts, shift, y_MO, gate)
+        source.expand_into(outputs[0], inputs[0], factor)
 
     return run

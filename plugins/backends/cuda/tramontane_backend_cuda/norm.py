@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -51,6 +52,24 @@ def gate_row(x, y, half, x_stride, ACT: tl.constexpr, B: tl.constexpr):
     tl.store(y + row * half + i, (activation(gate, ACT).to(kind).to(tl.float32) * up).to(kind), mask=i < half)
 
 
+def norm_rows(x: Tensor, weight: Tensor, eps: float, *, late: bool) -> Tensor:
+    """``rms_norm`` of rows [M, D]."""
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    norm_row[(x.shape[0],)](
+        x, x, weight, y, y, x.shape[1], x.stride(0), x.stride(0), eps,
+        ADD=False, SCALED=True, LATE=late, B=triton.next_power_of_2(x.shape[1]),
+    )  # fmt: skip
+    return y
+
+
+def gate_rows(x: Tensor, y: Tensor, act: str) -> None:
+    """``act(gate) * up`` of rows [M, 2F], by a name of the kernels' functions."""
+    rows, half = x.shape[0], x.shape[1] // 2
+    gate_row[(rows, triton.cdiv(half, 1024))](
+        x, y, half, x.stride(0), ACT=act, B=min(1024, triton.next_power_of_2(half))
+    )
+
+
 def norm(op: Op, weights: Sequence[Any]) -> Kernel | str:
     """``rms_norm`` and ``add_rms_norm``."""
     if not isinstance(op, RmsNorm | AddRmsNorm):
@@ -82,10 +101,6 @@ def gated_activate(op: Op, weights: Sequence[Any]) -> Kernel | str:
     act = FUNCTIONS[op.act]
 
     def run(ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        x = rows_of(inputs[0])
-        rows, half = x.shape[0], x.shape[1] // 2
-        gate_row[(rows, triton.cdiv(half, 1024))](
-            x, outputs[0], half, x.stride(0), ACT=act, B=min(1024, triton.next_power_of_2(half))
-        )
+        gate_rows(rows_of(inputs[0]), outputs[0], act)
 
     return run

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run of planes as the kernels take it, and the shapes of launches. Legend: M tokens, O outputs, I inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from attrs import evolve, frozen
+from torch import Tensor
+
+from tramontane.backends.base import DenseStored
+from tramontane.ops.activations import Span, spans
+from tramontane.weights import Matrix
+from tramontane_backend_cuda.codes import LANES, VECTOR
+from tramontane_backend_cuda.planes import DenseForm, Form
+from tramontane_backend_cuda.product import expand, finish, product
+from tramontane_backend_cuda.storage import PlaneStored
+from tramontane_backend_cuda.tasks import PROGRAMS
+
+MAX_FEW = 64
+"""Up to so many tokens a product reads the planes; above, the matrix is expanded and cuBLAS multiplies."""
+MAX_SPLITS = 16
+ONE_CHUNKS = 128
+"""Chunks of a tile for one token: as many as a program has threads. With fewer, a thread would hold less than a chunk
+of the activations but whole chunks of codes, and the two would meet through shared memory."""
+
+
+@frozen
+class Tiles:
+    """Shape of a launch: tokens and outputs of a tile, its chunks of inputs, splits, chunks of a split."""
+
+    bm: int
+    bn: int
+    bg: int
+    splits: int
+    reach: int
+
+
+def few_chunks(chunks: int, *, packed: bool) -> int:
+    """Chunks of a tile for several tokens. With more of packed codes the compiler runs out of registers."""
+    return max(2, min(8 if packed else 16, triton.next_power_of_2(chunks)))
+
+
+def choose_tiles(tokens: int, outputs: int, chunks: int, *, packed: bool) -> Tiles:
+    """Tiles from the shape alone, so that equal steps give equal bits. Token buckets: 1, 2-16, 17-32, 33-64."""
+    bm = next(size for size in (1, 16, 32, 64) if tokens <= size)
+    bn, bg = (8 if packed else 4, ONE_CHUNKS) if bm == 1 else (32, few_chunks(chunks, packed=packed))
+    programs, steps = triton.cdiv(outputs, bn), triton.cdiv(chunks, bg)
+    splits = max(1, min(MAX_SPLITS, PROGRAMS // programs, steps))
+    each = triton.cdiv(steps, splits)
+    return Tiles(bm, bn, bg, triton.cdiv(steps, each), each * bg)
+
+
+@frozen(kw_only=True, eq=False)
+class Extras:
+    """What comes before and after a product.
+
+    Attributes:
+        bias: [O].
+        gate: The activation by which the first half of the outputs gates the other.
+        residual: Added to the rounded result: [M, O].
+        norm: Weights [I] by which rows are multiplied, after division by their root mean square over ``eps``.
+    """
+
+    bias: Tensor | None = None
+    gate: str = ""
+    residual: Tensor | None = None
+    norm: Tensor | None = None
+    eps: float = 0.0
+    late: bool = False
+    """The norm's result is multiplied by the weights before it is rounded; of no account where the two are fused."""
+
+
+PLAIN = Extras()
+
+
+@frozen(eq=False)
+class Source:
+    """A run, or a range of its outputs, and what its matrix sees of the activations."""
+
+    first: int
+    outputs: int
+    inputs: int
+    chunks: int
+    pointers: tuple[Tensor, ...]
+    """codes, high, scale, zero, factor, low_factor, table. What a form does not have is never read."""
+    strides: tuple[int, int]
+    rules: dict[str, Any]
+    span: Span | None = None
+    """The rule for activations, where there is one."""
+    dense: Tensor | None = None
+    """The weight, where it is numbers."""
+
+    @classmethod
+    def of(cls, form: Form, planes: dict[str, Tensor], first: int, outputs: int, inputs: int) -> Source:
+        """Of planes."""
+        codes = planes["codes"]
+        dense = codes if isinstance(form, DenseForm) else None
+        lanes = LANES if dense is None else VECTOR // dense.element_size()
+        names = ("codes", "high", "scale", "zero", "factor", "low_factor")
+        table = torch.tensor(form.values, dtype=torch.float32, device=codes.device) if form.values else codes
+        rules = {
+            "CODES": form.codes, "TABLE": form.table, "LOW": form.packing.low, "HIGH": form.packing.high,
+            "LANES": lanes, "SCALE": form.scale, "ZERO": form.zero, "GROUP": form.group, "ROWS": form.rows,
+            "MIDDLE": form.middle, "SUPERS": form.supers,
+        }  # fmt: skip
+        chunks = triton.cdiv(inputs, lanes) if dense is not None else codes.shape[-1] // LANES
+        groups = planes["scale"].shape[-1] if "scale" in planes else 0
+        supers = planes["factor"].shape[-1] if "factor" in planes else 0
+        pointers = (*(planes.get(name, codes) for name in names), table)
+        return cls(first, outputs, inputs, chunks, pointers, (groups, supers), rules, dense=dense)
+
+    @property
+    def packed(self) -> bool:
+        """Several codes share a byte."""
+        return bool(self.rules["LOW"] < 8)
+
+    def few(self, x_MI: Tensor, y_MO: Tensor, extras: Extras = PLAIN) -> None:
+        """Multiply by the planes, for at most :data:`MAX_FEW` tokens."""
+        tokens, width = x_MI.shape[0], self.outputs // 2 if extras.gate else self.outputs
+        tiles = choose_tiles(tokens, width, self.chunks, packed=self.packed)
+        half = width if extras.gate else 0
+        split = tiles.splits > 1
+        parts = x_MI.new_empty(tiles.splits * tokens * self.outputs if split else 1, dtype=torch.float32)
+        squares = x_MI.new_empty(tiles.splits * tokens if split else 1, dtype=torch.float32)
+        bias, residual, norm = (x_MI if one is None else one for one in (extras.bias, extras.residual, extras.norm))
+        flags = {"BIAS": extras.bias is not None, "GATE": extras.gate, "RESIDUAL": extras.residual is not None}
+        first = {"BIAS": False, "GATE": "", "RESIDUAL": False} if split else flags
+        grid = (triton.cdiv(self.outputs if split else width, tiles.bn), tiles.splits)
+        product[grid](
+            x_MI, *self.pointers, norm, bias, residual, parts if split else y_MO, squares,
+            tokens, self.inputs, self.outputs, self.chunks, *self.strides, tiles.reach, half, extras.eps,
+            x_MI.stride(0), residual.stride(0), y_MO.stride(0),
+            **self.rules, **first, NORM=extras.norm is not None, PARTIAL=split, BM=tiles.bm, BN=tiles.bn, BG=tiles.bg,
+        )  # fmt: skip
+        if split:
+            finish[(tokens, triton.cdiv(width, 256))](
+                parts, squares, bias, residual, y_MO, tokens, self.inputs, self.outputs, tiles.splits, half,
+                extras.eps, residual.stride(0), y_MO.stride(0),
+                **flags, NORM=extras.norm is not None, BN=256,
+            )  # fmt: skip
+
+    def expanded(self, dtype: torch.dtype) -> Tensor:
+        """The weight [O, I]; where it is numbers of that type, the tensor itself."""
+        if self.dense is not None and self.dense.dtype is dtype:
+            return self.dense
+        y = self.pointers[0].new_empty(self.outputs, self.inputs, dtype=dtype)
+        self.expand_into(y)
+        return y
+
+    def expand_into(self, y: Tensor, ids: Tensor | None = None, times: float | None = None) -> None:
+        """Write the first rows of the weight, or those of ``ids``, times a factor."""
+        count, bg = y.shape[0], min(32, triton.next_power_of_2(self.chunks))
+        if count:
+            expand[(triton.cdiv(count, 8), triton.cdiv(self.chunks, bg))](
+                self.pointers[0] if ids is None else ids, *self.pointers, y, count, self.inputs, self.chunks,
+                *self.strides, 1.0 if times is None else times,
+                **self.rules, GATHER=ids is not None, TIMES=times is not None, BN=8, BG=bg,
+            )  # fmt: skip
+
+    def seen(self, x_MI: Tensor) -> Tensor:
+        """The activations as these outputs see them."""
+        return x_MI if self.span is None else self.span.seen(x_MI)
+
+
+def sources(matrix: Matrix) -> list[Source] | str:
+    """The runs of a loaded matrix, cut where another rule for activations begins; or why kernels cannot read it."""
+    stored = matrix.storage()
+    if isinstance(stored, DenseStored):
+        return _dense(stored)
+    if not isinstance(stored, PlaneStored):
+        return f"its matrix is stored {stored.layout}, not in planes"
+    inputs = matrix.in_features
+    whole = [Source.of(run.form, run.planes, run.first, run.outputs, inputs) for run in stored.runs]
+    rules = spans(matrix)
+    if all(span.act.kind == "none" for span in rules):
+        return whole
+    found = []
+    for run, source in zip(stored.runs, whole, strict=True):
+        for span in rules:
+            first, last = max(span.first, run.first), min(span.last, run.first + run.outputs)
+            if first < last:
+                if first == run.first and last == run.first + run.outputs:
+                    found.append(evolve(source, span=span))
+                elif (first - run.first) % run.form.rows:
+                    return "its rules for activations change inside a block of outputs"
+                else:
+                    found.append(_cut(run.form, run.planes, first - run.first, first, last - first, inputs, span))
+    return found
+
+
+def _cut(
+    form: Form, planes: dict[str, Tensor], start: int, first: int, outputs: int, inputs: int, span: Span
+) -> Source:  # fmt: skip
+    """A range of a run's outputs."""
+    some = {
+        name: one[start // form.rows :] if name == "scale" else one[start : start + outputs]
+        for name, one in planes.items()
+    }
+    return evolve(Source.of(form, some, first, outputs, inputs), span=span)
+
+
+def _dense(stored: DenseStored) -> list[Source] | str:
+    found, first = [], 0
+    for piece in stored.pieces:
+        outputs, inputs = piece.shape[-2:]
+        if piece.dim() != 2 or inputs % (VECTOR // piece.element_size()) or not piece.is_contiguous():
+            return "its rows are not whole vectors of 16 bytes"
+        found.append(Source.of(DenseForm(codes="dense", scale="none"), {"codes": piece}, first, outputs, inputs))
+        first += outputs
+    return found
