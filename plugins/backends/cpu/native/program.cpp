@@ -9,8 +9,9 @@ namespace tramontane {
 
 namespace {
 
-// Work below this is done by the calling thread alone: waking and gathering the others costs a good part of it.
-constexpr double ALONE_NS = 60'000;
+// Work below this is done by the calling thread alone: waking and gathering the others costs a good part of it, and on a
+// machine that others load many times as much.
+constexpr double ALONE_NS = 200'000;
 // What one thread does, about: bytes and multiplications per nanosecond. Only for the choice above.
 constexpr double BYTES_PER_NS = 12, MACS_PER_NS = 40;
 
