@@ -51,6 +51,7 @@ def model_settings(options: ModelOptions) -> dict[str, Any]:
     """The options as keyword arguments of ``LLM``; those that were not given are left out."""
     given = attrs.asdict(options, filter=lambda field, value: field.name not in ("model", "adapter"))
     given["offline"] = options.offline or None
+    given["expert_parallel"] = options.expert_parallel or None
     given["adapters"] = dict(options.adapter) or None
     return {name: value for name, value in given.items() if value is not None}
 
