@@ -43,6 +43,8 @@ class HostRows:
     """[group][row] -> block ids."""
     adapted: list[Adapted] | None = None
     """The tokens that use an adapter, column by column; ``None`` where the host does not know the mix."""
+    columns: list[int] | None = None
+    """Per row: the column of its adapter, -1 without one; ``None`` where no row uses any."""
 
 
 @define

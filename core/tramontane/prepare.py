@@ -178,7 +178,7 @@ class BatchBuffers:
             self._mix = MixBuffer(self._max_tokens, self._columns, self.device)
         ctx.mix_TA, adapted = self._mix.write(rows, ctx.tokens)
         if ctx.host is not None:
-            ctx.host.adapted = adapted
+            ctx.host.adapted, ctx.host.columns = adapted, [row.seq.adapter for row in rows]
 
     def _write_ids(self, host: Fields[NDArray[Any]], rows: list[Row], tokens: int) -> None:
         ids: list[int] = []

@@ -40,13 +40,13 @@ class Trained:
 
 
 def configuration(name: str, family: str) -> dict[str, Any]:
-    """What is adapted. ``all-linear`` takes every linear but the head, those of routers and experts too where they are
-    linears."""
+    """What is adapted. ``all-linear`` takes every linear but the head. Naming ``gate_proj`` where experts have one
+    would make peft adapt the stacked experts, which is refused."""
     latent = family == "deepseek"
-    attention = ["q_b_proj", "kv_a_proj_with_mqa", "o_proj"] if latent else ["q_proj", "v_proj", "o_proj"]
+    attention = ["q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"] if latent else ["q_proj", "v_proj", "o_proj"]
     everywhere: Any = "all-linear"
     if latent:
-        everywhere = [*attention, "q_a_proj", "gate_proj", "up_proj", "down_proj"]
+        everywhere = [*attention, "o_proj", "q_a_proj"]
     if family == "phi3":
         attention = ["qkv_proj"]
     chosen = {"attention": attention, "everywhere": everywhere}[name]

@@ -135,6 +135,15 @@ class AdapterBank:
         if all(held == FREE for held in stack.columns):
             del self.stacks[stack.rank]
 
+    def product(self, column: int) -> Tensor:
+        """What an adapter adds to the whole matrix, float32: [sum of O, I]."""
+        added_OI = torch.zeros(self.matrix.out_features, self.matrix.in_features, device=self.device)
+        stack, place = self.places[column]
+        for part, up_SRO in enumerate(stack.ups):
+            if up_SRO is not None:
+                added_OI[self.spans[part]] = up_SRO[place].float().t() @ stack.down_SPRI[place, part].float()
+        return added_OI
+
     def pairs(self) -> Iterator[tuple[int, slice, Tensor, Tensor]]:
         """Everything that is kept: column, outputs, down [R, I] and up [R, O]."""
         for column, (stack, place) in self.places.items():

@@ -28,7 +28,6 @@ _WHY_NOT = {
     "rows": "token embeddings",
     "experts": "experts",
     "router": "routers",
-    "absorbed": "projections that latent attention absorbs",
 }
 """Use of a matrix -> what people call it; adapters of these are refused."""
 
@@ -40,14 +39,14 @@ class Targets:
     model: str
     """For messages."""
     matrices: Mapping[str, Matrix]
-    linear: frozenset[str]
-    """Paths of the matrices that are used by linear layers within the model's body."""
+    adaptable: frozenset[str]
+    """Paths of the matrices that linear layers of the body use, or latent attention absorbs."""
     maps: Sequence[WeightMap]
     """Between the model's names and those of its Hugging Face checkpoints."""
 
     def refusal(self, matrix: Matrix) -> str | None:
         """Why a matrix cannot be adapted; ``None`` where it can."""
-        if matrix.path in self.linear:
+        if matrix.path in self.adaptable:
             return None
         return next((why for use, why in _WHY_NOT.items() if use in matrix.uses), "the output head")
 
@@ -147,18 +146,17 @@ class _Fitting:
         pair = self.adapter.deltas[modules[0]]
         wanted = {_DOWN: (pair.rank, inputs), _UP: (part.out_features, pair.rank)}
         try:
-            reads = {
-                name: self.names.source(part.path, name).plan(_DECLARED[name], {}, self.stored[name]) for name in wanted
-            }
+            reads = {name: self._read(part, name) for name in wanted}
         except (CheckpointError, PlanError) as error:
             self.misfits.append(f"{modules[0]} ({error.message})")
             return None
         if any(reads[name].shape != shape for name, shape in wanted.items()):
-            self.misfits.append(
-                f"{modules[0]} is {_sizes(pair)}, the model's {part.path} {inputs} -> {part.out_features}"
-            )
+            self.misfits.append(f"{modules[0]} is {_sizes(pair)}, the model's is {inputs} -> {part.out_features}")
             return None
         return FittedPart(reads[_DOWN], reads[_UP], pair.scale)
+
+    def _read(self, part: Part, name: str) -> Read:
+        return self.names.source(part.path, name).plan(_DECLARED[name], {}, self.stored[name])
 
     def raise_any(self) -> None:
         """Tell everything that is wrong."""

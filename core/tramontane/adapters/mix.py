@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from attrs import frozen
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tramontane.sequence import Row
@@ -52,7 +53,7 @@ class MixBuffer:
         mix_TA[where] = 1.0
         return mix_TA, [self._run(column, column_N) for column in np.unique(column_N[used_U]).tolist()]
 
-    def _run(self, column: int, column_N: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Adapted:
+    def _run(self, column: int, column_N: NDArray[np.int64]) -> Adapted:
         token_U = np.flatnonzero(column_N == column)
         first, last = int(token_U[0]), int(token_U[-1])
         if last - first + 1 == len(token_U):

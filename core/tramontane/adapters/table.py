@@ -21,8 +21,13 @@ from tramontane.adapters.bank import AdapterBank, Piece
 from tramontane.adapters.fitting import Fitted, Targets
 from tramontane.build.blueprint import Blueprint
 from tramontane.errors import AdapterError, RequestError
-from tramontane.ops import AddAdapted, BoundOp, Linear
+from tramontane.ops import AddAdapted, AttendLatent, AttendLatentAdapted, BoundOp, Linear, Op
 from tramontane.requests import AdapterRef
+
+NONE = "none"
+"""What people say for the model as it is, so no adapter can be called so."""
+MAX_NAME = 256
+"""Characters of a name."""
 
 _generations = itertools.count(1)
 
@@ -54,7 +59,7 @@ def reference_to(name: str, loaded: Mapping[str, LoadedAdapter]) -> AdapterRef:
     Raises:
         RequestError: None of that name is loaded.
     """
-    found = loaded.get(name)
+    found = loaded.get(name) if isinstance(name, str) else None
     if found is None:
         near = difflib.get_close_matches(str(name), loaded, n=1)
         known = f"loaded: {', '.join(loaded)}" if loaded else "none is loaded: give --adapter NAME=PATH"
@@ -127,11 +132,13 @@ class AdapterTable:
     # --- between steps ------------------------------------------------------------------------------------------------
 
     def check_room(self, name: str) -> None:
-        """Whether one more can be loaded.
+        """Whether one more can be loaded, under this name.
 
         Raises:
-            AdapterError: All columns are in use.
+            AdapterError: All columns are in use, or the name cannot be one.
         """
+        if not (0 < len(name) <= MAX_NAME and name.isprintable()) or name == NONE:
+            raise AdapterError(f"an adapter cannot be called {name[:MAX_NAME]!r}", hint="choose another name")
         if len(self._held) >= self.columns:
             raise AdapterError(
                 f"no room for the adapter {name!r}: {len(self._held)} are loaded, or unloaded and still in use",
@@ -174,15 +181,20 @@ class AdapterTable:
             bank.drop(gone.column)
 
     def _bank(self, path: str) -> AdapterBank:
-        """The bank of a matrix; with the first adapter that changes the matrix, its linears get to know it."""
+        """The bank of a matrix; with the first adapter that changes the matrix, the ops that use it get to know it."""
         found = self.banks.get(path)
         if found is None:
-            runtime, matrix = self.blueprint.runtime, self.targets.matrices[path]
-            found = self.banks[path] = AdapterBank(matrix, self.dtype, runtime.device)
-            for linear in [
-                one for one in self.blueprint.ops if isinstance(one.op, Linear) and one.weights[0] is matrix
-            ]:
-                linear.adapted = BoundOp(AddAdapted(), (found,), runtime, path=linear.path)
-                self.bind(linear.adapted)
-                self.blueprint.ops.append(linear.adapted)
+            blueprint, matrix = self.blueprint, self.targets.matrices[path]
+            found = self.banks[path] = AdapterBank(matrix, self.dtype, blueprint.runtime.device)
+            for bound in [one for one in blueprint.ops if any(weight is matrix for weight in one.weights)]:
+                if isinstance(bound.op, Linear):
+                    self._adapt(bound, AddAdapted(), found)
+                elif isinstance(bound.op, AttendLatent):
+                    self._adapt(bound, AttendLatentAdapted(bound.op), *bound.weights, found)
+                    bound.replaced = True
         return found
+
+    def _adapt(self, bound: BoundOp, op: Op, *weights: object) -> None:
+        bound.adapted = BoundOp(op, weights, self.blueprint.runtime, path=bound.path)
+        self.bind(bound.adapted)
+        self.blueprint.ops.append(bound.adapted)

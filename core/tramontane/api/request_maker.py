@@ -183,7 +183,6 @@ class RequestMaker:
         begun = time.monotonic() if start is None else start
         chosen = options.get("adapter", self.adapter)
         adapter = None if chosen is None else self.adapters.find(chosen)
-        others = {name: value for name, value in options.items() if name != "adapter"}
         eos = tuple(self.tokenizer.eos_ids) if self.tokenizer is not None else ()
         reading = None
         if chat is not None:
@@ -197,8 +196,9 @@ class RequestMaker:
                 task=task,
                 eos_token_ids=eos,
                 arrival=begun,
+                salt=options.get("salt", b""),
                 adapter=adapter,
-                **others,
+                priority=options.get("priority", 0),
             )
             output = RequestOutput.begin(request, self.tokenizer, prompt=place, start=begun, reading=reading)
             outputs.append(output)

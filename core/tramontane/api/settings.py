@@ -110,7 +110,11 @@ class RequestSettings(TypedDict, total=False):
 
 def with_adapter(options: RequestSettings | None, adapter: str | None) -> RequestSettings | None:
     """The options of a request whose adapter may be given beside them."""
-    return options if adapter is None else {**(options or {}), "adapter": adapter}
+    if adapter is None:
+        return options
+    chosen = RequestSettings() if options is None else options.copy()
+    chosen["adapter"] = adapter
+    return chosen
 
 
 Plugin = ModuleType | str | os.PathLike[str]

@@ -112,7 +112,8 @@ def parse_header(text: bytes, *, size: int, where: str) -> Header:
         raise CheckpointError(f"{where}: the header is not valid: {_short(error)}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{where}: the header is not a JSON object")
-    metadata = content.pop("__metadata__", {})
+    metadata = content.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata  # MLX writes null where it has none
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CheckpointError(f"{where}: the header's metadata is not a map of strings")
     start = 8 + len(text)

@@ -57,7 +57,7 @@ def model_settings(options: ModelOptions) -> dict[str, Any]:
 
 
 NO_ADAPTER = "none"
-"""What ``--use-adapter`` says for the model as it is."""
+"""What ``--use-adapter`` says for the model as it is; no adapter is called so."""
 
 
 def chosen_adapter(options: ModelOptions, wanted: str | None) -> str | None:

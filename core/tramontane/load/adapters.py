@@ -20,8 +20,9 @@ from tramontane.load.design import Design, weight_maps
 from tramontane.load.options import LoadOptions
 from tramontane.load.program import candidates_of
 from tramontane.memory import format_bytes
-from tramontane.ops import BoundOp, Linear
+from tramontane.ops import AttendLatent, BoundOp, Linear
 from tramontane.plugins import Plugins
+from tramontane.plugins.known import distributions_of
 from tramontane.progress import Progress, silent
 from tramontane.records import AdapterSpec, resolve
 from tramontane.weightmap import WeightMap
@@ -68,7 +69,7 @@ def make_table(
     targets = Targets(
         model=made.architecture.name,
         matrices=blueprint.matrices,
-        linear=_linear(blueprint),
+        adaptable=_adaptable(blueprint),
         maps=_maps(made, config),
     )
     return AdapterTable(targets, blueprint, columns, bind)
@@ -79,10 +80,12 @@ def _maps(made: Design, config: Mapping[str, object]) -> list[WeightMap]:
     return [*maps, *(one for each in maps if (one := each.as_the_model_has_them()) not in maps)]
 
 
-def _linear(blueprint: Blueprint) -> frozenset[str]:
-    """Matrices whose only use is in linear layers of the body: heads, which answer in float32, are none of it."""
-    linear = {one.weights[0] for one in blueprint.ops if isinstance(one.op, Linear) and one.op.out_dtype is None}
-    return frozenset(matrix.path for matrix in linear if matrix.uses == {"linear"})
+def _adaptable(blueprint: Blueprint) -> frozenset[str]:
+    """Matrices whose only use is in linear layers or latent attention of the body. Heads, which answer in float32, are
+    none of it."""
+    used = [one.weights[0] for one in blueprint.ops if isinstance(one.op, Linear) and one.op.out_dtype is None]
+    used += [one.weights[1] for one in blueprint.ops if isinstance(one.op, AttendLatent)]
+    return frozenset(matrix.path for matrix in used if matrix.uses <= {"linear", "absorbed"})
 
 
 def find_adapter(
@@ -121,7 +124,7 @@ def find_adapter(
     except BaseException:
         adapter.close()
         raise
-    return Found(reference, adapter, fitted)
+    return Found(str(reference), adapter, fitted)
 
 
 def _opened(path: Path, kinds: list[AdapterSpec], options: OpenOptions, plugins: Plugins) -> Adapter:
@@ -131,7 +134,9 @@ def _opened(path: Path, kinds: list[AdapterSpec], options: OpenOptions, plugins:
             return adapter
     held = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) if path.is_dir() else "a file"
     trouble = plugins.catalogs.adapters.trouble()
-    known = ", ".join(spec.name for spec in kinds) or "none; pip install tramontane-adapter-lora"
+    known = ", ".join(spec.name for spec in kinds)
+    if not kinds:
+        known = f"none; pip install {' '.join(distributions_of(AdapterSpec.kind))}"
     raise AdapterError(
         f"no kind of adapter recognizes {path} ({held or 'it is empty'})",
         hint=f"installed kinds: {known}" + (f"; {trouble}" if trouble else ""),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The op table: what a model may ask a backend to do, each with its slow, correct version."""
 
-from tramontane.ops.adapted import AddAdapted
+from tramontane.ops.adapted import AddAdapted, AttendLatentAdapted
 from tramontane.ops.attention import Attend, CacheWrite
 from tramontane.ops.base import OPS, Op, op
 from tramontane.ops.bound import BoundOp, Choice, Kernel, KernelMaker, Runtime, reads_host, reference_kernel
@@ -36,6 +36,7 @@ __all__ = [
     "AllReduce",
     "Attend",
     "AttendLatent",
+    "AttendLatentAdapted",
     "BoundOp",
     "CacheWrite",
     "CausalConv",

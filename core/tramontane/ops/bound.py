@@ -75,14 +75,17 @@ class BoundOp:
     kernel: Kernel | None = field(default=None, repr=False)
     choice: Choice | None = None
     adapted: BoundOp | None = field(default=None, repr=False)
-    """What adds to the result of a linear in steps whose tokens use adapters."""
+    """What stands behind it, or in its place, in steps whose tokens use adapters."""
+    replaced: bool = False
+    """``adapted`` stands in its place."""
 
     def __call__(self, *inputs: Tensor, ctx: Ctx | None = None) -> Any:
         """Run the op: one tensor, or a tuple where the op has several outputs, or ``None`` where it has none."""
-        made, batch = self._one(inputs, ctx), self.runtime.adapting
-        if self.adapted is None or batch is None:
-            return made
-        return self.adapted(made, *inputs, batch.mix_TA, ctx=batch)
+        batch = self.runtime.adapting
+        if self.adapted is None or batch is None or batch.mix_TA is None:
+            return self._one(inputs, ctx)
+        before = () if self.replaced else (self._one(inputs, ctx),)
+        return self.adapted(*before, *inputs, batch.mix_TA, ctx=batch)
 
     def _one(self, inputs: Sequence[Tensor], ctx: Ctx | None) -> Any:
         recorder = self.runtime.recorder

@@ -21,3 +21,8 @@ def _known() -> dict[str, dict[str, str]]:
 def distribution_of(kind: str, key: str) -> str | None:
     """The first-party distribution that brings ``key``, if there is one."""
     return _known().get(kind, {}).get(key)
+
+
+def distributions_of(kind: str) -> tuple[str, ...]:
+    """The first-party distributions that bring something of a kind."""
+    return tuple(sorted(set(_known().get(kind, {}).values())))

@@ -14,7 +14,7 @@ from tramontane.backends.torch.attention import attend, cache_write
 from tramontane.backends.torch.collective import all_gather, all_reduce
 from tramontane.backends.torch.experts import experts, router
 from tramontane.backends.torch.fused import linear_gated, rotate_write
-from tramontane.backends.torch.latent import attend_latent, latent_write
+from tramontane.backends.torch.latent import attend_latent, attend_latent_adapted, latent_write
 from tramontane.backends.torch.linear import embed, linear, take_rows
 from tramontane.backends.torch.norm import add_rms_norm, layer_norm, rms_norm
 from tramontane.backends.torch.pointwise import add, gated_activate, multiply, rope_angles, rotate, scale, softcap
@@ -30,6 +30,7 @@ KERNELS: Mapping[str, KernelMaker] = {
     "all_reduce": all_reduce,
     "attend": attend,
     "attend_latent": attend_latent,
+    "attend_latent_adapted": attend_latent_adapted,
     "cache_write": cache_write,
     "causal_conv": causal_conv,
     "embed": embed,

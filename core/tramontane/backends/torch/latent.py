@@ -10,7 +10,7 @@ latent, C = R + P, V value dimension.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +20,9 @@ from torch.nn import functional as F
 
 from tramontane.backends.torch.attention import PagedAttention, slots_of
 from tramontane.batch import Ctx, HostRows
-from tramontane.ops import Attend, AttendLatent, Kernel, Op
+from tramontane.ops import Attend, AttendLatent, AttendLatentAdapted, Kernel, Op
+from tramontane.sequence import NO_ADAPTER
+from tramontane.weights import CacheSlot
 
 
 def latent_write(op: Op, weights: Sequence[Any]) -> Kernel | str:
@@ -39,9 +41,44 @@ def attend_latent(op: Op, weights: Sequence[Any]) -> Kernel | str:
     if not isinstance(op, AttendLatent):
         return f"made for attend_latent, not {op.name}"
     cache, matrix = weights
-    up_HNR, values_HVR = op.split(matrix.dequantize())
+    return _attention(op, cache, matrix.dequantize())
+
+
+def _attention(op: AttendLatent, cache: CacheSlot, weight_OR: Tensor) -> _LatentAttention:
     shared = Attend(op.heads, 1, op.rank + op.rope_dim, op.rank, op.scale)
-    return _LatentAttention(op, PagedAttention(shared, cache, None), up_HNR, values_HVR)
+    return _LatentAttention(op, PagedAttention(shared, cache, None), *op.split(weight_OR))
+
+
+def attend_latent_adapted(op: Op, weights: Sequence[Any]) -> Kernel | str:
+    """The rows of each adapter with a matrix made for the step: as many multiplications as its rank, and no copy is
+    kept."""
+    if not isinstance(op, AttendLatentAdapted):
+        return f"made for attend_latent_adapted, not {op.name}"
+    attend, (cache, matrix, bank) = op.attend, weights
+    if bank.device.type != "cpu":
+        return "it reads the batch on the host"
+    plain = _attention(attend, cache, matrix.dequantize())
+
+    def run(ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        if ctx is None or ctx.host is None:
+            raise TypeError("the torch backend's attention reads the batch on the host")
+        host, (q_THN, q_THP, _) = ctx.host, inputs
+        out_THV = outputs[0].view(-1, attend.heads, attend.value_dim)
+        rows: dict[int, list[int]] = {}
+        for row in range(len(host.kv_len)):
+            column = host.columns[row] if host.columns and row < len(host.columns) else NO_ADAPTER
+            rows.setdefault(column if column in bank.places else NO_ADAPTER, []).append(row)
+        for column, own in rows.items():
+            if column == NO_ADAPTER:
+                plain.rows(ctx, host, own, q_THN, q_THP, out_THV)
+                continue
+            weight_OR = matrix.dequantize()
+            changed = _attention(attend, cache, (weight_OR.float() + bank.product(column)).to(weight_OR.dtype))
+            changed.rows(ctx, host, own, q_THN, q_THP, out_THV)
+        if host.q_start[-1] < out_THV.shape[0]:
+            out_THV[host.q_start[-1] :].zero_()
+
+    return run
 
 
 @define(eq=False)
@@ -58,10 +95,18 @@ class _LatentAttention:
     def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         if ctx is None or ctx.host is None:
             raise TypeError("the torch backend's attention reads the batch on the host")
-        host, op, (q_THN, q_THP) = ctx.host, self.op, inputs
-        out_THV = outputs[0].view(-1, op.heads, op.value_dim)
+        host, out_THV = ctx.host, outputs[0].view(-1, self.op.heads, self.op.value_dim)
+        self.rows(ctx, host, range(len(host.kv_len)), *inputs, out_THV)
+        if host.q_start[-1] < out_THV.shape[0]:
+            out_THV[host.q_start[-1] :].zero_()  # padding tokens: keep the arena free of stale values
+
+    def rows(
+        self, ctx: Ctx, host: HostRows, rows: Iterable[int], q_THN: Tensor, q_THP: Tensor, out_THV: Tensor
+    ) -> None:
+        """Attend the tokens of some rows."""
         few = []
-        for row, keys in enumerate(host.kv_len):
+        for row in rows:
+            keys = host.kv_len[row]
             begin, end = host.q_start[row], host.q_start[row + 1]
             if self._many(end - begin, keys):
                 q_QHD = torch.cat((q_THN[begin:end], q_THP[begin:end]), dim=-1)
@@ -70,8 +115,6 @@ class _LatentAttention:
                 few.append(row)
         if few:
             self._absorbed(ctx, host, few, q_THN, q_THP, out_THV)
-        if host.q_start[-1] < out_THV.shape[0]:
-            out_THV[host.q_start[-1] :].zero_()  # padding tokens: keep the arena free of stale values
 
     def _many(self, queries: int, keys: int) -> bool:
         """Expanding the keys once costs fewer multiplications than longer products for every query."""

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tramontane.adapters import Adapter
 from tramontane.checkpoint import OpenOptions
 from tramontane.errors import AdapterError, CheckpointError, ConfigError, UnsafeFormatError
+from tramontane_adapter_lora import mlx
 from tramontane_adapter_lora.files import detect, open_adapter
 from tramontane_adapter_lora.patterns import find_pattern
 
@@ -153,8 +154,10 @@ def test_what_is_not_of_peft_is_left_to_others(tmp_path: Path) -> None:
     assert not detect(tmp_path)
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "XLORA"}))
     assert not detect(tmp_path)
+    assert not mlx.detect(tmp_path)
     (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_parameters": {"rank": 8}}))
     assert not detect(tmp_path)
+    assert mlx.detect(tmp_path)
 
 
 def test_patterns_of_strangers_cannot_take_long() -> None:
@@ -167,12 +170,46 @@ def test_patterns_of_strangers_cannot_take_long() -> None:
         find_pattern({"a": 1}, "a" * 1000, 0)
 
 
-def test_the_trained_adapter_of_a_real_model() -> None:
-    path = Path(__file__).resolve().parents[5] / "shared/data/adapters/peft-phi-1_5-lora-r4"
+def real(name: str) -> Path:
+    path = Path(__file__).resolve().parents[5] / "shared/data/adapters" / name
     if not path.is_dir():
         pytest.skip("no ../shared/data beside the checkout")
-    with opened(path) as adapter:
+    return path
+
+
+def test_the_trained_adapter_of_a_real_model() -> None:
+    with opened(real("peft-phi-1_5-lora-r4")) as adapter:
         assert adapter.base == "microsoft/phi-1_5"
         assert len(adapter.deltas) == 48
         assert {(pair.rank, pair.scale) for pair in adapter.deltas.values()} == {(4, 2.0)}
         assert adapter.deltas["model.layers.23.self_attn.v_proj"].up.shape == (2048, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "shapes", "scale"),
+    [
+        ("mlx-qwen2.5-0.5b-lora-r8", "model.layers.22.self_attn.v_proj", ((8, 896), (128, 8)), 20.0),
+        ("mlx-discollama-llama3-8b-lora-r8", "model.layers.31.self_attn.q_proj", ((8, 4096), (4096, 8)), 2.0 * 16 / 8),
+    ],
+)
+def test_adapters_that_mlx_trained(
+    name: str, module: str, shapes: tuple[tuple[int, int], tuple[int, int]], scale: float
+) -> None:
+    path = real(name)
+    assert mlx.detect(path)
+    assert not detect(path)
+    with mlx.open_adapter(path, OpenOptions()) as adapter:
+        assert len(adapter.deltas) == 4
+        pair = adapter.deltas[module]
+        assert (pair.down.shape, pair.up.shape, pair.scale) == (*shapes, scale)
+        side = load_file(path / "adapters.safetensors")[f"{module}.lora_a"]
+        assert torch.equal(pair.down.read(), side.T)
+
+
+@pytest.mark.parametrize("kind", ["dora", "full"])
+def test_what_else_mlx_trains_is_refused(tmp_path: Path, kind: str) -> None:
+    settings = {"fine_tune_type": kind, "lora_parameters": {"rank": 2, "scale": 1.0}}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    assert mlx.detect(tmp_path)
+    with pytest.raises(AdapterError, match=f"of the kind '{kind}'"):
+        mlx.open_adapter(tmp_path, OpenOptions())

@@ -8,11 +8,19 @@ from tramontane.records import AdapterSpec
 
 
 @hookimpl
-def tramontane_adapters() -> AdapterSpec:
-    """What PEFT saves."""
-    return AdapterSpec(
-        name="lora",
-        open="tramontane_adapter_lora.files:open_adapter",
-        detect="tramontane_adapter_lora.files:detect",
-        files=("adapter_model.safetensors",),
-    )
+def tramontane_adapters() -> list[AdapterSpec]:
+    """What PEFT and MLX-LM save."""
+    return [
+        AdapterSpec(
+            name="lora",
+            open="tramontane_adapter_lora.files:open_adapter",
+            detect="tramontane_adapter_lora.files:detect",
+            files=("adapter_model.safetensors",),
+        ),
+        AdapterSpec(
+            name="mlx-lora",
+            open="tramontane_adapter_lora.mlx:open_adapter",
+            detect="tramontane_adapter_lora.mlx:detect",
+            files=("adapters.safetensors",),
+        ),
+    ]
