@@ -212,7 +212,7 @@ def test_the_theme_suits_the_terminal(environ: dict[str, str], name: str) -> Non
 
 
 def test_the_status_line_tells_rate_context_and_cache_hits(talk: Conversation) -> None:
-    assert talk.meter.line("fake", 1024) == "fake · context 0/1024 · /help"
+    assert talk.meter.line("fake", 1024) == "context 0/1024 · fake · /help"
     talk.answer("a" * 60, _Writer())
     usage = talk.answer("b" * 60, _Writer()).usage
     used = usage.prompt_tokens + usage.completion_tokens

@@ -273,19 +273,21 @@ def test_a_long_answer_scrolls_once_even_when_the_window_changes(tmux: Tmux) -> 
 
 
 def test_the_status_line_completion_and_commands_under_tmux(tmux: Tmux) -> None:
-    tmux.expect("fake · context 0/4096 · /help")
+    tmux.expect("context 0/4096 · fake · /help")
     tmux.type("long", "Enter")
     tmux.expect("tokens/s · Ctrl-C stops")
     tmux.expect("first token")
-    tmux.expect("hits")
+    tmux.expect("cache hits 0/")
     tmux.type("/the", "Tab")
     tmux.expect("> /theme")
-    tmux.type(" li", "Tab", "Enter")
+    tmux.type(" li", "Tab")
+    tmux.expect("> /theme light")
+    tmux.type("Enter")
     tmux.expect("Themes: dark, [light], plain.")
     tmux.resize(100, 20)
-    tmux.expect("cache hits 0/")
+    tmux.expect("· fake · /help")
     tmux.type("/clear", "Enter")
-    tmux.expect("fake · context 0/4096 · /help")
+    tmux.expect("context 0/4096 · fake · /help")
 
 
 def test_many_lines_and_stopping_under_tmux(tmux: Tmux) -> None:

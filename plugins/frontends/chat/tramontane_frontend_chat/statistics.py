@@ -88,15 +88,17 @@ class Meter:
     def line(self, name: str, context: int) -> str:
         """The line while the next message is typed: rate, context used, what the prefix cache held of the prompt.
 
+        What matters comes first: a narrow window cuts the line.
+
         Args:
             name: The model's.
             context: The most tokens a sequence may have.
         """
         usage = self.usage
         if usage is None:
-            return f"{name} · context 0/{context} · /help"
+            return f"context 0/{context} · {name} · /help"
         used = usage.prompt_tokens + usage.completion_tokens
         return (
-            f"{name} · {usage.decode_tps:.1f} tokens/s · context {used}/{context} ({used / context:.0%}) · "
-            f"cache hits {usage.cached_tokens}/{usage.prompt_tokens} · /help"
+            f"{usage.decode_tps:.1f} tokens/s · context {used}/{context} ({used / context:.0%}) · "
+            f"cache hits {usage.cached_tokens}/{usage.prompt_tokens} · {name} · /help"
         )
