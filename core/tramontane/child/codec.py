@@ -72,7 +72,7 @@ def pack_deltas(deltas: Sequence[Delta]) -> Frame:
         if delta.output is not None:
             array = np.ascontiguousarray(delta.output, dtype=np.float32)
             rows.append([_converter.unstructure(evolve(delta, output=None)), len(arrays), array.shape])
-            arrays.append(memoryview(array.reshape(-1).view(np.uint8)))
+            arrays.append(array.reshape(-1).view(np.uint8).data)
         elif delta.logprobs or delta.error is not None or delta.prompt_logprobs is not None:
             rows.append([_converter.unstructure(delta)])
         else:

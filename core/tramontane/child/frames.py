@@ -11,7 +11,7 @@ import json
 import struct
 import threading
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from attrs import define, field, frozen
 
@@ -37,8 +37,8 @@ class Frame:
 class Channel:
     """Sends and receives frames. Any thread may send; one receives."""
 
-    reader: BinaryIO
-    writer: BinaryIO
+    reader: IO[bytes]
+    writer: IO[bytes]
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
 
     def send(self, frame: Frame) -> None:
