@@ -114,7 +114,7 @@ def test_split_products_give_the_same_bits_each_time() -> None:
     made = matrix([Affine(bits=4, group=64)], [16], 5000, torch.float32)
     norm, residual = param(draw(5000, seed=7)), draw(6, 16, seed=8)
     for tokens in (1, 3, 6):
-        assert choose_tiles(tokens, 16, 313, packed=True).splits > 1
+        assert choose_tiles(tokens, 16, 313, low=4).splits > 1
         x = draw(tokens, 5000)
         (y,) = run(Linear(16), (made,), x)
         close(y, x.double() @ exact_weight(made).T)
@@ -132,7 +132,7 @@ def normed(x: Tensor, weight: Tensor) -> Tensor:
 
 def test_splits_cover_the_inputs_once() -> None:
     for tokens, outputs, chunks in ((1, 64, 128), (3, 16, 157), (64, 100000, 2), (20, 32, 4096)):
-        tiles = choose_tiles(tokens, outputs, chunks, packed=True)
+        tiles = choose_tiles(tokens, outputs, chunks, low=4)
         assert (tiles.splits - 1) * tiles.reach < chunks <= tiles.splits * tiles.reach
         assert tiles.reach % tiles.bg == 0
 

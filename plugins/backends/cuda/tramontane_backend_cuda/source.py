@@ -43,10 +43,12 @@ def few_chunks(chunks: int, *, packed: bool) -> int:
     return max(2, min(8 if packed else 16, triton.next_power_of_2(chunks)))
 
 
-def choose_tiles(tokens: int, outputs: int, chunks: int, *, packed: bool) -> Tiles:
-    """Tiles from the shape alone, so that equal steps give equal bits. Token buckets: 1, 2-16, 17-32, 33-64."""
+def choose_tiles(tokens: int, outputs: int, chunks: int, *, low: int) -> Tiles:
+    """Tiles from the shape alone, so that equal steps give equal bits. Token buckets: 1, 2-16, 17-32, 33-64.
+
+    ``low``: bits of a code in its plane. Bytes that hold more than two codes fill the registers sooner."""
     bm = next(size for size in (1, 16, 32, 64) if tokens <= size)
-    bn, bg = (8 if packed else 4, ONE_CHUNKS) if bm == 1 else (32, few_chunks(chunks, packed=packed))
+    bn, bg = (8 if low == 4 else 4, ONE_CHUNKS) if bm == 1 else (32, few_chunks(chunks, packed=low < 8))
     programs, steps = triton.cdiv(outputs, bn), triton.cdiv(chunks, bg)
     splits = max(1, min(MAX_SPLITS, PROGRAMS // programs, steps))
     each = triton.cdiv(steps, splits)
@@ -120,7 +122,7 @@ class Source:
     def few(self, x_MI: Tensor, y_MO: Tensor, extras: Extras = PLAIN) -> None:
         """Multiply by the planes, for at most :data:`MAX_FEW` tokens."""
         tokens, width = x_MI.shape[0], self.outputs // 2 if extras.gate else self.outputs
-        tiles = choose_tiles(tokens, width, self.chunks, packed=self.packed)
+        tiles = choose_tiles(tokens, width, self.chunks, low=self.rules["LOW"])
         half = width if extras.gate else 0
         split = tiles.splits > 1
         parts = x_MI.new_empty(tiles.splits * tokens * self.outputs if split else 1, dtype=torch.float32)
