@@ -114,7 +114,7 @@ def test_prefixes_are_cached_for_each_apart(llm: LLM, files: dict[str, Path]) ->
 
 
 def test_an_adapter_that_is_unloaded_serves_to_the_end(llm: LLM) -> None:
-    table = llm._service.model.adapters
+    table = llm._service.running.model.adapters
     long = SamplingParams(max_tokens=150, temperature=0, ignore_eos=True)
     whole = llm.generate(PROMPT, long, adapter="a").token_ids
     held = table.nbytes

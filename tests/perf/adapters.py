@@ -24,7 +24,7 @@ from tramontane.cli.measure import Bench, Case
 
 def write(llm: LLM, folder: Path, rank: int, seed: int) -> Path:
     """A random adapter of all that can be adapted, by the names of a Hugging Face checkpoint."""
-    targets, generator = llm._service.model.adapters.targets, torch.Generator().manual_seed(seed)
+    targets, generator = llm._service.running.model.adapters.targets, torch.Generator().manual_seed(seed)
     tensors = {}
     for path in sorted(targets.adaptable):
         matrix = targets.matrices[path]

@@ -36,7 +36,8 @@ def add_adapted(op: Op, weights: Sequence[Any]) -> Kernel | str:
         for one in ctx.host.adapted:
             found = bank.places.get(one.column)
             if found is not None:
-                _own(bank.spans, *found, x_TI, one.tokens, out_TO)
+                stack, place = found
+                _own(bank.spans, stack, place, x_TI, one.tokens, out_TO)
 
     return run
 
