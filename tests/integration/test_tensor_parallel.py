@@ -138,7 +138,7 @@ def test_workers_are_processes_that_end_with_the_model(tmp_path: Path) -> None:
         assert [one.token_ids for one in together.generate(PROMPTS, params)] == wanted
         with pytest.raises(PlanError, match="cannot be exchanged"):
             together.requantize("q8_0")
-        (worker,) = together._service.model.team.workers  # type: ignore[union-attr]
+        (worker,) = together._service.running.model.team.workers  # type: ignore[attr-defined]
         worker.kill()
         worker.wait()
         with pytest.raises(EngineError, match="worker"):
