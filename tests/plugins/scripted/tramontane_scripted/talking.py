@@ -12,11 +12,12 @@ THOUGHT = "They ask about Rome."
 SUNNY = "It is sunny in Rome, so take a hat. Ça ira! ☀"
 TEMPLATE = (
     "{{ bos_token }}{% if tools %}Tools: {{ tools | tojson }}{% endif %}"
-    "{% for message in messages %}<|{{ message.role }}|>"
+    "{% for message in messages %}"
+    "{% if message.role == 'assistant' %}<|im_start|>{% else %}{{ message.role }}: {% endif %}"
     "{% if message.reasoning_content %}<think>{{ message.reasoning_content }}</think>{% endif %}"
     "{{ message.content or '' }}"
     "{% for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}"
-    "<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}"
 )
 
 
