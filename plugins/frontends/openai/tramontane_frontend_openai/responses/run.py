@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import define, field
 
-from tramontane.api import AsyncLLM
+from tramontane.api import AsyncCompletionStream, AsyncLLM
 from tramontane.api.results import Completion, CompletionDelta
 from tramontane.errors import PromptTooLongError, TramontaneError
 from tramontane.requests import FinishReason, SamplingParams
@@ -50,16 +50,28 @@ class Run:
         """
         items = [*self.earlier, *self.given]
         while True:
+            # ``truncation: auto`` forgets the oldest items; the last one is what is to be answered.
+            shortens = self.asked.truncation == "auto" and len(items) > 1
+            stream = self._start(items)
             try:
-                self._deltas = await opened(self._start(items))
-                return
+                deltas = await opened(stream)
             except PromptTooLongError:
-                # ``truncation: auto`` forgets the oldest items; the last one is what is to be answered.
-                if self.asked.truncation != "auto" or len(items) < 2:
+                if not shortens:
                     raise
-                items = items[max(1, len(items) // 8) :]
+            else:
+                if not shortens or self._has_room(stream):
+                    self._deltas = deltas
+                    return
+                await deltas.aclose()
+            items = items[max(1, len(items) // 8) :]
 
-    def _start(self, items: Sequence[dict[str, Any]]) -> Any:
+    def _has_room(self, stream: AsyncCompletionStream) -> bool:
+        """Whether the answer can be as long as was asked, or half the context where that is less."""
+        most = self.llm.max_model_len
+        wanted = min(self.params.max_tokens or 1, most // 2)
+        return sum(stream.prompt_tokens) + wanted <= most
+
+    def _start(self, items: Sequence[dict[str, Any]]) -> AsyncCompletionStream:
         conversation = messages(self.asked.instructions, items, self.file_text)
         options: Any = {"salt": self.asked.salt(self.tenant)}
         return self.llm.chat(conversation, self.params, options=options, **self.asked.call())
