@@ -18,6 +18,7 @@ import torch
 from attrs import define, field
 from tokenizers import decoders, models, pre_tokenizers, processors
 
+from tramontane.adapters import AdapterTable, Targets
 from tramontane.api.running import LocalModel
 from tramontane.api.service import Service
 from tramontane.cache.spec import CacheLayout, CacheSpec, plan_layout
@@ -176,6 +177,7 @@ def answering_service(
         architecture=SimpleNamespace(name="answering"),
         backend=SimpleNamespace(name="none", device="cpu"),
         blueprint=SimpleNamespace(dtype=torch.float32),
+        adapters=_no_adapters(),
         runner=AnsweringRunner(answer, bytes_as_tokens, layout, **runner),
         engine=engine or EngineConfig(block_tokens=16),
         text=TextSide(
@@ -190,6 +192,13 @@ def answering_service(
         close=lambda: None,
     )
     return Service(LocalModel(model, name), observers or Observers({}))
+
+
+def _no_adapters() -> AdapterTable:
+    """The table of a model in which nothing can be adapted."""
+    nothing: Any = SimpleNamespace(dtype=torch.float32)
+    targets = Targets(model="answering", matrices={}, adaptable=frozenset(), maps=())
+    return AdapterTable(targets, nothing, columns=1, bind=lambda op: None)
 
 
 def answering_llm(answer: Answer, **settings: Any) -> LLM:
