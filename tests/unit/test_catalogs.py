@@ -92,7 +92,8 @@ def test_a_class_that_two_architectures_claim() -> None:
         architectures.get("FooForCausalLM")
     assert architectures.get("foo").name == "foo"
     assert architectures.names() == ("bar", "foo"), "only the class is in conflict"
-    assert architectures.trouble() == "architecture 'FooForCausalLM' is claimed by one and by two"
+    remedy = "uninstall one of them, or decide with TRAMONTANE_PREFER=one or TRAMONTANE_PREFER=two"
+    assert architectures.trouble() == f"architecture 'FooForCausalLM' is claimed by one and by two: {remedy}"
     decided = sealed(*plugins, settings=Settings(prefer=("two",))).catalogs.architectures
     assert decided.get("FooForCausalLM").name == "bar"
 
