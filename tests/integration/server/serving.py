@@ -53,7 +53,10 @@ def listening(app: Any) -> Iterator[str]:
 
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, http=hurried(15.0), ws="none", log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(
+            app, http=hurried(15.0), ws="none", log_config=None, access_log=False, lifespan="off",
+            timeout_keep_alive=75,  # as of the server itself: with uvicorn's 5 s a client may meet a closing connection
+        )  # fmt: skip
         server = uvicorn.Server(config)
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([bound])), daemon=True)
         thread.start()
