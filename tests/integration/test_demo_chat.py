@@ -43,7 +43,7 @@ def test_a_raw_beginning_is_completed(tmp_path: Path) -> None:
 
 def test_a_chat_in_a_pipe(tmp_path: Path) -> None:
     typed = "/temperature 0\nWho are you?\n/stats off\nWhat is the opposite of hot?\n/exit\n"
-    ended = _tramontane("run", "-i", text=typed, home=tmp_path)
+    ended = _tramontane("run", "-i", "-v", text=typed, home=tmp_path)
     assert ended.stdout.splitlines() == [
         "I am the demo model of Tramontane, a very small language model.",
         "The opposite of hot is cold.",

@@ -183,7 +183,7 @@ def _weights(logits_RV: Tensor, peak_R: Tensor, knobs: Knobs, floor: bool = True
     weights_RV = padded_RV[:, :vocab]
     torch.clamp(logits_RV, max=_LARGEST, out=weights_RV)
     weights_RV.sub_(peak_R.clamp(max=_LARGEST)[:, None]).div_(knobs.temperature_R[:, None].clamp(min=_COLDEST))
-    torch.nn.functional.threshold_(weights_RV.clamp_(min=_FAINTEST).exp_(), _FAINTEST_WEIGHT, 0.0)
+    torch.nn.functional.threshold(weights_RV.clamp_(min=_FAINTEST).exp_(), _FAINTEST_WEIGHT, 0.0, inplace=True)
     if floor and knobs.any_min_p:
         weights_RV.masked_fill_(weights_RV < knobs.min_p_R[:, None].to(torch.float32), 0.0)
     return padded_RV

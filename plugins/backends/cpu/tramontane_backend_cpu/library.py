@@ -8,7 +8,6 @@ import functools
 import os
 import sys
 from pathlib import Path
-from threading import Lock
 
 import torch
 from attrs import define, field
@@ -114,32 +113,6 @@ def pool(threads: int) -> Pool:
 def default_pool() -> Pool:
     """The pool that models use unless told otherwise."""
     return pool(thread_count())
-
-
-@define(eq=False)
-class _Ground:
-    """Large pieces of memory that small matrices share: alone, most are smaller than a huge page and would get none."""
-
-    free: Tensor | None = None
-    lock: Lock = field(factory=Lock)
-
-    def take(self, count: int) -> Tensor:
-        """The next bytes, from a cache line on. A piece is given back when the last of what lies in it is."""
-        size = -(-count // _LINE) * _LINE
-        with self.lock:
-            if self.free is None or self.free.numel() < size:
-                self.free = empty_bytes(_PIECE)
-            taken, self.free = self.free[:count], self.free[size:]
-        return taken
-
-
-_PIECE, _LINE = 64 << 20, 64
-_ground = _Ground()
-
-
-def weight_bytes(count: int) -> Tensor:
-    """Uninitialized memory for weights, on huge pages however small it is: uint8 [count]."""
-    return _ground.take(count) if count < _PIECE // 4 else empty_bytes(count)
 
 
 def empty_bytes(count: int) -> Tensor:

@@ -19,7 +19,7 @@ from tramontane_backend_cpu.layouts.codes import CodePart
 from tramontane_backend_cpu.layouts.panels import PanelPart
 from tramontane_backend_cpu.layouts.stacked import Shelf, StackedStored
 from tramontane_backend_cpu.layouts.stored import NativeStored, Room, StoredPart
-from tramontane_backend_cpu.library import weight_bytes
+from tramontane_backend_cpu.library import empty_bytes
 
 __all__ = ["CHOICES", "NativeStored", "StackedStored", "StoredPart", "store"]
 
@@ -44,7 +44,7 @@ def store(matrix: Matrix, dtype: torch.dtype) -> NativeStored | StackedStored | 
         return None
     if matrix.uses == {"rows"} and dense:
         return None  # only looked up: plain rows serve, and may stay in the mapped file
-    parts = [_part(scheme, part.out_features, matrix.in_features, dtype, weight_bytes)
+    parts = [_part(scheme, part.out_features, matrix.in_features, dtype, empty_bytes)
              for scheme, part in zip(matrix.schemes, matrix.parts, strict=True)]  # fmt: skip
     chosen = [part for part in parts if part is not None]
     return NativeStored(matrix.path, dtype, chosen) if len(chosen) == len(parts) else None
