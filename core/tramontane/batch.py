@@ -11,7 +11,7 @@ Shape legend: T tokens of the step, R rows (sequences), L logit rows, B blocks o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from attrs import define, evolve
@@ -81,7 +81,7 @@ class Ctx:
         """The same batch on another device; itself where it is there already."""
         if self.ids_T.device == device:
             return self
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device) for name in self.__annotations__ if isinstance(value := getattr(self, name), Tensor)
         }
         groups = [GroupCtx(one.table_RB.to(device), one.slot_T.to(device)) for one in self.groups]

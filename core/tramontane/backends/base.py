@@ -101,12 +101,26 @@ class Backend(Protocol):
     """What runs a model on one kind of device."""
 
     name: str
-    device: torch.device
-    rules: tuple[Rule, ...]
-    """Rewrite rules to apply to a tape before lowering, in order."""
-    isq_types: Mapping[int, IsqType]
-    """The cheapest good type for each number of bits that ``--quant`` may ask for."""
-    cache_limits: CacheLimits
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors lie that no place is told of."""
+        ...
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Rewrite rules to apply to a tape before lowering, in order."""
+        ...
+
+    @property
+    def isq_types(self) -> Mapping[int, IsqType]:
+        """The cheapest good type for each number of bits that ``--quant`` may ask for."""
+        ...
+
+    @property
+    def cache_limits(self) -> CacheLimits:
+        """What caches it can make."""
+        ...
 
     @classmethod
     def probe(cls) -> str | None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -23,6 +23,7 @@ def common_options(*groups: Callable[[F], F]) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        return with_options(click.pass_obj(function), (config_option, *groups, log_option, verbosity_options))
+        told = cast("F", click.pass_obj(function))
+        return with_options(told, (config_option, *groups, log_option, verbosity_options))
 
     return decorate

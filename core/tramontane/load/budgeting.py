@@ -8,6 +8,7 @@ host, where memory is the system's to give, it is estimated from the shapes.
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import torch
 from attrs import frozen
@@ -52,10 +53,7 @@ class StepMemory:
 def step_memory(made: Design, take: BoundOp, backend: Backend, options: LoadOptions, plan: ModelPlan) -> StepMemory:
     """Measure the largest step, or estimate it where the backend cannot tell."""
     engine, vocab, width = options.engine, int(made.config.vocab_size), made.blueprint.dtype.itemsize
-    peaks = [
-        backend.peak(lambda rows=rows: _largest(made, take, backend, options, rows))  # type: ignore[misc]
-        for rows in (1, engine.max_num_seqs)
-    ]
+    peaks = [backend.peak(partial(_largest, made, take, backend, options, rows)) for rows in (1, engine.max_num_seqs)]
     found = [peak for peak in peaks if peak is not None]
     if not found:
         logits = engine.max_num_seqs * vocab * (4 + width)

@@ -174,8 +174,9 @@ def _build(
     blueprint, model = made.blueprint, made.model
     take = Builder(blueprint).op(TakeRows())
     if options.device_map is not None:
-        backend = spread(blueprint, options, plugins)
-        settle(blueprint, backend)
+        places = spread(blueprint, options, plugins)
+        settle(blueprint, places)
+        backend = places
     table = make_table(made, checkpoint.config, options, plugins, backend)
     adapters = {name: find_adapter(path, table, options, plugins, progress) for name, path in options.adapters.items()}
     plan = plan_weights(made, checkpoint, options, plugins, backend, importances)

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from attrs import define, field
+from attrs import define, field, frozen
 from torch import Tensor
 
 from tramontane.batch import Ctx
@@ -148,10 +148,18 @@ def reads_host(kernel: Kernel) -> bool:
 
 def reference_kernel(op: Op, weights: Sequence[Any]) -> Kernel:
     """The op's own reference as a kernel: computes, then copies into the outputs."""
+    return _Reference(op, weights)
 
-    def run(ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        for out, value in zip(outputs, op.reference(ctx, weights, *inputs), strict=True):
+
+@frozen(eq=False)
+class _Reference:
+    op: Op
+    weights: Sequence[Any]
+
+    @property
+    def reads_host(self) -> bool:
+        return not self.op.on_device
+
+    def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        for out, value in zip(outputs, self.op.reference(ctx, self.weights, *inputs), strict=True):
             out.copy_(value)
-
-    run.reads_host = not op.on_device  # type: ignore[attr-defined]
-    return run

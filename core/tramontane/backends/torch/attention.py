@@ -133,7 +133,9 @@ class PagedAttention:
     def read(self, ctx: Ctx, row: int, first: int, last: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """What the planes hold of one row: [S, G, width] each, in ``dtype``."""
         cache = self.cache
-        where = _row_slots(ctx.host, cache.group, row, first, last, cache.block_tokens)  # type: ignore[arg-type]
+        if ctx.host is None:
+            raise TypeError("the torch backend's attention reads the batch on the host")
+        where = _row_slots(ctx.host, cache.group, row, first, last, cache.block_tokens)
         if where is not None and all(plane.is_contiguous() for plane in cache.planes):
             return tuple(decode(plane.flatten(0, 1)[where], dtype) for plane in cache.planes)
         return cache.read(ctx.groups[cache.group].table_RB[row], first, last, dtype)

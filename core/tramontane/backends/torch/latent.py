@@ -96,7 +96,8 @@ class _LatentAttention:
         if ctx is None or ctx.host is None:
             raise TypeError("the torch backend's attention reads the batch on the host")
         host, out_THV = ctx.host, outputs[0].view(-1, self.op.heads, self.op.value_dim)
-        self.rows(ctx, host, range(len(host.kv_len)), *inputs, out_THV)
+        q_THN, q_THP = inputs
+        self.rows(ctx, host, range(len(host.kv_len)), q_THN, q_THP, out_THV)
         if host.q_start[-1] < out_THV.shape[0]:
             out_THV[host.q_start[-1] :].zero_()  # padding tokens: keep the arena free of stale values
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
@@ -21,57 +22,53 @@ TOKENS = (1, 4, 16, 64, 512)
 
 def measure(bench: Bench, clock: Clock, card: Card) -> Iterator[Line]:
     """One line per case; what a kernel raises is a line too, and the others go on."""
-    for make in _makers(bench, smoke=not clock.real):
+    for name, make in _makers(bench, smoke=not clock.real):
         try:
             for case in make():
                 yield _line(case, clock, card)
         except Exception as error:
             torch.cuda.empty_cache()
-            yield Line(
-                section="kernel", what=make.__name__, value=0, unit="us", check=f"{type(error).__name__}: {error}"[:120]
-            )
+            yield Line(section="kernel", what=name, value=0, unit="us", check=f"{type(error).__name__}: {error}"[:120])
 
 
 def _line(case: Case, clock: Clock, card: Card) -> Line:
-    off = case.compare()
+    off = case.compare() if case.compare else None
+    check = "not compared" if off is None else "ok" if off <= CLOSE else f"off by {off:.2g}"
     seconds = clock.seconds(case.works)
     limit = max(case.nbytes / card.bytes_per_s, case.flops / card.flops_per_s)
     return Line(
         section="kernel", what=case.name, value=seconds * 1e6, unit="us", limit=limit * 1e6, lower_is_better=True,
-        check="ok" if off <= CLOSE else f"off by {off:.2g}",
+        check=check,
     )  # fmt: skip
 
 
-class _Named:
-    """A maker of cases and what it is called if it fails."""
-
-    def __init__(self, name: str, make: object, *args: object, **options: object) -> None:
-        self.__name__, self.make, self.args, self.options = name, make, args, options
-
-    def __call__(self) -> Iterator[Case]:
-        made: Iterator[Case] = self.make(*self.args, **self.options)  # type: ignore[operator]
-        return made
+Maker = tuple[str, Callable[[], Iterator[Case]]]
+"""Makes cases; and what it is called if it fails."""
 
 
-def _makers(bench: Bench, *, smoke: bool) -> Iterator[_Named]:
+def _named(name: str, make: Callable[..., Iterator[Case]], *args: object, **options: object) -> Maker:
+    return name, partial(make, *args, **options)
+
+
+def _makers(bench: Bench, *, smoke: bool) -> Iterator[Maker]:
     formats = ("bf16", "fp8", "q8_0", "affine4 g128") if smoke else tuple(FORMATS)
     shapes, gated = (((48, 256),), (64, 256)) if smoke else (SHAPES, GATED)
     tokens = (1, 3) if smoke else TOKENS
     for name in formats:
         for outputs, inputs in shapes:
-            yield _Named(
+            yield _named(
                 f"linear {name} {outputs}x{inputs}", linears, bench, name, outputs, inputs, tokens, gated=False
             )
-        yield _Named(f"gate+up {name}", linears, bench, name, *gated, tokens, gated=True)
-    yield _Named("norms", norms, bench, 64 if smoke else 4096, tokens)
+        yield _named(f"gate+up {name}", linears, bench, name, *gated, tokens, gated=True)
+    yield _named("norms", norms, bench, 64 if smoke else 4096, tokens)
     heads = nn.Heads(4, 2, 16) if smoke else nn.Heads(32, 8, 128)
     lengths = ((1, 40, 1), (3, 20, 4)) if smoke else (
         (1, 1024, 1), (1, 16384, 1), (16, 1024, 1), (256, 1024, 1), (8, 8192, 1), (1, 4096, 4096), (8, 1024, 64)
     )  # fmt: skip
     for rows, keys, new in lengths:
-        yield _Named(f"attention rows={rows} keys={keys}", attention, bench, heads, rows, keys, new)
+        yield _named(f"attention rows={rows} keys={keys}", attention, bench, heads, rows, keys, new)
     for count in (3,) if smoke else (1, 64, 256):
-        yield _Named("norms+rope+write", prologue, bench, heads, count)
+        yield _named("norms+rope+write", prologue, bench, heads, count)
     size = (64, 32, 4, 2) if smoke else (2048, 768, 128, 8)
     for name in ("bf16",) if smoke else ("bf16", "fp8", "q4_k"):
-        yield _Named(f"experts {name}", experts, bench, name, *size, (1, 3) if smoke else (1, 4, 16, 64, 1024))
+        yield _named(f"experts {name}", experts, bench, name, *size, (1, 3) if smoke else (1, 4, 16, 64, 1024))
