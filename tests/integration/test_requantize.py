@@ -37,7 +37,7 @@ FULL = pytest.mark.full
 BACKENDS = [
     spec.name
     for spec in installed().catalogs.backends
-    if spec.load("backend").probe() is None and spec.name != "reference-invariant"
+    if "cpu" in spec.devices and spec.load("backend").probe() is None and spec.name != "reference-invariant"
 ]
 
 
