@@ -143,7 +143,7 @@ class Host:
         apart: bool = False,
     ) -> None:
         self.state_dir = state_dir
-        self._apart = apart
+        self.apart = apart
         self._plugins = plugins
         self._progress = progress
         self._slots: dict[str, _Slot] = {}
@@ -306,7 +306,7 @@ class Host:
             slot.loading, slot.error = True, None
             try:
                 given = slot.reference, slot.as_settings(), self.plugins, self._progress, slot.name
-                if self._apart:
+                if self.apart:
                     service = Service.apart(*given, died=partial(self._died, slot))
                 else:
                     service = Service.load(*given)

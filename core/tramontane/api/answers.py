@@ -13,6 +13,7 @@ from attrs import define, evolve, field
 
 from tramontane.api.collect import RequestOutput
 from tramontane.api.results import Completion, CompletionDelta
+from tramontane.chat.parsing import Parsed
 from tramontane.errors import (
     EngineClosedError,
     EngineDiedError,
@@ -46,6 +47,7 @@ class Answers:
     error: TramontaneError | None = None
     """Why the call failed; nothing is collected from then on."""
     _open: dict[str, RequestOutput] = field(init=False)
+    _most: int = field(default=MOST_PIECES, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._open = {output.request.id: output for output in self.outputs}
@@ -68,11 +70,9 @@ class Answers:
         self.error = _failure(delta)
         if self.error is not None:
             return
-        piece = output.feed(delta, at)
-        if piece is not None:
-            self._add(piece)
-            if piece.finish_reason is not None and delta.finish_reason is None:
-                self.abort(delta.request_id, delta.index)
+        self._add(output.feed(delta, at))
+        if output.has_ended(delta.index) and delta.finish_reason is None:
+            self.abort(delta.request_id, delta.index)
         if output.finished:
             del self._open[delta.request_id]
             self.ended(output)
@@ -92,10 +92,11 @@ class Answers:
         """What a task other than generating answered with, in the order of the prompts."""
         return [output.task_output for output in self.outputs]
 
-    def _add(self, piece: CompletionDelta) -> None:
-        self.pieces.append(piece)
-        if len(self.pieces) > MOST_PIECES:
+    def _add(self, pieces: list[CompletionDelta]) -> None:
+        self.pieces.extend(pieces)
+        if len(self.pieces) > self._most:
             self.pieces = _joined(self.pieces)
+            self._most = max(MOST_PIECES, 2 * len(self.pieces))  # some cannot be joined
 
 
 def _failure(delta: Delta) -> TramontaneError | None:
@@ -108,19 +109,30 @@ def _failure(delta: Delta) -> TramontaneError | None:
 
 
 def _joined(pieces: Sequence[CompletionDelta]) -> deque[CompletionDelta]:
-    """One piece per choice, in the order in which the choices last appeared."""
-    latest: dict[tuple[int, int], CompletionDelta] = {}
+    """As few pieces as tell the same: one per choice, in the order in which the choices last appeared, unless its
+    text, reasoning and calls alternate."""
+    latest: dict[tuple[int, int], list[CompletionDelta]] = {}
     for piece in pieces:
         key = (piece.prompt, piece.index)
-        before = latest.pop(key, None)
-        if before is not None:
-            piece = evolve(
-                piece,
-                text=before.text + piece.text,
-                reasoning=before.reasoning + piece.reasoning,
-                tool_calls=before.tool_calls + piece.tool_calls,
-                token_ids=before.token_ids + piece.token_ids,
-                logprobs=before.logprobs + piece.logprobs,
-            )
-        latest[key] = piece
-    return deque(latest.values())
+        before = latest.pop(key, [])
+        if before and _shown(before[-1]).goes_with(_shown(piece)):
+            piece = _two_as_one(before.pop(), piece)
+        latest[key] = [*before, piece]
+    return deque(piece for found in latest.values() for piece in found)
+
+
+def _two_as_one(before: CompletionDelta, after: CompletionDelta) -> CompletionDelta:
+    shown = _shown(before) + _shown(after)
+    return evolve(
+        after,
+        text=shown.text,
+        reasoning=shown.reasoning,
+        tool_calls=shown.calls,
+        token_ids=before.token_ids + after.token_ids,
+        logprobs=before.logprobs + after.logprobs,
+        reasoning_tokens=before.reasoning_tokens + after.reasoning_tokens,
+    )
+
+
+def _shown(piece: CompletionDelta) -> Parsed:
+    return Parsed(piece.text, piece.reasoning, piece.tool_calls)

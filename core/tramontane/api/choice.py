@@ -15,6 +15,16 @@ from tramontane.tools.calls import ToolCall
 
 
 @define(eq=False)
+class Piece:
+    """What some tokens let be shown, of kinds in their order."""
+
+    shown: Parsed = field(factory=Parsed)
+    tokens: int = 0
+    thought: int = 0
+    """How many of the tokens showed reasoning and nothing else."""
+
+
+@define(eq=False)
 class ChoiceOutput:
     """Collects the deltas of one choice. Without a tokenizer there is no text, and no stop strings are looked for."""
 
@@ -42,29 +52,30 @@ class ChoiceOutput:
             return cls(request, index, OutputText(tokenizer, ids, params))
         return cls(request, index, OutputText(tokenizer, ids, params, reading.visible), reading.parser())
 
-    def push(self, delta: Delta) -> tuple[Parsed, int]:
+    def push(self, delta: Delta) -> list[Piece]:
         """Take in a delta up to the token that completes a stop string.
 
         Returns:
-            What can be shown now, and how many of the delta's tokens were taken.
+            What can be shown now, in order: one piece, unless its kinds alternate.
         """
-        shown, taken = Parsed(), 0
-        for token in delta.token_ids:
-            taken += 1
+        pieces = [Piece()]
+        for place, token in enumerate(delta.token_ids, 1):
             self.token_ids.append(token)
-            shown += self._feed(token, ends=delta.stop_token == token and taken == len(delta.token_ids))
+            ends = delta.stop_token == token and place == len(delta.token_ids)
+            _grow(pieces, self._feed(token, ends), 1)
             if self.finish_reason is not None:
                 break
-        self._logprobs += delta.logprobs[:taken]
+        self._logprobs += delta.logprobs[: sum(piece.tokens for piece in pieces)]
         if self.finish_reason is None and delta.finish_reason is not None:
             self.finish_reason = delta.finish_reason
-            shown += self._parse(self.text_out.finish() if self.text_out is not None else "")
+            _grow(pieces, self._parse(self.text_out.finish() if self.text_out is not None else ""))
         if self.finish_reason is not None and self.parser is not None:
-            shown += self.parser.finish()
+            _grow(pieces, self.parser.finish())
             if self.finish_reason is FinishReason.STOP and self.parser.calls:
                 self.finish_reason = FinishReason.TOOL_CALLS
-        self._keep(shown)
-        return shown, taken
+        for piece in pieces:
+            self._keep(piece.shown)
+        return pieces
 
     def result(self) -> Choice:
         """The choice as far as it is known; one that goes on counts as cancelled."""
@@ -101,6 +112,17 @@ class ChoiceOutput:
             if delta.index == len(self._calls):
                 self._calls.append(_Call(delta.id or "", delta.name or ""))
             self._calls[delta.index].arguments.append(delta.arguments)
+
+
+def _grow(pieces: list[Piece], shown: Parsed, tokens: int = 0) -> None:
+    """Add what further tokens showed to the last piece, or a new piece where it has no place there."""
+    if not pieces[-1].shown.goes_with(shown):
+        pieces.append(Piece())
+    last = pieces[-1]
+    last.shown += shown
+    last.tokens += tokens
+    if shown.reasoning and not (shown.text or shown.calls):
+        last.thought += tokens
 
 
 @define(eq=False)

@@ -55,8 +55,8 @@ class RequestOutput:
         """Whether a choice takes nothing more: the engine may not know yet that a stop string ended it."""
         return self.choices[index].finish_reason is not None
 
-    def feed(self, delta: Delta, at: float) -> CompletionDelta | None:
-        """Take in what a step added to a choice that has not ended; ``None`` where there is nothing to show.
+    def feed(self, delta: Delta, at: float) -> list[CompletionDelta]:
+        """Take in what a step added to a choice that has not ended; nothing comes where there is nothing to show.
 
         Args:
             delta: One of this request's.
@@ -64,29 +64,33 @@ class RequestOutput:
         """
         choice = self.choices[delta.index]
         self._note(delta, at)
-        shown, taken = choice.push(delta)
-        if not (shown or taken or choice.finish_reason):
-            return None
-        return CompletionDelta(
-            prompt=self.prompt,
-            index=delta.index,
-            text=shown.text,
-            reasoning=shown.reasoning,
-            tool_calls=shown.calls,
-            token_ids=delta.token_ids[:taken],
-            logprobs=delta.logprobs[:taken],
-            finish_reason=choice.finish_reason,
-            completion=self.completion() if self.finished else None,
-            at=at,
-        )
+        pieces = choice.push(delta)
+        if not (pieces[0].shown or pieces[0].tokens or choice.finish_reason):
+            return []
+        made, begin = [], 0
+        for piece in pieces:
+            end, last = begin + piece.tokens, piece is pieces[-1]
+            made.append(CompletionDelta(
+                prompt=self.prompt,
+                index=delta.index,
+                text=piece.shown.text,
+                reasoning=piece.shown.reasoning,
+                tool_calls=piece.shown.calls,
+                token_ids=delta.token_ids[begin:end],
+                logprobs=delta.logprobs[begin:end],
+                finish_reason=choice.finish_reason if last else None,
+                completion=self.completion() if last and self.finished else None,
+                at=at,
+                reasoning_tokens=piece.thought,
+            ))  # fmt: skip
+            begin = end
+        return made
 
     def cancel(self, at: float) -> Iterator[CompletionDelta]:
         """End what has not ended, with reason ``CANCELED``."""
         for choice in (one for one in self.choices if one.finish_reason is None):
             end = Delta(request_id=self.request.id, index=choice.index, finish_reason=FinishReason.CANCELED)
-            piece = self.feed(end, at)
-            if piece is not None:
-                yield piece
+            yield from self.feed(end, at)
 
     def completion(self) -> Completion:
         """The answer as far as it is known."""

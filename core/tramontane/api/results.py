@@ -129,6 +129,8 @@ class CompletionDelta:
     """Set on the prompt's last delta: the whole answer, with its usage."""
     at: float = 0.0
     """``time.monotonic()`` when the engine delivered it."""
+    reasoning_tokens: int = 0
+    """How many of its tokens were thought and not said."""
 
     @property
     def usage(self) -> Usage | None:

@@ -78,6 +78,9 @@ class ModelSettings(TypedDict, total=False):
     """Reuse the cache of equal beginnings."""
     overlap: bool | None
     """Launch a step before the tokens of the one before it are read."""
+    stream_interval: float | None
+    """Seconds between two pieces of a stream in an event loop (0.016, as long as a display shows a picture): tokens
+    that come faster go together, but first ones and ends do not wait. 0 gives every token a piece of its own."""
     capture: bool | None
     """Record the model's step once and replay it: ``True`` insists, ``False`` never, ``None`` where it works."""
     threads: int | None
@@ -120,7 +123,9 @@ def with_adapter(options: RequestSettings | None, adapter: str | None) -> Reques
 Plugin = ModuleType | str | os.PathLike[str]
 """A late plugin: an imported module, or the path of a Python file."""
 
-_ENGINE = ("max_num_seqs", "max_batched_tokens", "block_tokens", "num_blocks", "prefix_cache", "overlap")
+_ENGINE = (
+    "max_num_seqs", "max_batched_tokens", "block_tokens", "num_blocks", "prefix_cache", "overlap", "stream_interval",
+)  # fmt: skip
 
 
 def load_options(settings: Mapping[str, Any]) -> LoadOptions:

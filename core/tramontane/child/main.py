@@ -24,7 +24,9 @@ from attrs import define, field
 
 from tramontane.child.codec import pack, pack_deltas, pack_error, unpack_request
 from tramontane.child.frames import Channel, Frame
-from tramontane.engine.outputs import refusal
+from tramontane.child.outbox import Outbox
+from tramontane.child.turns import take_turns
+from tramontane.engine.core import refusal
 from tramontane.errors import EngineError, TramontaneError
 from tramontane.progress import ProgressEvent
 from tramontane.requests import Delta, EngineRequest
@@ -43,11 +45,16 @@ class Child:
 
     channel: Channel
     model: LocalModel | None = None
+    _outbox: Outbox = field(init=False)
     _calls: queue.SimpleQueue[tuple[int, str, Any]] = field(factory=queue.SimpleQueue, init=False)
     _told: float = field(default=0.0, init=False)
 
+    def __attrs_post_init__(self) -> None:
+        self._outbox = Outbox(lambda deltas: self._write(pack_deltas(deltas)))
+
     def run(self) -> NoReturn:
         """Obey until the pipe is closed, which ends the process at once."""
+        self._outbox.start()
         threading.Thread(target=self._read, name="tramontane-pipe", daemon=True).start()
         while True:
             number, name, given = self._calls.get()
@@ -68,6 +75,7 @@ class Child:
 
         if name == "load":
             self.model = _load(given, progress, self._deliver)
+            self._outbox.interval = self.model.model.engine.stream_interval
             return {
                 "info": pack(self.model.info),
                 "vocab_size": self.model.vocab_size,
@@ -119,17 +127,9 @@ class Child:
             self._deliver(refusal(request, error))
 
     def _deliver(self, deltas: list[Delta]) -> None:
-        """Runs in the engine's thread, after every step. A delta that cannot be told is lost to whoever waits for it:
-        then the process ends, which is told."""
-        try:
-            self._tell(deltas)
-        except Exception:
-            log.exception("what a step brought cannot be told")
-            os._exit(1)
-
-    def _tell(self, deltas: list[Delta]) -> None:
+        """Runs in the engine's thread, after every step."""
         if deltas:
-            self._write(pack_deltas(deltas))
+            self._outbox.put(deltas)
         if self.model is not None:
             now = time.monotonic()
             if now - self._told >= STATS_EVERY_S or not self.model.engine.busy:
@@ -179,6 +179,7 @@ def main(level: int) -> NoReturn:
     """
     for name in ("SIGINT", "SIGTERM"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
+    take_turns()
     faulthandler.enable()
     out = os.dup(1)
     os.dup2(2, 1)

@@ -50,9 +50,9 @@ class ChildModel:
     info: EngineInfo
     vocab_size: int
 
-    def __init__(self, died: Callable[[EngineDiedError], None] | None) -> None:
-        self._owner = died
-        self._mail = Mailroom(self.abort)
+    def __init__(self) -> None:
+        self._owner: Callable[[EngineDiedError], None] | None = None
+        self._mail = Mailroom(self.abort)  # the other side says how often
         self._stats: EngineStats | None = None
         self._process = ChildProcess(self._take, self._died)
         self.adapters = ChildAdapters(self._process)
@@ -82,7 +82,7 @@ class ChildModel:
             EngineDiedError: It ended before.
         """
         options, late = load_options(settings), _late(plugins)
-        model = cls(None)
+        model = cls()
         try:
             model.text = _text_side(reference, options, plugins, progress)  # while the process starts
             given = {"reference": reference, "settings": pack_settings(settings), "name": name, "path": sys.path}

@@ -106,6 +106,7 @@ class ModelOptions:
     backend: str | None = None
     capture: bool | None = None
     overlap: bool | None = None
+    stream_interval: float | None = None
     threads: int | None = None
     tensor_parallel: int | None = None
     expert_parallel: bool = False
@@ -190,6 +191,12 @@ _MODEL = (
     shared("--backend", metavar="NAME", help="What runs the model's operations."),
     shared("--capture/--no-capture", default=None, help="Record the model's step once and replay it."),
     shared("--overlap/--no-overlap", default=None, help="Launch a step before the last one's tokens are read."),
+    shared(
+        "--stream-interval",
+        type=click.FloatRange(0, 10),
+        metavar="SECONDS",
+        help="Between two pieces of a served stream; 0.016 by default, 0 for each token.",
+    ),
     shared("--threads", type=_WHOLE, metavar="N", help="Threads on the CPU."),
     shared("--tensor-parallel", type=_WHOLE, metavar="N", help="Devices that share every layer of the model."),
     shared("--expert-parallel", is_flag=True, help="With --tensor-parallel: whole experts on each device."),

@@ -36,6 +36,9 @@ class EngineConfig:
     """Most prompt tokens of a step that also decodes: what bounds the pause that a new prompt causes others."""
     prompt_seconds: float = 0.1
     """Most seconds of prompt work in a step that also decodes, by the measured speed."""
+    stream_interval: float = 0.016
+    """Seconds between two deliveries into an event loop: tokens that come faster go together. First tokens and ends do
+    not wait; 0 delivers every step."""
 
     def __attrs_post_init__(self) -> None:
         wrong = list(self._faults())
@@ -53,6 +56,8 @@ class EngineConfig:
             yield f"state_snapshots must be a whole number not below 0, got {self.state_snapshots!r}"
         if not isinstance(self.prompt_seconds, int | float) or not self.prompt_seconds > 0:
             yield f"prompt_seconds must be above 0, got {self.prompt_seconds!r}"
+        if not isinstance(self.stream_interval, int | float) or not 0 <= self.stream_interval <= 10:
+            yield f"stream_interval must be from 0 to 10 seconds, got {self.stream_interval!r}"
         whole = isinstance(self.max_batched_tokens, int) and isinstance(self.max_num_seqs, int)
         if whole and self.max_batched_tokens < self.max_num_seqs:
             yield (

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who gets which deltas: one sink per request, until its last choice has ended.
 
-One step's deltas reach each event loop in one call, however many requests it serves. A sink that fails loses its
-request and nothing else.
+One step's deltas reach each event loop in at most one call, however many requests it serves, and no oftener than
+:mod:`tramontane.engine.posts` lets them. A sink that fails loses its request and nothing else.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 
+from tramontane.engine.posts import Letter, LoopPost
 from tramontane.engine.sinks import Sink
 from tramontane.errors import RequestError
 from tramontane.requests import Delta, EngineRequest, FinishReason
@@ -28,6 +29,19 @@ class _Box:
     sink: Sink
     open: set[int]
     """The choices that have not ended."""
+    begun: bool = False
+    """Whether anything has come for it."""
+
+    def note(self, batch: list[Delta]) -> bool:
+        """Look at what comes for it; whether somebody waits for that: for a beginning, or for an end."""
+        urgent, self.begun = not self.begun, True
+        for delta in batch:
+            if delta.finish_reason is not None:
+                urgent = True
+                self.open.discard(delta.index)
+                if delta.output is not None:  # a task has one answer, whatever its number of choices
+                    self.open.clear()
+        return urgent
 
 
 @define(eq=False)
@@ -36,6 +50,9 @@ class Mailroom:
 
     lost: Callable[[str], None]
     """Told, in the delivering thread, of a request whose receiver is gone."""
+    interval: float = 0.0
+    """As of :class:`~tramontane.engine.posts.LoopPost`; sinks without a loop get every step's."""
+    _posts: dict[asyncio.AbstractEventLoop, LoopPost] = field(factory=dict, init=False)
     _boxes: dict[str, _Box] = field(factory=dict, init=False)
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
 
@@ -60,18 +77,20 @@ class Mailroom:
         batches: dict[str, list[Delta]] = {}
         for delta in deltas:
             batches.setdefault(delta.request_id, []).append(delta)
-        loops: dict[asyncio.AbstractEventLoop, list[tuple[Sink, list[Delta]]]] = {}
+        loops: dict[asyncio.AbstractEventLoop, list[Letter]] = {}
         for request_id, batch in batches.items():
             box = self._boxes.get(request_id)
             if box is None:
                 continue
-            self._note_ends(box, batch)
+            urgent = box.note(batch)
+            if not box.open:
+                self.forget(request_id)
             if box.sink.loop is not None:
-                loops.setdefault(box.sink.loop, []).append((box.sink, batch))
+                loops.setdefault(box.sink.loop, []).append(Letter(box.sink, batch, urgent))
             else:
                 self._put(box.sink, batch)
-        for loop, mail in loops.items():
-            self._post(loop, mail)
+        for loop, letters in loops.items():
+            self._post(loop, letters)
 
     def end_all(self, reason: FinishReason, error: str | None = None, code: str | None = None) -> None:
         """End every request: nothing more will come."""
@@ -83,15 +102,6 @@ class Mailroom:
             for index in choices
         ])  # fmt: skip
 
-    def _note_ends(self, box: _Box, batch: list[Delta]) -> None:
-        for delta in batch:
-            if delta.finish_reason is not None:
-                box.open.discard(delta.index)
-                if delta.output is not None:  # a task has one answer, whatever its number of choices
-                    box.open.clear()
-        if not box.open:
-            self.forget(batch[0].request_id)
-
     def _put(self, sink: Sink, batch: list[Delta]) -> None:
         try:
             sink.put(batch)
@@ -99,18 +109,17 @@ class Mailroom:
             log.exception("the receiver of request %s failed; the request ends", batch[0].request_id)
             self.lost(batch[0].request_id)
 
-    def _post(self, loop: asyncio.AbstractEventLoop, mail: list[tuple[Sink, list[Delta]]]) -> None:
+    def _post(self, loop: asyncio.AbstractEventLoop, letters: list[Letter]) -> None:
         try:
-            loop.call_soon_threadsafe(_put_all, mail)
+            self._post_of(loop).send(letters)
         except RuntimeError:  # the loop is closed, and with it all who listened
-            for _, batch in mail:
-                self.lost(batch[0].request_id)
+            for letter in letters:
+                self.lost(letter.deltas[0].request_id)
 
-
-def _put_all(mail: list[tuple[Sink, list[Delta]]]) -> None:
-    """Runs in the event loop."""
-    for sink, batch in mail:
-        try:
-            sink.put(batch)
-        except Exception:
-            log.exception("the receiver of request %s failed", batch[0].request_id)
+    def _post_of(self, loop: asyncio.AbstractEventLoop) -> LoopPost:
+        with self._lock:
+            found = self._posts.get(loop)
+            if found is None:
+                self._posts = {one: post for one, post in self._posts.items() if not one.is_closed()}
+                found = self._posts[loop] = LoopPost(loop, self.interval)
+            return found

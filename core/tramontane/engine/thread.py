@@ -18,9 +18,8 @@ from concurrent.futures import Future
 from typing import TypeVar
 from weakref import WeakSet
 
-from tramontane.engine.core import EngineCore
+from tramontane.engine.core import EngineCore, refusal
 from tramontane.engine.mail import Mailroom
-from tramontane.engine.outputs import refusal
 from tramontane.engine.sinks import Sink
 from tramontane.engine.stats import EngineStats
 from tramontane.errors import EngineClosedError
@@ -58,7 +57,7 @@ class EngineThread:
         self._commands: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
         self._lock = threading.Lock()
-        self._mail = Mailroom(core.abort)
+        self._mail = Mailroom(core.abort, core.config.stream_interval)
         self._deliver = deliver or self._mail.deliver
         self._closed = False
         self._drain = False

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 
 @frozen(kw_only=True)
@@ -28,3 +28,12 @@ class ToolCallDelta:
     id: str | None = None
     name: str | None = None
     arguments: str = ""
+
+
+def joined(before: tuple[ToolCallDelta, ...], after: tuple[ToolCallDelta, ...]) -> tuple[ToolCallDelta, ...]:
+    """Pieces of calls and those that follow them, as few as they can be: a client may look at one piece of a call in
+    each event."""
+    if before and after and after[0].id is None and after[0].index == before[-1].index:
+        whole = evolve(before[-1], arguments=before[-1].arguments + after[0].arguments)
+        return (*before[:-1], whole, *after[1:])
+    return before + after

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open streams by the hundred, clients that leave and that read slowly; and how fast a server is beside ``LLM``.
+"""Open streams by the hundred, clients that leave and that read slowly; and what streams cost an engine's steps.
 
     python tests/integration/server/load.py streams [STREAMS] [SECONDS]
-    python tests/integration/server/load.py throughput [STREAMS]
     python tests/integration/server/load.py latency [STREAMS]
 
-``streams`` and ``throughput`` take ``--in-process`` for a host whose engine is not in a process of its own; ``latency``
-compares the two. Every prompt has one right answer (greedy), so an answer that is lost, cut or another request's is
-seen at once.
+``streams`` takes ``--in-process`` for a host whose engine is not in a process of its own; ``latency`` compares the two.
+Every prompt has one right answer (greedy), so an answer that is lost, cut or another request's is seen at once.
 """
 
 from __future__ import annotations
@@ -17,12 +15,10 @@ import gc
 import json
 import random
 import re
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +28,8 @@ from attrs import define, field
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "plugins" / "scripted")]
 
+from processes import served  # noqa: E402
 from serving import listening, make_host  # noqa: E402
-
-from tramontane import SamplingParams  # noqa: E402
 
 WORDS = ("cat", "dog", "tree", "boat", "star", "king", "bird", "fish")
 TOKENS = 32
@@ -152,42 +147,6 @@ def streams(number: int = 256, seconds: float = 120.0, *, apart: bool = True) ->
             "grown_mb": round(grown / 2**20, 1)}  # fmt: skip
 
 
-def throughput(number: int = 16, *, apart: bool = True) -> dict[str, Any]:
-    """Tokens per second of one batch by ``LLM.generate`` and by streams of the server, in turns; medians of five. The
-    ``LLM`` is one in this process, whichever way the server has its engine."""
-    from tramontane_frontend_http import make_app
-
-    asked = [prompts()[place % len(WORDS)] for place in range(number)]
-    params = SamplingParams(max_tokens=200, temperature=0, ignore_eos=True)
-    rates: dict[str, list[float]] = {"llm": [], "server": []}
-
-    async def one(client: httpx.AsyncClient, url: str, prompt: str) -> None:
-        async with client.stream("POST", f"{url}/v1/completions", json={**body(prompt), "max_tokens": 200}) as answer:
-            async for _ in answer.aiter_raw():
-                pass
-
-    async def batch(url: str) -> None:
-        async with httpx.AsyncClient(timeout=300, limits=httpx.Limits(max_connections=number)) as client:
-            await asyncio.gather(*(one(client, url, prompt) for prompt in asked))
-
-    with tempfile.TemporaryDirectory() as folder:
-        host = make_host(Path(folder), apart=apart, num_blocks=4000)
-        alone = make_host(Path(folder) / "alone", num_blocks=4000) if apart else host
-        llm = asyncio.run(alone.acquire("storyteller")).blocking()
-        with listening(make_app(host)) as url:
-            for _ in range(6):
-                begun = time.perf_counter()
-                llm.generate(asked, params)
-                rates["llm"].append(number * 200 / (time.perf_counter() - begun))
-                begun = time.perf_counter()
-                asyncio.run(batch(url))
-                rates["server"].append(number * 200 / (time.perf_counter() - begun))
-        host.close()
-        alone.close()
-    median = {name: sorted(found[1:])[2] for name, found in rates.items()}  # the first round warms up
-    return {**{name: round(rate) for name, rate in median.items()}, "ratio": round(median["server"] / median["llm"], 3)}
-
-
 def latency(number: int = 16, rounds: int = 5) -> dict[str, Any]:
     """What streams cost the steps of an engine in a process of its own, and of one in the server's, in turns.
 
@@ -197,7 +156,7 @@ def latency(number: int = 16, rounds: int = 5) -> dict[str, Any]:
     """
     found: dict[str, dict[str, list[float]]] = {}
     with ExitStack() as stack:
-        urls = {kind: stack.enter_context(_served(*flags)) for kind, flags in _KINDS.items()}
+        urls = {kind: stack.enter_context(served(*flags)) for kind, flags in _KINDS.items()}
         for turn in range(rounds + 1):
             for kind, (url, process) in urls.items():
                 gaps = sorted(asyncio.run(_gaps(url, number)))
@@ -216,23 +175,6 @@ def latency(number: int = 16, rounds: int = 5) -> dict[str, Any]:
 
 
 _KINDS: dict[str, tuple[str, ...]] = {"apart": (), "in-process": ("--in-process",)}
-
-
-@contextmanager
-def _served(*flags: str) -> Iterator[tuple[str, psutil.Process]]:
-    """A server of the demo model as a process: its base URL, and the process."""
-    command = [sys.executable, "-m", "tramontane", "serve", "-m", "demo", "--port", "0", "--state-dir", "none",
-               "--no-access-log", *flags]  # fmt: skip
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        said = ""
-        while process.stderr is not None and (line := process.stderr.readline()):
-            said += line
-            if url := re.search(r"at (http://\S+)", line):
-                yield url[1], psutil.Process(process.pid)
-                break
-        process.terminate()
-        if " at http" not in said:
-            raise RuntimeError(said)
 
 
 async def _gaps(url: str, number: int) -> list[float]:
@@ -263,5 +205,5 @@ def _decode_s(url: str) -> float:
 if __name__ == "__main__":
     given = [one for one in sys.argv[2:] if not one.startswith("--")]
     options = {} if sys.argv[1] == "latency" else {"apart": "--in-process" not in sys.argv}
-    chosen = {"streams": streams, "throughput": throughput, "latency": latency}[sys.argv[1]]
+    chosen = {"streams": streams, "latency": latency}[sys.argv[1]]
     print(json.dumps(chosen(*map(int, given), **options)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from tramontane.tools.calls import ToolCallDelta
+from tramontane.tools.calls import ToolCallDelta, joined
 
 MOST_CALLS = 1024
 """Calls in one answer; what comes after them stays text."""
@@ -29,7 +29,15 @@ class Parsed:
     def __add__(self, after: Parsed) -> Parsed:
         if not after or not self:
             return self if self else after
-        return Parsed(self.text + after.text, self.reasoning + after.reasoning, self.calls + after.calls)
+        return Parsed(self.text + after.text, self.reasoning + after.reasoning, joined(self.calls, after.calls))
+
+    def goes_with(self, after: Parsed) -> bool:
+        """Whether both as one still tell what came first: reasoning is before text, and text before calls."""
+        if not self or not after:
+            return True
+        latest = 2 if self.calls else 1 if self.text else 0
+        earliest = 0 if after.reasoning else 1 if after.text else 2
+        return latest <= earliest
 
 
 def properties(schema: Any) -> Mapping[str, Any]:

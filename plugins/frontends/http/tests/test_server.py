@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from threading import Thread
 
 import httpx
+import psutil
 import pytest
 
 pytest.importorskip("tramontane_loader_demo", reason="serves the demo model")
@@ -74,6 +76,14 @@ def test_it_answers_logs_and_drains() -> None:
         assert process.wait(30) == 0
     entries = [json.loads(line) for line in said if line.startswith("{")]
     assert {(e["path"], e["status"]) for e in entries} >= {("/health", 200), ("/v1/completions", 200)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="classes of scheduling are Linux's")
+def test_the_server_never_interrupts_its_engine() -> None:
+    with served() as (process, _, _):
+        (engine,) = psutil.Process(process.pid).children()
+        assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH, "the thread with the event loop"
+        assert {os.sched_getscheduler(thread.id) for thread in engine.threads()} == {os.SCHED_OTHER}
 
 
 def test_a_port_in_use_is_said_at_once() -> None:

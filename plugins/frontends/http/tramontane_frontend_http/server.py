@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
 
+from tramontane.child.turns import yield_to_engines
 from tramontane.errors import ConfigError, TramontaneError
 from tramontane.host import Host
 from tramontane_frontend_http.app import Application, make_app
@@ -78,6 +79,8 @@ def serve(
         TramontaneError: The model cannot be loaded.
     """
     listening = bind(settings)
+    if host.apart:
+        yield_to_engines()
     try:
         asyncio.run(_run(*_server(host, settings), listening, host, settings, ready, preload))
     finally:

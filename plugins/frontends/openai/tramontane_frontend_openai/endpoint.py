@@ -50,6 +50,7 @@ def stream(
     deltas: AsyncGenerator[CompletionDelta],
     chunk: Callable[[CompletionDelta], Any],
     last: Callable[[Sequence[Usage]], Any] | None,
+    prompts: int = 1,
 ) -> EventStream:
     """Chunks as events, ended by ``[DONE]``.
 
@@ -57,23 +58,28 @@ def stream(
         deltas: What the model says; its first delta is there.
         chunk: A delta as a chunk.
         last: The chunk of usage, if one is wanted.
+        prompts: How many answers end in it; the last one's end and what follows it are written as one.
     """
 
     async def frames() -> AsyncGenerator[bytes]:
         used: list[Usage] = []
+        ending = b""
         try:
             async for delta in deltas:
                 made = chunk(delta)
-                if made is not None:
-                    yield frame(orjson.dumps(made))
+                shown = b"" if made is None else frame(orjson.dumps(made))
                 if delta.usage is not None:
                     used.append(delta.usage)
+                if len(used) == prompts:
+                    ending += shown
+                elif shown:
+                    yield shown
             if last is not None:
-                yield frame(orjson.dumps(last(used)))
+                ending += frame(orjson.dumps(last(used)))
         except TramontaneError as error:
-            yield frame(orjson.dumps(envelope(error)))
+            ending += frame(orjson.dumps(envelope(error)))
         finally:
             await deltas.aclose()  # a client that left frees its blocks
-        yield DONE
+        yield ending + DONE
 
     return EventStream(frames())

@@ -69,7 +69,7 @@ class Generating:
         )  # fmt: skip
         running = llm.generate(prompts, params, salt=asked.salt(tenant(request)))
         if asked.stream:
-            return stream(await opened(running), shape.chunk, shape.last if asked.wants_usage else None)
+            return stream(await opened(running), shape.chunk, shape.last if asked.wants_usage else None, len(prompts))
         return answer(shape.whole(await running))
 
     async def embeddings(self, request: Request) -> Any:

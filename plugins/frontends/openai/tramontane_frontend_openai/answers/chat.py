@@ -12,7 +12,7 @@ from attrs import define, field
 
 from tramontane.api.results import Choice, Completion, CompletionDelta, ToolCall, ToolCallDelta, Usage
 from tramontane.requests import TokenLogprobs
-from tramontane_frontend_openai.answers.common import Spell, finish, thought_tokens, token_entries, usage
+from tramontane_frontend_openai.answers.common import Spell, finish, token_entries, usage
 
 
 @define(kw_only=True)
@@ -29,7 +29,7 @@ class ChatShape:
 
     def note(self, delta: CompletionDelta) -> None:
         """Count the tokens of a delta that were thought and not said."""
-        self._reasoning += thought_tokens(delta)
+        self._reasoning += delta.reasoning_tokens
 
     def whole(self, done: Completion) -> dict[str, Any]:
         """The answer as one object; :meth:`note` was told of its deltas."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tramontane.api.results import CompletionDelta, Usage
+from tramontane.api.results import Usage
 from tramontane.requests import FinishReason, TokenLogprobs
 
 Spell = Callable[[int], bytes]
@@ -34,11 +34,6 @@ def usage(found: Sequence[Usage], reasoning: int = 0) -> dict[str, Any]:
         "prompt_tps": sum(u.prompt_tps for u in found),
         "decode_tps": sum(u.decode_tps for u in found),
     }
-
-
-def thought_tokens(delta: CompletionDelta) -> int:
-    """How many tokens of a delta were thought and not said."""
-    return len(delta.token_ids) if delta.reasoning and not (delta.text or delta.tool_calls) else 0
 
 
 def finish(reason: FinishReason | None) -> str | None:

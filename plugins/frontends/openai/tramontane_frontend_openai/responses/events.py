@@ -14,7 +14,7 @@ from attrs import define, field
 
 from tramontane.api.results import CompletionDelta, ToolCallDelta
 from tramontane.requests import TokenLogprobs
-from tramontane_frontend_openai.answers.common import Spell, thought_tokens, token_entries
+from tramontane_frontend_openai.answers.common import Spell, token_entries
 from tramontane_frontend_openai.responses.items import new_id
 
 Event = dict[str, Any]
@@ -44,7 +44,7 @@ class Composer:
 
     def feed(self, delta: CompletionDelta) -> Iterator[Event]:
         """The events of a delta."""
-        self.reasoning_tokens += thought_tokens(delta)
+        self.reasoning_tokens += delta.reasoning_tokens
         if delta.reasoning:
             yield from self._reason(delta.reasoning)
         if delta.text:
