@@ -8,9 +8,10 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -36,18 +37,23 @@ PROMPTS = ["Once upon a time", "There was a king", "A dog and a cat"]
 GREEDY = SamplingParams(max_tokens=24, temperature=0)
 SEEDED = SamplingParams(max_tokens=16, seed=7, n=2, logprobs=2, prompt_logprobs=1, stop=("the",))
 ENDLESS = SamplingParams(max_tokens=None, ignore_eos=True)
+ZOMBIE = "it has ended, and nobody waited for it"
+POSTED: dict[str, Any] = {
+    "/v1/completions": {"model": "demo", "max_tokens": 8, "prompt": PROMPTS[0]},
+    "/v1/messages": {"model": "demo", "max_tokens": 8, "messages": [{"role": "user", "content": PROMPTS[0]}]},
+}
 SETTINGS: dict[str, Any] = {"num_blocks": 300, "dtype": "float32"}
 
 
 @pytest.fixture(scope="module")
 def apart() -> Iterator[Host]:
+    before = children()
     host = Host(apart=True)
     host.add("demo", **SETTINGS)
     yield host
     host.close()
-    assert psutil.Process().children() == [] or all(
-        "tramontane.child" not in " ".join(one.cmdline()) for one in psutil.Process().children()
-    )
+    left = {number: line for number, line in children().items() if number not in before}
+    assert [line for line in left.values() if line == ZOMBIE or "tramontane.child" in line] == []
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +64,49 @@ def here() -> Iterator[Host]:
     host.close()
 
 
+def children() -> dict[int, str]:
+    """The command lines of this process's children, by number; those that ended and were not waited for have none."""
+    found = {}
+    for one in psutil.Process().children():
+        try:
+            found[one.pid] = " ".join(one.cmdline())
+        except psutil.ZombieProcess:
+            found[one.pid] = ZOMBIE
+        except psutil.NoSuchProcess:
+            pass
+    return found
+
+
 def process_of(llm: AsyncLLM) -> int:
     """The number of the process that a model's engine is in."""
     found: int = llm._service.running.pid  # type: ignore[attr-defined]
     return found
 
 
+async def reached(state: Callable[[], bool], patience: float = 60.0) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + patience
+    while not state():
+        assert time.monotonic() < end, f"not within {patience:g} s"
+        await asyncio.sleep(0.02)
+
+
 async def alive(host: Host, patience: float = 120.0) -> AsyncLLM:
     """The model once its engine runs again."""
-    until = time.monotonic() + patience
-    while time.monotonic() < until:
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
         llm = await host.acquire()
         if llm.failure is None:
             return llm
         await asyncio.sleep(0.05)
     raise AssertionError("the engine was not started anew")
+
+
+def client_of(host: Host) -> httpx.AsyncClient:
+    """Asks the server over a host, within this process."""
+    http = pytest.importorskip("tramontane_frontend_http", reason="the server is not installed")
+    transport = httpx.ASGITransport(http.make_app(host))
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=120)
 
 
 async def test_answers_are_those_of_an_engine_in_this_process(apart: Host, here: Host) -> None:
@@ -126,10 +160,7 @@ async def test_what_is_left_or_cancelled_holds_nothing(apart: Host) -> None:
     before = llm.stats().sampled_tokens
     async with llm.generate(PROMPTS[0], ENDLESS) as stream:
         await anext(stream)
-    until = time.monotonic() + 20
-    while llm.stats().running or llm.stats().blocks_used or llm.stats().sampled_tokens == before:
-        assert time.monotonic() < until, llm.stats()
-        await asyncio.sleep(0.05)
+    await reached(lambda: llm.stats().sampled_tokens > before and not (llm.stats().running or llm.stats().blocks_used))
 
 
 async def test_weights_are_exchanged_there(apart: Host) -> None:
@@ -152,7 +183,14 @@ async def test_an_engine_that_dies_ends_its_requests_and_is_started_anew(
     streams = [llm.generate(prompt, ENDLESS) for prompt in PROMPTS]
     for stream in streams:
         await anext(stream)
-    os.kill(process_of(llm), signal.SIGKILL)
+    os.kill(process_of(llm), signal.SIGSTOP)  # the next requests are not answered before it dies
+    async with client_of(apart) as client:
+        asked = [asyncio.create_task(client.post(path, json=body)) for path, body in POSTED.items()]
+        await reached(lambda: len(llm._service.running._mail._boxes) == len(streams) + len(asked))  # type: ignore[attr-defined]
+        os.kill(process_of(llm), signal.SIGKILL)
+        for answer in await asyncio.gather(*asked):
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+            assert "try again" in answer.json()["error"]["message"]
     for stream in streams:
         with pytest.raises(EngineDiedError, match="SIGKILL"):
             async for _ in stream:
@@ -188,10 +226,7 @@ async def test_an_engine_that_dies_again_and_again_is_left_alone() -> None:
         for _ in range(3):
             os.kill(process_of(await alive(host)), signal.SIGKILL)
             await asyncio.sleep(0.5)
-        until = time.monotonic() + 30
-        while host.model("demo").state is not ModelState.FAILED:
-            assert time.monotonic() < until
-            await asyncio.sleep(0.1)
+        await reached(lambda: host.model("demo").state is ModelState.FAILED)
         await asyncio.sleep(1)
         assert host.model("demo").state is ModelState.FAILED
         assert (await (await host.acquire()).generate(PROMPTS[0], GREEDY)).text, "whoever asks starts it"

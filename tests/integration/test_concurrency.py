@@ -15,6 +15,9 @@ from tramontane.testing.harness import Harness
 MODEL = Path(__file__).resolve().parents[3] / "shared" / "data" / "models" / "tinystories-656k-hf"
 REQUESTS = 200
 ABORTED = 40
+SEED = 5
+Answers = list[tuple[list[int], FinishReason | None]]
+"""Tokens of each, and why it ended."""
 
 pytestmark = pytest.mark.skipif(not MODEL.is_dir(), reason=f"needs {MODEL}")
 
@@ -65,22 +68,27 @@ def answer(deltas: list[Delta]) -> tuple[list[int], FinishReason | None]:
     return [t for d in deltas for t in d.token_ids], deltas[-1].finish_reason if deltas else None
 
 
+@pytest.fixture(scope="module")
+def alone() -> Answers:
+    """The answers to the requests, each given alone; they are the same for every crowd."""
+    harness = Harness.load(MODEL, backend="reference-invariant", num_blocks=64, max_num_seqs=1, prefix_cache=False)
+    return [answer(harness.run([request])[request.id]) for request in make_requests(harness, SEED)]
+
+
 @pytest.mark.parametrize("overlap", [False, True])
-def test_every_answer_equals_the_answer_given_alone(overlap: bool) -> None:
-    alone = Harness.load(MODEL, backend="reference-invariant", num_blocks=64, max_num_seqs=1, prefix_cache=False)
+def test_every_answer_equals_the_answer_given_alone(alone: Answers, overlap: bool) -> None:
     crowd = Harness.load(
         MODEL, backend="reference-invariant", num_blocks=14, block_tokens=8, max_num_seqs=32, max_batched_tokens=64
     )
-    requests = make_requests(crowd, seed=5)
+    requests = make_requests(crowd, SEED)
     doomed = {request.id for request in random.Random(2).sample(requests, ABORTED)}
     together = run_with_aborts(crowd, requests, doomed, overlap)
     stats = crowd.core.stats()
     assert stats.preemptions > 0, "the pool was meant to be too small"
     assert stats.blocks_used == 0, "a block was leaked"
     canceled = 0
-    for request in requests:
+    for request, (expected, why) in zip(requests, alone, strict=True):
         tokens, reason = answer(together[request.id])
-        expected, why = answer(alone.run([request])[request.id])
         if reason is FinishReason.CANCELED or reason is None:
             assert request.id in doomed
             assert tokens == expected[: len(tokens)]

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tramontane.errors import GrammarError
@@ -143,6 +145,32 @@ def test_the_cache_is_bounded(vocabulary: Vocabulary, monkeypatch: pytest.Monkey
     assert sum(len(one.value) for one in grammars._cache) <= 400
     assert len(grammars._cache) < 4
     grammars.close()
+
+
+def test_closing_leaves_no_process(vocabulary: Vocabulary) -> None:
+    for _ in range(3):
+        before = set(psutil.Process().children())
+        grammars = GrammarCompiler(lambda: vocabulary)
+        grammars.compile(Constraint.regex("yes|no")).result(60)
+        assert set(psutil.Process().children()) - before
+        grammars.close()
+        assert not set(psutil.Process().children()) - before, "one that was not waited for is a child too"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="stops a process")
+def test_closing_waits_for_no_trial(vocabulary: Vocabulary) -> None:
+    before = set(psutil.Process().children())
+    grammars = GrammarCompiler(lambda: vocabulary, Limits(seconds=100))
+    grammars.compile(Constraint.regex("yes|no")).result(60)
+    (helper,) = set(psutil.Process().children()) - before
+    helper.suspend()
+    tried, waiting = grammars.compile(Constraint.regex("never")), grammars.compile(Constraint.regex("later"))
+    began = time.monotonic()
+    grammars.close()
+    assert time.monotonic() - began < 50
+    for future in (tried, waiting):
+        with pytest.raises(GrammarError, match="being closed"):
+            future.result(0)
 
 
 def test_the_queue_is_bounded(vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from tramontane.plugins import installed
 from tramontane.quantization import Sums
 from tramontane.schemes import Act
 from tramontane.testing.checkpoints import write_random
+from tramontane.testing.grids import mostly_full
 from tramontane.testing.harness import Harness
 from tramontane.testing.quantized import with_activation_rule
 from tramontane.testing.samples import sample
@@ -39,6 +40,10 @@ BACKENDS = [
     for spec in installed().catalogs.backends
     if "cpu" in spec.devices and spec.load("backend").probe() is None and spec.name != "reference-invariant"
 ]
+
+
+NATIVE = [name for name in BACKENDS if name != "reference"]
+QUICK = mostly_full(BACKENDS, NATIVE)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +135,7 @@ def test_a_topology_is_respected(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overlap", [pytest.param(False, id="step", marks=FULL), pytest.param(True, id="overlapped")])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", QUICK)
 def test_running_requests_go_on_with_the_new_weights(model: Path, backend: str, overlap: bool) -> None:
     """Tokens before are the old model's, tokens after are what the new one makes of everything before them."""
     harness = load(model, backend=backend)
@@ -291,7 +296,7 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "reference"])
+@pytest.mark.parametrize("backend", mostly_full(NATIVE, NATIVE[:1]))
 def test_memory_grows_by_a_matrix_at_most(tmp_path: Path, model: Path, backend: str) -> None:
     config = {**CONFIG, "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "vocab_size": 256}
     path = write_random(tmp_path, config)

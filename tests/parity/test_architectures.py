@@ -17,6 +17,10 @@ from tramontane.testing.parity import assert_half_precision, assert_parity
 
 SEEDS = (0, 1)
 BACKEND = "torch"
+COSTLY = ("batched", "bit_for_bit", "block_sizes", "overlapped", "preempted")
+"""Checks that hold the engine more than the model; every run takes them with ..."""
+KINDS = ("cohere2", "deepseek3", "gemma3", "gptoss", "llama", "mixtral", "phi3", "qwen3next")
+"""... one architecture of every kind: plain, with experts, windows, sinks, latents, recurrent layers, long ropes."""
 
 
 @frozen
@@ -80,6 +84,18 @@ def parameters(*, seeds: tuple[int, ...], rest: bool = True) -> list[Any]:
     return [pytest.param(c, id=str(c), marks=[] if c.first else [pytest.mark.full]) for c in chosen]
 
 
+def invariances() -> list[Any]:
+    """Every case with every check."""
+    found = []
+    for given in parameters(seeds=SEEDS[:1]):
+        (case,) = given.values
+        for check in INVARIANTS:
+            long = check in COSTLY and case.architecture not in KINDS
+            marks = given.marks or ([pytest.mark.full] if long else [])
+            found.append(pytest.param(case, check, id=f"{case}-{check}", marks=marks))
+    return found
+
+
 @pytest.fixture(scope="module")
 def case(request: pytest.FixtureRequest) -> Case:
     given: Case = request.param
@@ -101,8 +117,7 @@ def test_parity(subject: Subject, oracle: Oracle) -> None:
     assert_parity(subject, oracle)
 
 
-@pytest.mark.parametrize("check", INVARIANTS)
-@pytest.mark.parametrize("case", parameters(seeds=SEEDS[:1]), indirect=True, scope="module")
+@pytest.mark.parametrize(("case", "check"), invariances(), indirect=["case"], scope="module")
 def test_invariance(subject: Subject, check: str) -> None:
     INVARIANTS[check](subject)
 

@@ -20,7 +20,7 @@ from cattrs.preconf.json import make_converter
 from tramontane import errors
 from tramontane.adapters import LoadedAdapter
 from tramontane.child.frames import Frame
-from tramontane.engine.core import describe
+from tramontane.engine.outputs import describe
 from tramontane.engine.stats import EngineStats
 from tramontane.errors import EngineError, TramontaneError
 from tramontane.progress import ProgressEvent

@@ -26,7 +26,7 @@ from tramontane.child.codec import pack, pack_deltas, pack_error, unpack_request
 from tramontane.child.frames import Channel, Frame
 from tramontane.child.outbox import Outbox
 from tramontane.child.turns import take_turns
-from tramontane.engine.core import refusal
+from tramontane.engine.outputs import refusal
 from tramontane.errors import EngineError, TramontaneError
 from tramontane.progress import ProgressEvent
 from tramontane.requests import Delta, EngineRequest

@@ -21,11 +21,11 @@ from tramontane.engine.config import EngineConfig
 from tramontane.engine.departures import Departures
 from tramontane.engine.gate import Gate
 from tramontane.engine.intake import check_request
-from tramontane.engine.outputs import ended, gather, refused, sampled, sampled_with
+from tramontane.engine.outputs import describe, ended, gather, refusal, refused, sampled, sampled_with
 from tramontane.engine.pace import Pace
 from tramontane.engine.runner import Pending, Runner, StepResult
 from tramontane.engine.stats import EngineStats
-from tramontane.errors import OutOfMemoryError, RequestError, TramontaneError
+from tramontane.errors import OutOfMemoryError, RequestError
 from tramontane.grammar.compiler import GrammarCompiler
 from tramontane.requests import Delta, EngineRequest, FinishReason, Task
 from tramontane.scheduler import Scheduler
@@ -385,17 +385,3 @@ class EngineCore:
             RuntimeError: Something does not add up.
         """
         self.scheduler.check_integrity()
-
-
-def refusal(request: EngineRequest, error: BaseException) -> list[Delta]:
-    """The deltas of a request that is not served for a reason."""
-    code = error.code if isinstance(error, TramontaneError) else None
-    return refused(request, FinishReason.ERROR, describe(error), code)
-
-
-def describe(error: BaseException) -> str:
-    """What a client may read about a failure: our own messages as they are, of others only the kind (their text may
-    hold addresses and paths; the log has all of it)."""
-    if isinstance(error, TramontaneError):
-        return str(error)
-    return f"the step failed with {type(error).__name__}; the log has the details"

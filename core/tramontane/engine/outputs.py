@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tramontane.engine.runner import StepResult
+from tramontane.errors import TramontaneError
 from tramontane.requests import Delta, EngineRequest, FinishReason, Task, TokenLogprobs
 from tramontane.sequence import Row, Sequence
 
@@ -25,6 +26,20 @@ def refused(
         Delta(request_id=request.id, index=index, finish_reason=reason, error=error, error_code=code)
         for index in range(request.sampling.n)
     ]
+
+
+def refusal(request: EngineRequest, error: BaseException) -> list[Delta]:
+    """The deltas of a request that is not served for a reason."""
+    code = error.code if isinstance(error, TramontaneError) else None
+    return refused(request, FinishReason.ERROR, describe(error), code)
+
+
+def describe(error: BaseException) -> str:
+    """What a client may read about a failure: our own messages as they are, of others only the kind (their text may
+    hold addresses and paths; the log has all of it)."""
+    if isinstance(error, TramontaneError):
+        return str(error)
+    return f"the step failed with {type(error).__name__}; the log has the details"
 
 
 def sampled(seq: Sequence, token: int, reason: FinishReason | None) -> Delta:

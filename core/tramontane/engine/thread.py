@@ -18,8 +18,9 @@ from concurrent.futures import Future
 from typing import TypeVar
 from weakref import WeakSet
 
-from tramontane.engine.core import EngineCore, refusal
+from tramontane.engine.core import EngineCore
 from tramontane.engine.mail import Mailroom
+from tramontane.engine.outputs import refusal
 from tramontane.engine.sinks import Sink
 from tramontane.engine.stats import EngineStats
 from tramontane.errors import EngineClosedError

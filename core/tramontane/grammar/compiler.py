@@ -32,6 +32,7 @@ MOST_WAITING = 512
 _STACK = 16 << 20
 _IDLE_SECONDS = 60.0
 """The thread and the helper process end after this time without work."""
+_CLOSED = "the model is being closed"
 
 
 @frozen(eq=False)
@@ -62,6 +63,11 @@ class GrammarCompiler:
     _queue: deque[Constraint] = field(factory=deque, init=False)
     _changed: threading.Condition = field(factory=threading.Condition, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
+    """The last one that was started."""
+    _working: bool = field(default=False, init=False)
+    """Whether it takes from the queue; else it ends, or has ended."""
+    _helper: Helper | None = field(default=None, init=False)
+    """Of the thread; :meth:`close` hurries it."""
     _closed: bool = field(default=False, init=False)
     _built: tuple[Vocabulary, llguidance.LLTokenizer] | None = field(default=None, init=False)
 
@@ -77,22 +83,30 @@ class GrammarCompiler:
                 self._cache.move_to_end(constraint)
                 return found
             if self._closed:
-                raise GrammarError("the model is being closed")
+                raise GrammarError(_CLOSED)
             if len(self._queue) >= MOST_WAITING:
                 raise GrammarError(f"{MOST_WAITING} grammars wait to be compiled already", hint="try again later")
             future: Future[Compiled] = Future()
             self._remember(constraint, future)
             self._queue.append(constraint)
-            if self._thread is None:
-                self._thread = _start(self._run)
+            if not self._working:
+                self._thread, self._working = _start(self._run), True
             self._changed.notify()
             return future
 
     def close(self) -> None:
-        """End the thread and forget everything. May be called again."""
+        """End the thread and its process, and forget everything. May be called again.
+
+        What is being compiled fails; the process is waited for, so that none is left behind.
+        """
         with self._changed:
             self._closed = True
+            thread, helper = self._thread, self._helper
             self._changed.notify()
+        if helper is not None:
+            helper.hurry()
+        if thread is not None:
+            thread.join()
 
     def _remember(self, constraint: Constraint, future: Future[Compiled]) -> None:
         """Cache an entry at the expense of the ones unused longest. Whoever waits for one of these holds its future."""
@@ -114,19 +128,27 @@ class GrammarCompiler:
                     future = self._cache[constraint]
                 try:
                     vocabulary, tokenizer = self._vocabulary()
-                    helper = helper or Helper(vocabulary, self.limits)
+                    helper = helper or self._make_helper(vocabulary)
                     if constraint.kind is not Kind.JSON_OBJECT:  # that grammar is our own
                         helper.check(constraint)
                     matcher = compile_matcher(constraint, tokenizer, vocabulary.eos_ids, self.limits)
                     future.set_result(Compiled(vocabulary, matcher))
                 except GrammarError as error:
-                    future.set_exception(error)
+                    future.set_exception(GrammarError(_CLOSED) if self._closed else error)
                 except BaseException as error:  # the library's panics are no Exceptions
                     _log.warning("a grammar cannot be compiled", exc_info=error)
                     future.set_exception(GrammarError(f"the grammar cannot be compiled ({type(error).__name__})"))
         finally:
             if helper is not None:
                 helper.stop()
+
+    def _make_helper(self, vocabulary: Vocabulary) -> Helper:
+        """A helper that :meth:`close` knows of."""
+        with self._changed:
+            if self._closed:
+                raise GrammarError(_CLOSED)
+            self._helper = Helper(vocabulary, self.limits)
+            return self._helper
 
     def _next(self) -> Constraint | None:
         """The next constraint to compile; ``None`` when the thread is to end."""
@@ -135,9 +157,9 @@ class GrammarCompiler:
                 self._changed.wait(_IDLE_SECONDS)
             if self._queue and not self._closed:
                 return self._queue.popleft()
-            self._thread = None
+            self._working = False
             while self._queue:
-                self._cache.pop(self._queue.popleft()).set_exception(GrammarError("the model is being closed"))
+                self._cache.pop(self._queue.popleft()).set_exception(GrammarError(_CLOSED))
             return None
 
     def _vocabulary(self) -> tuple[Vocabulary, llguidance.LLTokenizer]:

@@ -87,11 +87,12 @@ def compile_matcher(
 
 @define(eq=False)
 class Helper:
-    """The helper process, started when it is first needed. For one thread."""
+    """The helper process, started when it is first needed. For one thread, but for :meth:`hurry`."""
 
     vocabulary: Vocabulary
     limits: Limits = field(factory=Limits)
     _process: subprocess.Popen[str] | None = None
+    _hurried: bool = field(default=False, init=False)
 
     def check(self, constraint: Constraint) -> None:
         """Try a constraint.
@@ -120,6 +121,14 @@ class Helper:
             process.kill()
             process.communicate()
 
+    def hurry(self) -> None:
+        """Let what is being tried fail at once, and whatever comes after it; :meth:`stop` is still to be called. Any
+        thread may call it."""
+        self._hurried = True
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def _start(self) -> subprocess.Popen[str]:
         self.stop()
         process = subprocess.Popen(
@@ -127,7 +136,7 @@ class Helper:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8",
         )  # fmt: skip
         self._process = process
-        if self._ask(process, self.vocabulary.dumps(), START_SECONDS) is None:
+        if self._hurried or self._ask(process, self.vocabulary.dumps(), START_SECONDS) is None:
             self.stop()
             raise GrammarError("the process that checks grammars does not start")
         return process

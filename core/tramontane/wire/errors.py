@@ -20,6 +20,8 @@ _KINDS = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+RETRY_AFTER_S = 5
+"""Whoever gets a 503 may try again after so many seconds: a model that died or was stopped is started anew."""
 
 
 class FieldError(RequestError):
@@ -50,6 +52,11 @@ def status_of(error: TramontaneError) -> int:
     if isinstance(error, EngineClosedError | EngineDiedError):
         return 503
     return 400 if isinstance(error, RequestError) else 500
+
+
+def headers_of(status: int) -> dict[str, str]:
+    """What an error's answer carries beside its body: of one that passes, when to try again."""
+    return {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
 
 
 def kind_of(status: int) -> str:

@@ -53,6 +53,7 @@ def listening(app: Any) -> Iterator[str]:
 
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
+        bound.listen()  # who connects before the thread serves waits, and is not refused
         config = uvicorn.Config(
             app, http=hurried(15.0), ws="none", log_config=None, access_log=False, lifespan="off",
             timeout_keep_alive=75,  # as of the server itself: with uvicorn's 5 s a client may meet a closing connection

@@ -16,6 +16,7 @@ from torch import Tensor
 from tramontane.ops import ACTIVATIONS, Embed, GatedActivate, Linear, LinearGated, RmsNorm
 from tramontane.schemes import Act, Affine, Codebook, Dense, Float8, Ggml, Micro, Scheme
 from tramontane.schemes.ggml import BlockCodec
+from tramontane.testing.grids import mostly_full
 from tramontane_backend_cuda import linear as linear_ops
 from tramontane_backend_cuda.forms import form_of
 from tramontane_backend_cuda.fused import LinearAdd, NormLinear
@@ -75,9 +76,7 @@ def test_planes_give_back_the_fields_bit_for_bit(scheme: Scheme) -> None:
                 assert torch.equal(one.contiguous().reshape(-1).view(torch.uint8), same)
 
 
-@pytest.mark.parametrize(
-    "scheme", [one if one in OFTEN else pytest.param(one, marks=pytest.mark.full) for one in ALL], ids=named
-)
+@pytest.mark.parametrize("scheme", mostly_full(ALL, OFTEN), ids=named)
 def test_products(scheme: Scheme) -> None:
     inputs = inputs_of(scheme)
     made = matrix([scheme], [19], inputs, torch.float32)
@@ -110,19 +109,18 @@ def test_dense_products(dtype: torch.dtype) -> None:
         close(run(Linear(19), (made,), x)[0], x.double() @ weight.T)
 
 
-def test_split_products_give_the_same_bits_each_time() -> None:
-    made = matrix([Affine(bits=4, group=64)], [16], 5000, torch.float32)
-    norm, residual = param(draw(5000, seed=7)), draw(6, 16, seed=8)
-    for tokens in (1, 3, 6):
-        assert choose_tiles(tokens, 16, 313, low=4).splits > 1
-        x = draw(tokens, 5000)
-        (y,) = run(Linear(16), (made,), x)
-        close(y, x.double() @ exact_weight(made).T)
-        assert torch.equal(y, run(Linear(16), (made,), x)[0])
-        (y,) = run(LinearAdd(Linear(16)), (made,), x, residual[:tokens])
-        close(y, x.double() @ exact_weight(made).T + residual[:tokens])
-        (y,) = run(NormLinear(RmsNorm(1e-5), Linear(16)), (norm, made), x)
-        close(y, normed(x, norm.tensor) @ exact_weight(made).T)
+@pytest.mark.parametrize("tokens", mostly_full((1, 3, 6), (1, 6)))
+def test_split_products_give_the_same_bits_each_time(tokens: int) -> None:
+    inputs, made = 2500, matrix([Affine(bits=4, group=64)], [16], 2500, torch.float32)
+    assert choose_tiles(tokens, 16, -(-inputs // 16), low=4).splits > 1
+    norm, residual, x = param(draw(inputs, seed=7)), draw(6, 16, seed=8)[:tokens], draw(tokens, inputs)
+    (y,) = run(Linear(16), (made,), x)
+    close(y, x.double() @ exact_weight(made).T)
+    assert torch.equal(y, run(Linear(16), (made,), x)[0])
+    (y,) = run(LinearAdd(Linear(16)), (made,), x, residual)
+    close(y, x.double() @ exact_weight(made).T + residual)
+    (y,) = run(NormLinear(RmsNorm(1e-5), Linear(16)), (norm, made), x)
+    close(y, normed(x, norm.tensor) @ exact_weight(made).T)
 
 
 def normed(x: Tensor, weight: Tensor) -> Tensor:
@@ -154,7 +152,7 @@ def test_bfloat16(tokens: int) -> None:
     close(run(Linear(48), (made,), x)[0], x.double() @ exact_weight(made).T, BFLOAT16)
 
 
-@pytest.mark.parametrize("tokens", [1, 6, pytest.param(65, marks=pytest.mark.full)])
+@pytest.mark.parametrize("tokens", mostly_full((1, 6, 65), (1, 6)))
 @pytest.mark.parametrize("schemes", [[Affine(bits=4, group=32, zero="int")] * 2, [Ggml("q8_0"), Dense(torch.float32)]])
 def test_a_norm_before_and_a_gate_after(tokens: int, schemes: Sequence[Scheme]) -> None:
     made = matrix(schemes, [20, 20], 96, torch.float32)

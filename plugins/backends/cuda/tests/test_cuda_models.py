@@ -49,7 +49,7 @@ def test_a_captured_model_gives_what_it_gives_eagerly() -> None:
     candidates = backend.candidates
     with torch.inference_mode():
         tape, program = capture(
-            tiny.body, runtime, backend, [BLOCK], max_tokens=32, max_outputs=8, candidates=candidates
+            tiny.body, runtime, backend, [BLOCK], max_tokens=16, max_outputs=4, candidates=candidates
         )
         for tokens, outputs, rows in ((5, 3, 2), (9, 2, 2)):
             eager = tiny.body(on_device(tokens, outputs, rows))

@@ -88,7 +88,7 @@ def test_experts(scheme: Scheme, gate: Gate, bias: bool) -> None:
     down = matrix([scheme], [64], 32, torch.float32, experts=4)
     biases = [draw(4, 64, seed=8), draw(4, 64, seed=9)] if bias else []
     op = Experts(64, gate, bias)
-    for tokens in (1, 11):
+    for tokens in (1, 7):
         x, (weights, ids) = draw(tokens, 64), routed(tokens, 2, 4)
         given = (x, weights, ids)
         (y,) = run(op, (up, down, *map(param, biases)), *given)
@@ -96,17 +96,16 @@ def test_experts(scheme: Scheme, gate: Gate, bias: bool) -> None:
 
 
 def test_experts_in_bfloat16_and_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experts_ops, "MAX_PAIRS", 17)
+    monkeypatch.setattr(experts_ops, "MAX_PAIRS", 10)
     scheme, op = Dense(torch.bfloat16), Experts(64, GatedActivate("silu"))
     up = matrix([scheme], [64], 64, torch.bfloat16, experts=4)
     down = matrix([scheme], [64], 32, torch.bfloat16, experts=4)
-    given = (draw(12, 64, dtype=torch.bfloat16), *routed(12, 2, 4))
+    given = (draw(7, 64, dtype=torch.bfloat16), *routed(7, 2, 4))
     (y,) = run(op, (up, down), *given)
     close(y, exact(op, up, down, [], *given), 4e-2)  # what lies between is rounded too
     assert torch.equal(y, run(op, (up, down), *given)[0])
-    for token in (0, 9):
-        alone = [one[token : token + 1] for one in given]
-        close(run(op, (up, down), *alone)[0], y[token : token + 1], 4e-2)
+    alone = [one[6:] for one in given]  # the last of the second piece
+    close(run(op, (up, down), *alone)[0], y[6:], 4e-2)
 
 
 def test_rules_for_activations_of_experts() -> None:

@@ -12,10 +12,17 @@ from cuda_kit import batch, cache, close, draw, param, run
 
 from tramontane.cache.entries import decode
 from tramontane.ops import CacheWrite, LatentWrite, Op, RmsNorm, Rotate, RotateWrite
+from tramontane.testing.grids import mostly_full
 from tramontane.weights import CacheSlot
 
 ROWS = ((1, 33), (3, 3), (1, 50))
 KEPT = [torch.float32, torch.bfloat16, torch.float8_e4m3fn, torch.int8]
+
+NORMS = {"plain": None, "norm": RmsNorm(1e-5), "late": RmsNorm(1e-5, late_cast=True)}
+FORMS = [(kept, *turn, norm) for kept in KEPT for turn in ((False, 16), (True, 16), (True, 6)) for norm in NORMS]
+"""(entries, halves side by side, pairs that turn, norm before)"""
+USUAL = FORMS[::5]
+"""Every type of entry twice, every turn with every norm but one."""
 
 
 def same_entries(
@@ -38,10 +45,10 @@ def same_entries(
         assert (numbers == exact).float().mean() > 0.9
 
 
-@pytest.mark.parametrize("kept", KEPT, ids=str)
-@pytest.mark.parametrize(("side", "pairs"), [(False, 16), pytest.param(True, 16, marks=pytest.mark.full), (True, 6)])
-@pytest.mark.parametrize("norm", [None, RmsNorm(1e-5), RmsNorm(1e-5, late_cast=True)], ids=["plain", "norm", "late"])
-def test_rotate_write(kept: torch.dtype, side: bool, pairs: int, norm: RmsNorm | None) -> None:
+@pytest.mark.parametrize("form", mostly_full(FORMS, USUAL), ids=str)
+def test_rotate_write(form: tuple[torch.dtype, bool, int, str]) -> None:
+    kept, side, pairs, name = form
+    norm = NORMS[name]
     tokens = sum(count for count, _ in ROWS)
     dtype = torch.bfloat16 if kept is torch.bfloat16 else torch.float32
     wide = draw(tokens, 9 * 32 + 3 * 16 * 3, dtype=dtype)  # nine and three heads of keys, values of another length

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from tramontane.errors import TramontaneError
 from tramontane.wire import public_message, status_of
-from tramontane.wire.errors import kind_of
+from tramontane.wire.errors import headers_of, kind_of
 
 
 def envelope(error: TramontaneError, request_id: str | None) -> dict[str, Any]:
@@ -22,8 +22,8 @@ def envelope(error: TramontaneError, request_id: str | None) -> dict[str, Any]:
 
 def respond(error: TramontaneError, request_id: str | None) -> Response:
     """An error as an answer."""
-    body = orjson.dumps(envelope(error, request_id))
-    return Response(body, status_of(error), media_type="application/json", headers=headers(request_id))
+    body, status = orjson.dumps(envelope(error, request_id)), status_of(error)
+    return Response(body, status, media_type="application/json", headers=headers(request_id) | headers_of(status))
 
 
 def headers(request_id: str | None) -> dict[str, str]:

@@ -52,9 +52,14 @@ def completed(client: TestClient, model: str) -> str:
 
 def test_models_are_loaded_and_unloaded_by_name_and_alias(client: TestClient) -> None:
     assert states(client) == {"small": "configured", "large": "configured", "broken": "configured"}
+    health = client.get("/health")
+    assert (health.status_code, health.headers["Retry-After"]) == (503, "5")
+    assert health.json()["status"] == "not ready"
     loaded = post(client, "/v1/models/load", model="gpt-4o-mini")
     assert (loaded["id"], loaded["status"], loaded["aliases"]) == ("large", "ready", ["gpt-4o-mini"])
     assert loaded["max_model_len"] > 0
+    health = client.get("/health")
+    assert (health.status_code, "Retry-After" in health.headers) == (200, False)
     assert states(client) == {"small": "configured", "large": "ready", "broken": "configured"}
     assert completed(client, "small") == completed(client, "gpt-4o-mini")
     assert states(client)["small"] == "ready", "a request loads what it names"

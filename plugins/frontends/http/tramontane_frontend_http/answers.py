@@ -10,7 +10,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tramontane.wire.errors import kind_of
+from tramontane.wire.errors import headers_of, kind_of
 from tramontane.wire.scope import request_id
 
 
@@ -34,7 +34,7 @@ def refusal(
         "error": {"message": message, "type": kind_of(status), "param": param, "code": code},
         "request_id": request_id(scope),
     }
-    return JsonResponse(body, status, headers=dict(headers or {}))
+    return JsonResponse(body, status, headers={**headers_of(status), **(headers or {})})
 
 
 def not_for_users(scope: Scope) -> JsonResponse:

@@ -133,7 +133,7 @@ class Gate:
         if path in OPEN_PATHS:
             return None
         if self.draining:
-            return 503, "shutting_down", "the server is shutting down", {"Retry-After": "5"}
+            return 503, "shutting_down", "the server is shutting down", {}
         if self.open_requests >= settings.max_concurrent:
             return 429, "too_many_requests", "too many requests are open; try again shortly", {"Retry-After": "1"}
         wait = 0.0 if open_to_all else self._wait(self._client(scope, headers))

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tramontane.host import Host, ModelState
+from tramontane.wire.errors import headers_of
 from tramontane.wire.scope import may_administer
 from tramontane_frontend_http.answers import JsonResponse, not_for_users
 from tramontane_frontend_http.metrics import HostCollector, times
@@ -23,7 +24,8 @@ def routes(host: Host, registry: CollectorRegistry, *, metrics: bool) -> list[Ro
         cards = host.models()
         ready = any(card.state is ModelState.READY for card in cards)
         states = {card.name: card.state.value for card in cards}
-        return JsonResponse({"status": "ok" if ready else "not ready", "models": states}, 200 if ready else 503)
+        body, status = {"status": "ok" if ready else "not ready", "models": states}, 200 if ready else 503
+        return JsonResponse(body, status, headers=headers_of(status))
 
     async def scrape(request: Request) -> Response:
         if not may_administer(request.scope):

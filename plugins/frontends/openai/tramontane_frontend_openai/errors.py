@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from tramontane.errors import PromptTooLongError, TramontaneError, UnknownNameError
 from tramontane.wire import FieldError, public_message, status_of
+from tramontane.wire.errors import headers_of
 
 
 def missing(kind: str, name: str) -> FieldError:
@@ -33,4 +34,5 @@ def envelope(error: TramontaneError) -> dict[str, Any]:
 
 def respond(error: TramontaneError) -> Response:
     """An error as an answer."""
-    return Response(orjson.dumps(envelope(error)), status_of(error), media_type="application/json")
+    body, status = orjson.dumps(envelope(error)), status_of(error)
+    return Response(body, status, media_type="application/json", headers=headers_of(status))

@@ -72,7 +72,7 @@ def said(engine: Harness, tokenizer: Tokenizer, prompts: Sequence[str], **option
     "how",
     [
         {},
-        {"backend": "reference"},
+        pytest.param({"backend": "reference"}, marks=pytest.mark.full),
         {"capture": False},
         {"max_batched_tokens": 16, "block_tokens": 4},
         {"prefix_cache": False, "max_num_seqs": 2},
