@@ -75,7 +75,7 @@ def alone() -> Answers:
     return [answer(harness.run([request])[request.id]) for request in make_requests(harness, SEED)]
 
 
-@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("overlap", [pytest.param(False, marks=pytest.mark.full), True])
 def test_every_answer_equals_the_answer_given_alone(alone: Answers, overlap: bool) -> None:
     crowd = Harness.load(
         MODEL, backend="reference-invariant", num_blocks=14, block_tokens=8, max_num_seqs=32, max_batched_tokens=64

@@ -146,6 +146,7 @@ def scheme_of(path: str) -> Scheme:
     return Affine(bits=4, group=32, zero="int") if ".mlp." in path else Dense(torch.float32)
 
 
+@pytest.mark.full  # the backend that came of it has tests of its own
 def test_the_op_table_fits_a_triton_backend() -> None:
     spike, stock = (make_tiny(backend, scheme_of=scheme_of) for backend in (SpikeBackend(), TorchBackend()))
     chosen = {bound.choice.kernel for bound in spike.blueprint.ops if bound.choice is not None}

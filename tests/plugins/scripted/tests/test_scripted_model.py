@@ -75,7 +75,7 @@ def said(engine: Harness, tokenizer: Tokenizer, prompts: Sequence[str], **option
         pytest.param({"backend": "reference"}, marks=pytest.mark.full),
         {"capture": False},
         {"max_batched_tokens": 16, "block_tokens": 4},
-        {"prefix_cache": False, "max_num_seqs": 2},
+        pytest.param({"prefix_cache": False, "max_num_seqs": 2}, marks=pytest.mark.full),
         {"num_blocks": 40, "block_tokens": 16},
     ],
     ids=lambda how: " ".join(f"{key}={value}" for key, value in how.items()) or "plain",
