@@ -81,12 +81,12 @@ def make_tiny(
         matrix.schemes = tuple(chosen(part.path) for part in matrix.parts)
         matrix.stored = backend.store(matrix, dtype)
         for index, part in enumerate(matrix.parts):
-            weight = torch.randn(part.out_features, matrix.in_features, generator=generator) * 0.15
+            weight = torch.randn(part.out_features, matrix.in_features, generator=generator, device="cpu") * 0.15
             matrix.stored.fill(index, matrix.schemes[index].quantize(weight))
     for param in blueprint.params.values():
-        param.value = (1 + 0.1 * torch.randn(param.shape, generator=generator)).to(dtype)
+        param.value = (1 + 0.1 * torch.randn(param.shape, generator=generator, device="cpu")).to(backend.device, dtype)
     for constant in blueprint.constants.values():
-        constant.value = constant.make()
+        constant.value = constant.make().to(backend.device)
     layout = plan_layout({name: slot.spec for name, slot in blueprint.caches.items()}, BLOCK)
     backend.make_cache(layout, list(blueprint.caches.values()), 64)
     for bound in blueprint.ops:
@@ -96,7 +96,7 @@ def make_tiny(
 
 def make_batch(tokens: int, outputs: int, rows: int) -> Ctx:
     """Fresh rows with blocks of their own, out of order, and different ids."""
-    ctx = synthetic_batch(Extent(tokens, outputs), rows, [BLOCK], torch.device("cpu"))
+    ctx = synthetic_batch(Extent(tokens, outputs), rows, [BLOCK], torch.get_default_device())
     width = ctx.groups[0].table_RB.shape[1]
     table = torch.arange(1, 1 + rows * width).flip(0).view(rows, width).to(torch.int32)
     ctx.groups[0].table_RB.copy_(table)

@@ -29,9 +29,13 @@ TOLERANCE = {torch.float64: 2e-5, torch.float32: 2e-5, torch.bfloat16: 1.6e-2, t
 BFLOAT16 = TOLERANCE[torch.bfloat16]
 
 
+HERE = torch.get_default_device()
+"""Where the kernels run: the host, or a card (``conftest.py`` says which)."""
+
+
 def draw(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     """Normal numbers, the same every time."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), device="cpu").to(HERE, dtype)
 
 
 def param(value: Tensor) -> Param:
@@ -50,15 +54,16 @@ def fields_of(scheme: Scheme, outputs: int, inputs: int, seed: int, experts: int
             fields["act_scale"] = torch.tensor(0.05) if experts is None else torch.full((experts,), 0.05)
         return fields
     random = torch.Generator().manual_seed(seed)
-    weight = torch.randint(0, 256, scheme.fields(shape)["weight"].shape, generator=random).to(torch.uint8)
+    bytes_of = scheme.fields(shape)["weight"].shape
+    weight = torch.randint(0, 256, bytes_of, generator=random, device="cpu").to(torch.uint8)
     blocks = weight.view(-1, scheme.type.nbytes)
     if scheme.name == "mxfp4":
-        blocks[:, 0] = torch.randint(118, 122, (len(blocks),), generator=random).to(torch.uint8)
-        return {"weight": weight}
+        blocks[:, 0] = torch.randint(118, 122, (len(blocks),), generator=random, device="cpu").to(torch.uint8)
+        return {"weight": weight.to(HERE)}
     for place in FACTORS.get(scheme.name, (0,)):
-        factors = torch.rand(blocks.shape[0], 1, generator=random).mul(0.01).to(torch.float16)
+        factors = torch.rand(blocks.shape[0], 1, generator=random, device="cpu").mul(0.01).to(torch.float16)
         blocks[:, place : place + 2] = factors.view(torch.uint8)
-    return {"weight": weight}
+    return {"weight": weight.to(HERE)}
 
 
 FACTORS = {
@@ -124,11 +129,11 @@ def cache(
         kind=kind, kv_heads=kv_heads, head_dim=key_dim, value_dim=None if latent else value_dim, dtype=dtype
     )
     slot = CacheSlot("layer", spec)
-    slot.planes = make_planes(plan_layout({"layer": spec}, block), blocks, torch.device("cpu"))["layer"]
+    slot.planes = make_planes(plan_layout({"layer": spec}, block), blocks, HERE)["layer"]
     generator = torch.Generator().manual_seed(5)
     for plane in slot.planes:
         shape = (*plane.shape[:-1], entry_features(plane.shape[-1], dtype))
-        plane.copy_(encode(torch.randn(shape, generator=generator), dtype))
+        plane.copy_(encode(torch.randn(shape, generator=generator, device="cpu"), dtype))
     return slot
 
 
@@ -139,7 +144,7 @@ def batch(rows: Sequence[tuple[int, int]], *, block: int = 16, padding: int = 0)
     counts = [tokens for tokens, _ in rows] + [padding] * (padding > 0)
     starts = [0, *torch.tensor(counts).cumsum(0).tolist()]
     width = max(-(-keys // block) for _, keys in rows)
-    order = 1 + torch.randperm(len(rows) * width, generator=torch.Generator().manual_seed(1))
+    order = 1 + torch.randperm(len(rows) * width, generator=torch.Generator().manual_seed(1), device="cpu").to(HERE)
     table = order.view(len(rows), width).to(torch.int32)
     if padding:
         table = torch.cat((table, torch.zeros(1, width, dtype=torch.int32)))

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("triton", reason="triton has packages for Linux only")
 
 import torch
-from cuda_kit import BFLOAT16, close, draw, exact_weight, fields_of, matrix, param, run
+from cuda_kit import BFLOAT16, HERE, close, draw, exact_weight, fields_of, matrix, param, run
 from torch import Tensor
 
 from tramontane.ops import ACTIVATIONS, Embed, GatedActivate, Linear, LinearGated, RmsNorm
@@ -58,7 +58,7 @@ def named(scheme: Scheme) -> str:
 
 def inputs_of(scheme: Scheme, ragged: bool = True) -> int:
     """Whole blocks, and a ragged end where there may be one."""
-    return 512 if isinstance(scheme, Ggml) else 90 if ragged else 96
+    return 512 if isinstance(scheme, Ggml) else 90 if ragged else 384
 
 
 @pytest.mark.parametrize("scheme", [*ALL, *FOREIGN], ids=named)
@@ -77,8 +77,9 @@ def test_planes_give_back_the_fields_bit_for_bit(scheme: Scheme) -> None:
 
 
 @pytest.mark.parametrize("scheme", mostly_full(ALL, OFTEN), ids=named)
-def test_products(scheme: Scheme) -> None:
-    inputs = inputs_of(scheme)
+@pytest.mark.parametrize("ragged", mostly_full((True, False), (False,)), ids=["ragged", "whole"])
+def test_products(scheme: Scheme, ragged: bool) -> None:
+    inputs = inputs_of(scheme, ragged)
     made = matrix([scheme], [19], inputs, torch.float32)
     weight = exact_weight(made)
     wide = draw(65, inputs + 3)
@@ -92,9 +93,9 @@ def test_products(scheme: Scheme) -> None:
 def test_types_of_other_plugins(scheme: Ggml) -> None:
     gguf = pytest.importorskip("gguf", reason="the reference decoder is a development dependency")
     made = matrix([scheme], [5], 256, torch.float32)
-    raw = made.storage().unpack(0)["weight"].numpy()
+    raw = made.storage().unpack(0)["weight"].cpu().numpy()
     kind = getattr(gguf.GGMLQuantizationType, scheme.name.upper())
-    weight = torch.from_numpy(gguf.quants.dequantize(raw, kind)).double().view(5, 256)
+    weight = torch.from_numpy(gguf.quants.dequantize(raw, kind)).to(HERE).double().view(5, 256)
     for tokens in (1, 6):
         x = draw(tokens, 256)
         close(run(Linear(5), (made,), x)[0], x.double() @ weight.T)
@@ -110,9 +111,12 @@ def test_dense_products(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("tokens", mostly_full((1, 3, 6), (1, 6)))
-def test_split_products_give_the_same_bits_each_time(tokens: int) -> None:
-    inputs, made = 2500, matrix([Affine(bits=4, group=64)], [16], 2500, torch.float32)
-    assert choose_tiles(tokens, 16, -(-inputs // 16), low=4).splits > 1
+@pytest.mark.parametrize("inputs", [2560, pytest.param(2500, marks=pytest.mark.full)])
+def test_split_products_give_the_same_bits_each_time(tokens: int, inputs: int) -> None:
+    made = matrix([Affine(bits=4, group=64)], [16], inputs, torch.float32)
+    (source,) = linear_ops.Product.of((made,), bias=False).sources
+    assert bool(source.pieces["PIECE"]) is (inputs == 2560)
+    assert choose_tiles(tokens, 16, source).splits > 1
     norm, residual, x = param(draw(inputs, seed=7)), draw(6, 16, seed=8)[:tokens], draw(tokens, inputs)
     (y,) = run(Linear(16), (made,), x)
     close(y, x.double() @ exact_weight(made).T)
@@ -129,8 +133,10 @@ def normed(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def test_splits_cover_the_inputs_once() -> None:
-    for tokens, outputs, chunks in ((1, 64, 128), (3, 16, 157), (64, 100000, 2), (20, 32, 4096)):
-        tiles = choose_tiles(tokens, outputs, chunks, low=4)
+    for tokens, outputs, inputs in ((1, 64, 2048), (3, 16, 2500), (64, 1000, 32), (20, 32, 32768)):
+        made = matrix([Affine(bits=4, group=0)], [outputs], inputs, torch.float32)
+        (source,) = linear_ops.Product.of((made,), bias=False).sources
+        tiles, chunks = choose_tiles(tokens, outputs, source), source.chunks
         assert (tiles.splits - 1) * tiles.reach < chunks <= tiles.splits * tiles.reach
         assert tiles.reach % tiles.bg == 0
 
@@ -176,11 +182,13 @@ def test_a_residual_after(tokens: int) -> None:
 def test_large_dense_matrices_and_many_tokens_go_to_cublas(monkeypatch: pytest.MonkeyPatch) -> None:
     made = matrix([Dense(torch.float32)], [24], 64, torch.float32)
     (source,) = linear_ops.Product.of((made,), bias=False).sources
-    plain, gated = linear_ops.PLAIN, linear_ops.Extras(gate="silu")
-    assert [linear_ops.by_planes(source, n, plain) for n in (1, 16, 17)] == [True, True, False]
+    plain, normed = linear_ops.PLAIN, linear_ops.Extras(norm=draw(64))
+    assert [linear_ops.by_planes(source, draw(n, 64), plain) for n in (1, 16, 17)] == [True, True, False]
     monkeypatch.setattr(linear_ops, "CUBLAS_BYTES", 64)
-    assert [linear_ops.by_planes(source, n, gated) for n in (1, 4, 5)] == [True, True, False]
-    assert not linear_ops.by_planes(source, 1, plain)
+    assert not linear_ops.by_planes(source, draw(1, 64), plain)
+    packed = linear_ops.Product.of((matrix([Affine(bits=4, group=128)], [24], 128, torch.float32),), bias=False)
+    assert [linear_ops.by_planes(packed.sources[0], draw(n, 128), plain) for n in (64, 65)] == [True, False]
+    assert [linear_ops.by_planes(packed.sources[0], draw(n, 128), normed) for n in (16, 17)] == [True, False]
 
 
 @pytest.mark.parametrize("kind", ["fp8", "int8"])

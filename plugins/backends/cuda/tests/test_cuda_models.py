@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("triton", reason="triton has packages for Linux only")
 
 import torch
-from cuda_kit import close, matrix, param
+from cuda_kit import HERE, close, matrix, param
 
 from tramontane.backends.torch import TorchBackend
 from tramontane.batch import Ctx
@@ -44,7 +44,7 @@ def on_device(tokens: int, outputs: int, rows: int) -> Ctx:
 
 def test_a_captured_model_gives_what_it_gives_eagerly() -> None:
     backend = CudaBackend()
-    tiny, stock = make_tiny(backend, scheme_of=scheme_of), make_tiny(TorchBackend(), scheme_of=scheme_of)
+    tiny, stock = make_tiny(backend, scheme_of=scheme_of), make_tiny(TorchBackend(HERE), scheme_of=scheme_of)
     runtime = tiny.blueprint.ops[0].runtime
     candidates = backend.candidates
     with torch.inference_mode():

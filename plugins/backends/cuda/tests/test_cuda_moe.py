@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("triton", reason="triton has packages for Linux only")
 
 import torch
-from cuda_kit import close, draw, exact_weight, matrix, param, run
+from cuda_kit import HERE, close, draw, exact_weight, matrix, param, run
 from torch import Tensor
 
 from tramontane.ops import ClampedSwiglu, Experts, GatedActivate, Router
@@ -67,9 +67,11 @@ def exact(op: Experts, up: Matrix, down: Matrix, biases: list[Tensor], *inputs: 
 
 def routed(tokens: int, top_k: int, experts: int) -> tuple[Tensor, Tensor]:
     """Weights and ids; some experts get no token, one gets many."""
-    ids = torch.rand(tokens, experts - 1, generator=torch.Generator().manual_seed(1)).argsort(-1)[:, :top_k]
+    drawn = torch.rand(tokens, experts - 1, generator=torch.Generator().manual_seed(1), device="cpu")
+    ids = drawn.to(HERE).argsort(-1)[:, :top_k]
     ids[:, 0] = torch.where(torch.arange(tokens) % 2 == 0, experts - 1, ids[:, 0])
-    return torch.rand(tokens, top_k, generator=torch.Generator().manual_seed(2)), ids.to(torch.int32)
+    weights = torch.rand(tokens, top_k, generator=torch.Generator().manual_seed(2), device="cpu")
+    return weights.to(HERE), ids.to(torch.int32)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ from tramontane_backend_cuda.tasks import FIELDS, MapShape, budget_for, make_map
 
 MAX_HEADS = 32
 """Query heads of one key head that a program takes together."""
+STAGES = 2
+"""Steps whose keys and values are on their way at a time."""
 MANY = 64
 """Rows of the product (tokens times heads) where steps carry prompts."""
 WHOLE = 256
@@ -176,7 +178,7 @@ class TaskAttention:
             SHARED=len(self.slot.planes) == 1, WINDOW=shape.window > 0, CAP=self.softcap is not None,
             SINKS=self.sinks_H is not None, CUT=shape.budget > 0, FIELDS=FIELDS, M=m,
             N=keys_of_a_step(wide(a), m, keys.kind),
-            num_warps=8 if big and m >= 32 else 4, num_stages=2,
+            num_warps=8 if big and m >= 32 else 4, num_stages=STAGES,
         )  # fmt: skip
 
 

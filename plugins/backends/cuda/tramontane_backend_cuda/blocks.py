@@ -170,15 +170,18 @@ class _Q45K(_BlockForm):
 
 @frozen(kw_only=True)
 class _Q6K(_BlockForm):
-    """Signed scales of 16 inputs."""
+    """Signed scales of 16 inputs. Codes are signed bytes: 8.5 bits a weight instead of 6.6, for a fifth of the
+    instructions that joining two planes takes."""
 
     def take(self, *sections: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         four, two, scale, factor = sections
         codes = nibbles(four.unflatten(-1, (2, 64))).flatten(-3)
         high = bit_planes(two.unflatten(-1, (2, 32)), 2).flatten(-3)
-        return codes | (high << 4), {"scale": scale.contiguous().view(torch.int8), "factor": _halves(factor)}
+        signed = (codes | (high << 4)).view(torch.int8) - 32
+        return signed.view(torch.uint8), {"scale": scale.contiguous().view(torch.int8), "factor": _halves(factor)}
 
     def give(self, codes: Tensor, others: dict[str, Tensor]) -> list[Tensor]:
+        codes = (codes.view(torch.int8) + 32).view(torch.uint8)
         four = join_nibbles((codes & 15).unflatten(-1, (2, 128))).flatten(-2)
         two = _join_planes((codes >> 4).unflatten(-1, (2, 4, 32)), 2).flatten(-2)
         return [four, two, others["scale"].contiguous().view(torch.uint8), _octets(others["factor"])]
@@ -229,9 +232,7 @@ BLOCKS: Mapping[str, Form] = {
     ),
     "q4_k": _Q45K(codes="bits", packing=PACKINGS[4], zero="low", group=32, supers=256, sizes=(2, 2, 12, 128)),
     "q5_k": _Q45K(codes="bits", packing=PACKINGS[5], zero="low", group=32, supers=256, sizes=(2, 2, 12, 32, 128)),
-    "q6_k": _Q6K(
-        codes="bits", packing=PACKINGS[6], zero="middle", middle=32, group=16, supers=256, sizes=(128, 64, 16, 2)
-    ),
+    "q6_k": _Q6K(codes="i8", group=16, supers=256, sizes=(128, 64, 16, 2)),
     "iq4_xs": _Iq4Xs(
         codes="bits", packing=PACKINGS[4], table="look", values=STEPS, group=32, supers=256, sizes=(2, 2, 4, 128)
     ),

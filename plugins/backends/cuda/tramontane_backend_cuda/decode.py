@@ -58,12 +58,28 @@ def code_values(
 
 
 @triton.jit
+def super_factors(factor, low_factor, n, k, inside, supers, ZERO: tl.constexpr, SUPERS: tl.constexpr):
+    """What scales and minima of the groups around the inputs ``k`` are multiplied with; shaped as ``n`` and ``k``."""
+    above = n * 0 + k * 0 + 1.0
+    below = above
+    if SUPERS >= 0:
+        place = n * supers + k * 0
+        if SUPERS > 0:
+            place = n * supers + k // SUPERS
+        above = tl.load(factor + place, mask=inside, other=0.0).to(tl.float32)
+        if ZERO == "low":
+            below = tl.load(low_factor + place, mask=inside, other=0.0).to(tl.float32)
+    return above, below
+
+
+@triton.jit
 def group_scales(
-    scale, zero, factor, low_factor, n, k, inside, groups, supers,
+    scale, zero, above, below, n, k, inside, groups,
     SCALE: tl.constexpr, ZERO: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, MIDDLE: tl.constexpr,
     SUPERS: tl.constexpr,
 ):  # fmt: skip
-    """Scale and shift of the groups in which the inputs ``k`` [1, BG] lie: [BN, BG] each."""
+    """Scale and shift of the groups in which the inputs ``k`` lie, for the outputs ``n``; ``above`` and ``below`` are
+    theirs by :func:`super_factors`."""
     at = n // ROWS * groups + k * 0
     if GROUP > 0:
         at = n // ROWS * groups + k // GROUP
@@ -78,10 +94,7 @@ def group_scales(
     else:
         each = raw.to(tl.float32)
     if SUPERS >= 0:
-        place = n * supers + k * 0
-        if SUPERS > 0:
-            place = n * supers + k // SUPERS
-        each = each * tl.load(factor + place, mask=inside, other=0.0).to(tl.float32)
+        each = each * above
     shift = each * -MIDDLE
     if ZERO == "code":
         shift = -each * tl.load(zero + at, mask=inside, other=0).to(tl.float32)
@@ -92,7 +105,7 @@ def group_scales(
             least = (raw >> 4).to(tl.float32)
         else:
             least = tl.load(zero + at, mask=inside, other=0).to(tl.float32)
-        shift = -least * tl.load(low_factor + place, mask=inside, other=0.0).to(tl.float32)
+        shift = -least * below
     return each, shift
 
 

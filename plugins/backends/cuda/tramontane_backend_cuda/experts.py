@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import triton
-from attrs import define, field
+from attrs import define, evolve, field
 from torch import Tensor
 
 from tramontane.backends.base import DenseStored
@@ -24,8 +24,8 @@ from tramontane_backend_cuda.codes import VECTOR
 from tramontane_backend_cuda.decode import FUNCTIONS
 from tramontane_backend_cuda.experts_kernels import count_pairs, down_pairs, down_token, mix_pairs, sort_pairs, up_pairs
 from tramontane_backend_cuda.planes import DenseForm
-from tramontane_backend_cuda.rows import rows_of
-from tramontane_backend_cuda.source import ONE_CHUNKS, Source, few_chunks
+from tramontane_backend_cuda.rows import exact, rows_of
+from tramontane_backend_cuda.source import Source
 from tramontane_backend_cuda.storage import PlaneStored
 
 FEW_TOKENS = 4
@@ -51,9 +51,10 @@ class _Experts:
         (x_TD, weights_TK, ids_TK), (y_TD,) = inputs, outputs
         x_TD, weights_TK, ids_TK = rows_of(x_TD), weights_TK.contiguous(), ids_TK.contiguous()
         step = max(1, MAX_PAIRS // ids_TK.shape[1])
+        kernel = evolve(self, up=self.up.plain, down=self.down.plain) if exact(x_TD) else self
         for start in range(0, x_TD.shape[0], step):
             part = slice(start, start + step)
-            self._tokens(x_TD[part], weights_TK[part], ids_TK[part], y_TD[part])
+            kernel._tokens(x_TD[part], weights_TK[part], ids_TK[part], y_TD[part])
 
     def _tokens(self, x_TD: Tensor, weights_TK: Tensor, ids_TK: Tensor, y_TD: Tensor) -> None:
         x_TD = rounded_activations(self.acts[0], x_TD)
@@ -66,13 +67,13 @@ class _Experts:
         """Pair by pair."""
         tokens, top_k = ids_TK.shape
         h_NF = x_TD.new_empty(tokens * top_k, self.down.inputs)
-        self._up(x_TD, ids_TK, ids_TK, ids_TK, h_NF, tokens * top_k, (1, 4))
+        self._up(x_TD, ids_TK, ids_TK, ids_TK, h_NF, tokens * top_k, sorted_by=1)
         h_NF = rounded_activations(self.acts[1], h_NF)
-        source, bn = self.down, 4
-        down_token[(tokens, triton.cdiv(source.outputs, bn))](
+        source, tile = self.down, _tile(self.down, 1)
+        down_token[(tokens, triton.cdiv(source.outputs, tile["BN"]))](
             h_NF, ids_TK, weights_TK, self._bias(1, h_NF), y_TD, *source.pointers, top_k, source.inputs,
             source.outputs, source.chunks, *source.strides,
-            **source.rules, BIAS=self.op.bias, BN=bn, BG=ONE_CHUNKS,
+            **source.rules, **source.pieces, BIAS=self.op.bias, **tile,
         )  # fmt: skip
 
     def _many(self, x_TD: Tensor, weights_TK: Tensor, ids_TK: Tensor, y_TD: Tensor) -> None:
@@ -89,13 +90,14 @@ class _Experts:
             BM=bm, BX=triton.next_power_of_2(self.experts), B=1024,
         )  # fmt: skip
         h_NF = x_TD.new_empty(pairs, source.inputs)
-        self._up(x_TD, ids_TK, order, experts_of, h_NF, tiles, (bm, 32))
+        self._up(x_TD, ids_TK, order, experts_of, h_NF, tiles, sorted_by=bm)
         h_NF = rounded_activations(self.acts[1], h_NF)
         made_ND = x_TD.new_empty(pairs, source.outputs)
-        down_pairs[(tiles, triton.cdiv(source.outputs, 32))](
+        tile = _tile(source, bm)
+        down_pairs[(tiles, triton.cdiv(source.outputs, tile["BN"]))](
             h_NF, order, experts_of, self._bias(1, h_NF), made_ND, *source.pointers, pairs, source.inputs,
             source.outputs, source.chunks, *source.strides,
-            **source.rules, BIAS=self.op.bias, BM=bm, BN=32, BG=few_chunks(source.chunks, packed=source.packed),
+            **source.rules, **source.pieces, BIAS=self.op.bias, **tile,
         )  # fmt: skip
         mix_pairs[(tokens, triton.cdiv(source.outputs, 1024))](
             made_ND, weights_TK, y_TD, source.outputs, top_k, B=min(1024, triton.next_power_of_2(source.outputs))
@@ -103,22 +105,30 @@ class _Experts:
 
     def _up(
         self, x_TD: Tensor, ids_TK: Tensor, order: Tensor, experts_of: Tensor, h_NF: Tensor, programs: int,
-        tile: tuple[int, int],
+        sorted_by: int,
     ) -> None:  # fmt: skip
-        """Gate and up, for so many pairs or tiles of ``tile`` pairs and outputs."""
-        source, (bm, bn), (gate, alpha, limit) = self.up, tile, self.gate
-        half = source.outputs // 2
-        up_pairs[(programs, triton.cdiv(half, bn))](
+        """Gate and up, for so many pairs (``sorted_by`` 1) or tiles of ``sorted_by`` sorted pairs."""
+        source, (gate, alpha, limit) = self.up, self.gate
+        half, tile = source.outputs // 2, _tile(source, sorted_by, gated=True)
+        up_pairs[(programs, triton.cdiv(half, tile["BN"]))](
             x_TD, ids_TK, order, experts_of, self._bias(0, x_TD), h_NF, *source.pointers,
             ids_TK.numel(), ids_TK.shape[1], source.inputs, half, source.chunks, *source.strides, alpha, limit,
             x_TD.stride(0),
-            **source.rules, BIAS=self.op.bias, GATE=gate, SORTED=bm > 1, BM=bm, BN=bn,
-            BG=ONE_CHUNKS if bm == 1 else few_chunks(source.chunks, packed=source.packed),
+            **source.rules, **source.pieces, BIAS=self.op.bias, GATE=gate, SORTED=sorted_by > 1, **tile,
         )  # fmt: skip
 
     def _bias(self, which: int, some: Tensor) -> Tensor:
         """A bias, or a pointer that is never read."""
         return self.biases[which] if self.op.bias else some
+
+
+def _tile(source: Source, pairs: int, *, gated: bool = False) -> dict[str, int | bool]:
+    """The tile of a program that takes so many pairs of one expert."""
+    bm = source.rows_of_a_tile(pairs)
+    bg = source.chunks_of_a_tile(bm)
+    bn, warps, stages = source.shape_of_a_tile(bm)
+    bn = 4 if bm == 1 else bn // (2 if gated and source.pieces["PIECE"] else 1)
+    return {"BM": bm, "BN": bn, "BG": bg, "num_warps": warps, "num_stages": stages}
 
 
 def _stack(matrix: Matrix) -> tuple[Source, Act] | str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from tramontane_backend_cuda.product import accumulate, gated
+from tramontane_backend_cuda.product import accumulate, accumulate_both, gated
 
 
 @triton.jit
@@ -31,34 +31,30 @@ def up_pairs(
     pairs, top_k, inputs, half, chunks, groups, supers, alpha, limit, x_stride,
     CODES: tl.constexpr, TABLE: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, LANES: tl.constexpr,
     SCALE: tl.constexpr, ZERO: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, MIDDLE: tl.constexpr,
-    SUPERS: tl.constexpr, BIAS: tl.constexpr, GATE: tl.constexpr, SORTED: tl.constexpr,
+    SUPERS: tl.constexpr, PIECE: tl.constexpr, CENTER: tl.constexpr, DECODER: tl.constexpr,
+    BIAS: tl.constexpr, GATE: tl.constexpr, SORTED: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BG: tl.constexpr,
 ):  # fmt: skip
     """``h[pair] = gate(x[token] W_gate^T) * (x[token] W_up^T)``: of one pair, or of a tile of sorted ones."""
     m, n = tl.arange(0, BM), tl.program_id(1) * BN + tl.arange(0, BN)
+    inside = m < 1
     if SORTED:
         expert = tl.load(experts_of + tl.program_id(0))
         if expert < 0:
             return
         pair = tl.load(order + tl.program_id(0) * BM + m)
+        inside = pair < pairs
+        rows = (pair // top_k).to(tl.int64) * x_stride
     else:
-        pair = tl.program_id(0) + m
+        pair = tl.program_id(0) + m * 0
         expert = tl.load(ids + tl.program_id(0))
-    inside = pair < pairs
-    rows = (pair // top_k).to(tl.int64) * x_stride
-    if not SORTED:
+        rows = m.to(tl.int64) * 0
         x += (tl.program_id(0) // top_k).to(tl.int64) * x_stride
-    n_inside = (n < half)[:, None]
-    first = (expert * 2 * half + n)[:, None]
-    gate, _ = accumulate(
-        x, rows, inside, codes, high, scale, zero, factor, low_factor, table, x, first, n_inside,
-        inputs, chunks, groups, supers, 0, chunks,
-        CODES, TABLE, LOW, HIGH, LANES, SCALE, ZERO, GROUP, ROWS, MIDDLE, SUPERS, False, BM, BN, BG,
-    )  # fmt: skip
-    up, _ = accumulate(
-        x, rows, inside, codes, high, scale, zero, factor, low_factor, table, x, first + half, n_inside,
-        inputs, chunks, groups, supers, 0, chunks,
-        CODES, TABLE, LOW, HIGH, LANES, SCALE, ZERO, GROUP, ROWS, MIDDLE, SUPERS, False, BM, BN, BG,
+    gate, up, _ = accumulate_both(
+        x, rows, inside, codes, high, scale, zero, factor, low_factor, table, x, expert * 2 * half,
+        tl.program_id(1) * BN, half, inputs, chunks, groups, supers, 0, chunks,
+        CODES, TABLE, LOW, HIGH, LANES, SCALE, ZERO, GROUP, ROWS, MIDDLE, SUPERS,
+        PIECE, CENTER, DECODER, False, BM, BN, BG,
     )  # fmt: skip
     if BIAS:
         at = bias + expert * 2 * half + n
@@ -76,21 +72,24 @@ def down_token(
     top_k, inputs, outputs, chunks, groups, supers,
     CODES: tl.constexpr, TABLE: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, LANES: tl.constexpr,
     SCALE: tl.constexpr, ZERO: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, MIDDLE: tl.constexpr,
-    SUPERS: tl.constexpr, BIAS: tl.constexpr, BN: tl.constexpr, BG: tl.constexpr,
+    SUPERS: tl.constexpr, PIECE: tl.constexpr, CENTER: tl.constexpr, DECODER: tl.constexpr,
+    BIAS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BG: tl.constexpr,
 ):  # fmt: skip
     """Some outputs of one token: its experts one after the other, weighted and summed in float32."""
     token = tl.program_id(0).to(tl.int64)
-    n, one = tl.program_id(1) * BN + tl.arange(0, BN), tl.arange(0, 1)
+    n, m = tl.program_id(1) * BN + tl.arange(0, BN), tl.arange(0, BM)
+    there = tl.minimum(n, outputs - 1)
     total = tl.zeros((BN,), tl.float32)
     for k in range(top_k):
         pair = token * top_k + k
         expert, weight = tl.load(ids + pair), tl.load(weights + pair)
         made, _ = accumulate(
-            h + pair * inputs, one, one == 0, codes, high, scale, zero, factor, low_factor, table, h,
-            (expert * outputs + n)[:, None], (n < outputs)[:, None], inputs, chunks, groups, supers, 0, chunks,
-            CODES, TABLE, LOW, HIGH, LANES, SCALE, ZERO, GROUP, ROWS, MIDDLE, SUPERS, False, 1, BN, BG,
+            h + pair * inputs, m.to(tl.int64) * 0, m == 0, codes, high, scale, zero, factor, low_factor, table, h,
+            expert * outputs + there, n < outputs, inputs, chunks, groups, supers, 0, chunks,
+            CODES, TABLE, LOW, HIGH, LANES, SCALE, ZERO, GROUP, ROWS, MIDDLE, SUPERS,
+        PIECE, CENTER, DECODER, False, BM, BN, BG,
         )  # fmt: skip
-        each = tl.sum(made, axis=0)  # of one row
+        each = tl.sum(made, axis=0)  # one row is not zero
         if BIAS:
             each += tl.load(bias + expert * outputs + n, mask=n < outputs, other=0.0).to(tl.float32)
         total += each * weight
@@ -103,7 +102,8 @@ def down_pairs(
     pairs, inputs, outputs, chunks, groups, supers,
     CODES: tl.constexpr, TABLE: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, LANES: tl.constexpr,
     SCALE: tl.constexpr, ZERO: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, MIDDLE: tl.constexpr,
-    SUPERS: tl.constexpr, BIAS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BG: tl.constexpr,
+    SUPERS: tl.constexpr, PIECE: tl.constexpr, CENTER: tl.constexpr, DECODER: tl.constexpr,
+    BIAS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BG: tl.constexpr,
 ):  # fmt: skip
     """``made[pair] = h[pair] W_down^T`` for a tile of sorted pairs."""
     m, n = tl.arange(0, BM), tl.program_id(1) * BN + tl.arange(0, BN)
@@ -114,8 +114,9 @@ def down_pairs(
     inside = pair < pairs
     total, _ = accumulate(
         h, pair.to(tl.int64) * inputs, inside, codes, high, scale, zero, factor, low_factor, table, h,
-        (expert * outputs + n)[:, None], (n < outputs)[:, None], inputs, chunks, groups, supers, 0, chunks,
-        CODES, TABLE, LOW, HIGH, LANES, SCALE, ZERO, GROUP, ROWS, MIDDLE, SUPERS, False, BM, BN, BG,
+        expert * outputs + tl.minimum(n, outputs - 1), n < outputs, inputs, chunks, groups, supers, 0, chunks,
+        CODES, TABLE, LOW, HIGH, LANES, SCALE, ZERO, GROUP, ROWS, MIDDLE, SUPERS,
+        PIECE, CENTER, DECODER, False, BM, BN, BG,
     )  # fmt: skip
     if BIAS:
         total += tl.load(bias + expert * outputs + n, mask=n < outputs, other=0.0).to(tl.float32)[None, :]

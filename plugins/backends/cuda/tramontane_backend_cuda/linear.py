@@ -15,23 +15,24 @@ from tramontane.ops import Embed, Kernel, Linear, LinearGated, Op
 from tramontane_backend_cuda.decode import FUNCTIONS
 from tramontane_backend_cuda.fused import LinearAdd, NormLinear
 from tramontane_backend_cuda.norm import gate_rows, norm_rows
-from tramontane_backend_cuda.rows import rows_of
-from tramontane_backend_cuda.source import MAX_FEW, PLAIN, Extras, Source, sources
+from tramontane_backend_cuda.rows import exact, rows_of
+from tramontane_backend_cuda.source import PLAIN, Extras, Source, sources
 
 CUBLAS_BYTES = 16 << 20
-"""Dense matrices of this size or more are multiplied by cuBLAS, which reads them at 3.8 TB/s on an H200."""
+"""Dense matrices of this size or more are multiplied by cuBLAS, which reads them at 2.7 to 3.7 TB/s on an H200."""
 CUBLAS_TOKENS = 16
 """So are dense matrices of any size for more tokens than this."""
-FUSED_TOKENS = 4
-"""Up to so many tokens a dense matrix of any size is multiplied here if that saves the launches of a norm or a gate."""
+FUSED_TOKENS = 16
+"""Norms are fused for so many tokens: for more, what is done to every row in every program outweighs a launch."""
 
 
-def by_planes(source: Source, tokens: int, extras: Extras) -> bool:
-    """Whether Triton multiplies: quantized weights up to 64 tokens, dense ones where cuBLAS is weak or fusing pays."""
-    if tokens > MAX_FEW or source.dense is None:
-        return tokens <= MAX_FEW
-    if extras.norm is not None or extras.gate:
-        return tokens <= FUSED_TOKENS
+def by_planes(source: Source, x_MI: Tensor, extras: Extras) -> bool:
+    """Whether Triton multiplies: quantized weights for few tokens, dense ones where cuBLAS is weak; not float32."""
+    tokens = x_MI.shape[0]
+    if exact(x_MI) or (extras.norm is not None and tokens > FUSED_TOKENS):
+        return False
+    if source.dense is None:
+        return tokens <= source.most
     return tokens <= CUBLAS_TOKENS and source.dense.nbytes < CUBLAS_BYTES
 
 
@@ -60,13 +61,13 @@ class Product:
         extras = evolve(self.extras, residual=residual_MO)
         if not x_MI.shape[0]:
             return
-        alone = len(self.sources) == 1 and self.sources[0].span is None
-        if alone and by_planes(self.sources[0], x_MI.shape[0], extras):
+        rounded = any(source.span is not None for source in self.sources)
+        fused = not rounded and all(by_planes(source, x_MI, extras) for source in self.sources)
+        if extras.norm is not None and not fused:
+            x_MI, extras = norm_rows(x_MI, extras.norm, extras.eps, late=extras.late), evolve(extras, norm=None)
+        if len(self.sources) == 1 and not rounded and by_planes(self.sources[0], x_MI, extras):
             self.sources[0].few(x_MI, y_MO, extras)
             return
-        rounded = any(source.span is not None for source in self.sources)
-        if extras.norm is not None and (rounded or not all(by_planes(s, x_MI.shape[0], extras) for s in self.sources)):
-            x_MI, extras = norm_rows(x_MI, extras.norm, extras.eps, late=extras.late), evolve(extras, norm=None)
         both = x_MI.new_empty(x_MI.shape[0], self.outputs) if extras.gate else y_MO
         for source in self.sources:
             place = slice(source.first, source.first + source.outputs)
@@ -80,7 +81,7 @@ class Product:
 def _multiply(source: Source, x_MI: Tensor, y_MO: Tensor, extras: Extras) -> None:
     """One source, without a gate, into its columns of the result."""
     x_MI = source.seen(x_MI)
-    if by_planes(source, x_MI.shape[0], extras):
+    if by_planes(source, x_MI, extras):
         source.few(x_MI, y_MO, extras)
         return
     weight_IO = source.expanded(x_MI.dtype).t()

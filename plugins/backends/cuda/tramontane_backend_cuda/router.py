@@ -19,7 +19,7 @@ from tramontane.ops import Kernel, Op, Router
 from tramontane.ops.moe import TINY
 from tramontane_backend_cuda.codes import VECTOR
 from tramontane_backend_cuda.planes import DenseForm
-from tramontane_backend_cuda.rows import rows_of
+from tramontane_backend_cuda.rows import exact, rows_of
 from tramontane_backend_cuda.source import MAX_FEW, Source
 
 
@@ -145,7 +145,7 @@ class _Logits:
     def __call__(self, x_TD: Tensor) -> Tensor:
         tokens = x_TD.shape[0]
         few = tokens <= 4 or (tokens <= MAX_FEW and x_TD.dtype is self.kind)  # above 4 the matrix takes x's type
-        if self.source is None or not few:
+        if self.source is None or not few or exact(x_TD):
             return torch.mm(x_TD.float(), self.wide_DX)
         logits_TX = x_TD.new_empty(tokens, self.wide_DX.shape[1], dtype=torch.float32)
         self.source.few(x_TD, logits_TX)

@@ -14,14 +14,23 @@ from tramontane.backends.base import DenseStored
 from tramontane.ops.activations import Span, spans
 from tramontane.weights import Matrix
 from tramontane_backend_cuda.codes import LANES, VECTOR
+from tramontane_backend_cuda.decoders import Pieces
 from tramontane_backend_cuda.planes import DenseForm, Form
-from tramontane_backend_cuda.product import expand, finish, product
+from tramontane_backend_cuda.product import expand, product
 from tramontane_backend_cuda.storage import PlaneStored
 from tramontane_backend_cuda.tasks import PROGRAMS
 
 MAX_FEW = 64
 """Up to so many tokens a product reads the planes; above, the matrix is expanded and cuBLAS multiplies."""
+MAX_MANY = 256
+"""The same for bytes whose pieces are whole."""
+MAX_SLOW = 32
+"""The same for small pieces, and for layouts without."""
 MAX_SPLITS = 16
+PIECE_PROGRAMS = 528
+"""Programs worth having with pieces: four on each multiprocessor, since one waits for its copies in turns."""
+PIECE_BYTES = 128
+"""Bytes of a row that a program reads at a time: a line of the cache, where a scale belongs to so many."""
 ONE_CHUNKS = 128
 """Chunks of a tile for one token: as many as a program has threads. With fewer, a thread would hold less than a chunk
 of the activations but whole chunks of codes, and the two would meet through shared memory."""
@@ -39,18 +48,22 @@ class Tiles:
 
 
 def few_chunks(chunks: int, *, packed: bool) -> int:
-    """Chunks of a tile for several tokens. With more of packed codes the compiler runs out of registers."""
+    """Chunks of a tile for several tokens, where there are no pieces. With more of packed codes the compiler runs out
+    of registers."""
     return max(2, min(8 if packed else 16, triton.next_power_of_2(chunks)))
 
 
-def choose_tiles(tokens: int, outputs: int, chunks: int, *, low: int) -> Tiles:
-    """Tiles from the shape alone, so that equal steps give equal bits. Token buckets: 1, 2-16, 17-32, 33-64.
-
-    ``low``: bits of a code in its plane. Bytes that hold more than two codes fill the registers sooner."""
-    bm = next(size for size in (1, 16, 32, 64) if tokens <= size)
-    bn, bg = (8 if low == 4 else 4, ONE_CHUNKS) if bm == 1 else (32, few_chunks(chunks, packed=low < 8))
-    programs, steps = triton.cdiv(outputs, bn), triton.cdiv(chunks, bg)
-    splits = max(1, min(MAX_SPLITS, PROGRAMS // programs, steps))
+def choose_tiles(tokens: int, outputs: int, source: Source, *, gated: bool = False) -> Tiles:
+    """Tiles from the shape alone, so that equal steps give equal bits. Token buckets: 1, 2-16, 17-32, 33-64; with
+    pieces 1-8, 9-16, 17-32, 33-64, and tiles of 128 above."""
+    bm, bg = source.rows_of_a_tile(tokens), source.chunks_of_a_tile(source.rows_of_a_tile(tokens))
+    if bm == 1:
+        bn = 8 if source.rules["LOW"] == 4 else 4
+    else:
+        bn = source.shape_of_a_tile(bm)[0] // (2 if gated and source.pieces["PIECE"] else 1)
+    programs, steps = triton.cdiv(outputs, bn), triton.cdiv(source.chunks, bg)
+    wanted = PIECE_PROGRAMS if bm > 1 and source.pieces["PIECE"] else PROGRAMS
+    splits = max(1, min(MAX_SPLITS, wanted // programs, steps)) if tokens <= bm else 1
     each = triton.cdiv(steps, splits)
     return Tiles(bm, bn, bg, triton.cdiv(steps, each), each * bg)
 
@@ -90,10 +103,15 @@ class Source:
     """codes, high, scale, zero, factor, low_factor, table. What a form does not have is never read."""
     strides: tuple[int, int]
     rules: dict[str, Any]
+    """What kernels that decode have to know of the layout."""
+    pieces: dict[str, Any]
+    """What those have to know besides that multiply in pieces."""
     span: Span | None = None
     """The rule for activations, where there is one."""
     dense: Tensor | None = None
     """The weight, where it is numbers."""
+    arrived: Tensor | None = None
+    """Splits of each tile that are done, int32: zero between launches."""
 
     @classmethod
     def of(cls, form: Form, planes: dict[str, Tensor], first: int, outputs: int, inputs: int) -> Source:
@@ -108,41 +126,79 @@ class Source:
             "LANES": lanes, "SCALE": form.scale, "ZERO": form.zero, "GROUP": form.group, "ROWS": form.rows,
             "MIDDLE": form.middle, "SUPERS": form.supers,
         }  # fmt: skip
+        pieces = Pieces.of(form, inputs).rules
         chunks = triton.cdiv(inputs, lanes) if dense is not None else codes.shape[-1] // LANES
         groups = planes["scale"].shape[-1] if "scale" in planes else 0
         supers = planes["factor"].shape[-1] if "factor" in planes else 0
         pointers = (*(planes.get(name, codes) for name in names), table)
-        return cls(first, outputs, inputs, chunks, pointers, (groups, supers), rules, dense=dense)
+        arrived = torch.zeros(triton.cdiv(outputs, 4), dtype=torch.int32, device=codes.device)
+        return cls(
+            first, outputs, inputs, chunks, pointers, (groups, supers), rules, pieces, dense=dense, arrived=arrived
+        )
+
+    @property
+    def most(self) -> int:
+        """Tokens up to which the planes are read."""
+        if self.pieces["PIECE"] < 64:
+            return MAX_SLOW
+        return MAX_FEW if self.packed or self.dense is not None else MAX_MANY
+
+    @property
+    def plain(self) -> Source:
+        """The same matrix, multiplied without pieces."""
+        return evolve(self, pieces=Pieces().rules)
 
     @property
     def packed(self) -> bool:
         """Several codes share a byte."""
         return bool(self.rules["LOW"] < 8)
 
+    def rows_of_a_tile(self, tokens: int) -> int:
+        """BM: a power of two that tensor cores take; 1 where they are not used."""
+        if tokens == 1 and (self.dense is not None or not self.pieces["PIECE"]):
+            return 1
+        least = 8 if self.pieces["PIECE"] else 16
+        return next((size for size in (least, 16, 32, 64) if tokens <= size), 128)
+
+    def shape_of_a_tile(self, rows: int) -> tuple[int, int, int]:
+        """BN, warps, and tiles under way at a time, for tiles of so many rows: as sweeps on a card found them."""
+        piece, packed = self.pieces["PIECE"], self.packed
+        if rows == 1 or not piece:
+            return 32, 4, 3
+        if rows >= 32:  # as much as registers hold, so that activations are read by as few programs as possible
+            return (128, 8, 3) if packed and piece >= 64 else (64, 4, 3)
+        if piece >= 64:
+            return (64, 4, 4) if packed else (32, 2, 4)
+        return (64, 4, 3) if piece == 32 else (32, 2, 3)
+
+    def chunks_of_a_tile(self, rows: int) -> int:
+        """BG, for tiles of so many rows."""
+        if rows == 1:
+            return ONE_CHUNKS
+        piece, lanes = self.pieces["PIECE"], self.rules["LANES"]
+        if not piece:
+            return few_chunks(self.chunks, packed=self.packed)
+        most = min(4, PIECE_BYTES // (piece * self.pointers[0].element_size())) if rows <= 64 else 1
+        each = piece // lanes
+        return next(count * each for count in (4, 2, 1) if count <= max(1, most) and self.chunks % (count * each) == 0)
+
     def few(self, x_MI: Tensor, y_MO: Tensor, extras: Extras = PLAIN) -> None:
         """Multiply by the planes, for at most :data:`MAX_FEW` tokens."""
         tokens, width = x_MI.shape[0], self.outputs // 2 if extras.gate else self.outputs
-        tiles = choose_tiles(tokens, width, self.chunks, low=self.rules["LOW"])
-        half = width if extras.gate else 0
-        split = tiles.splits > 1
-        parts = x_MI.new_empty(tiles.splits * tokens * self.outputs if split else 1, dtype=torch.float32)
-        squares = x_MI.new_empty(tiles.splits * tokens if split else 1, dtype=torch.float32)
+        tiles = choose_tiles(tokens, width, self, gated=bool(extras.gate))
+        programs, split = triton.cdiv(width, tiles.bn), tiles.splits > 1
+        _, warps, stages = self.shape_of_a_tile(tiles.bm)
+        room = programs * tiles.splits * tiles.bm * (2 * tiles.bn + 1) if split else 1
+        parts = x_MI.new_empty(room, dtype=torch.float32)
         bias, residual, norm = (x_MI if one is None else one for one in (extras.bias, extras.residual, extras.norm))
-        flags = {"BIAS": extras.bias is not None, "GATE": extras.gate, "RESIDUAL": extras.residual is not None}
-        first = {"BIAS": False, "GATE": "", "RESIDUAL": False} if split else flags
-        grid = (triton.cdiv(self.outputs if split else width, tiles.bn), tiles.splits)
-        product[grid](
-            x_MI, *self.pointers, norm, bias, residual, parts if split else y_MO, squares,
-            tokens, self.inputs, self.outputs, self.chunks, *self.strides, tiles.reach, half, extras.eps,
+        product[(programs, tiles.splits, triton.cdiv(tokens, tiles.bm))](
+            x_MI, *self.pointers, norm, bias, residual, y_MO, parts, self.arrived,
+            tokens, self.inputs, self.outputs, self.chunks, *self.strides, tiles.reach, width, extras.eps,
             x_MI.stride(0), residual.stride(0), y_MO.stride(0),
-            **self.rules, **first, NORM=extras.norm is not None, PARTIAL=split, BM=tiles.bm, BN=tiles.bn, BG=tiles.bg,
+            **self.rules, **self.pieces, NORM=extras.norm is not None,
+            BIAS=extras.bias is not None, GATE=extras.gate, RESIDUAL=extras.residual is not None, SPLIT=split,
+            BM=tiles.bm, BN=tiles.bn, BG=tiles.bg, num_warps=warps, num_stages=stages,
         )  # fmt: skip
-        if split:
-            finish[(tokens, triton.cdiv(width, 256))](
-                parts, squares, bias, residual, y_MO, tokens, self.inputs, self.outputs, tiles.splits, half,
-                extras.eps, residual.stride(0), y_MO.stride(0),
-                **flags, NORM=extras.norm is not None, BN=256,
-            )  # fmt: skip
 
     def expanded(self, dtype: torch.dtype) -> Tensor:
         """The weight [O, I]; where it is numbers of that type, the tensor itself."""
@@ -154,12 +210,13 @@ class Source:
 
     def expand_into(self, y: Tensor, ids: Tensor | None = None, times: float | None = None) -> None:
         """Write the first rows of the weight, or those of ``ids``, times a factor."""
-        count, bg = y.shape[0], min(32, triton.next_power_of_2(self.chunks))
+        count, bn = y.shape[0], 32 if self.pieces["PIECE"] else 8
+        bg = self.chunks_of_a_tile(bn) if self.pieces["PIECE"] else min(32, triton.next_power_of_2(self.chunks))
         if count:
-            expand[(triton.cdiv(count, 8), triton.cdiv(self.chunks, bg))](
+            expand[(triton.cdiv(count, bn), triton.cdiv(self.chunks, bg))](
                 self.pointers[0] if ids is None else ids, *self.pointers, y, count, self.inputs, self.chunks,
                 *self.strides, 1.0 if times is None else times,
-                **self.rules, GATHER=ids is not None, TIMES=times is not None, BN=8, BG=bg,
+                **self.rules, **self.pieces, GATHER=ids is not None, TIMES=times is not None, BN=bn, BG=bg,
             )  # fmt: skip
 
     def seen(self, x_MI: Tensor) -> Tensor:

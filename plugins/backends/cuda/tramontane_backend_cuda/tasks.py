@@ -23,7 +23,7 @@ PROGRAMS = 264
 """Programs worth having at once: two on each of the 132 multiprocessors of a Hopper card."""
 MAX_PIECES = 128
 """Ranges that the keys of one tile are cut into at most."""
-MIN_KEYS = 128
+MIN_KEYS = 64
 """Keys of a range at least: below, a program's start costs more than its keys."""
 UNIT = 64
 """Ranges are multiples of this many keys."""

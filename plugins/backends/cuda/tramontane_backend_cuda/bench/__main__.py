@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tramontane_backend_cuda.bench", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="tiny shapes on the host, by Triton's interpreter")
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"sections: {','.join(SECTIONS)}")
+    parser.add_argument("--match", default="", help="regular expression that the names of kernels and models match")
     parser.add_argument("--backend", default="cuda", help="backend to measure: cuda, or torch to compare with")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--json", type=Path, help="write the lines there too")
@@ -73,9 +74,9 @@ def _measure(options: Any, sections: Sequence[str]) -> Iterator[Any]:
     )
     with torch.inference_mode(), backend.guard():
         if "kernel" in sections:
-            yield from kernels.measure(Bench(backend, plugins), clock, card)
+            yield from kernels.measure(Bench(backend, plugins), clock, card, options.match)
         if {"step", "prefill", "streams"} & set(sections):
-            yield from steps.measure(backend, plugins, clock, card, sections)
+            yield from steps.measure(backend, plugins, clock, card, sections, options.match)
         if "load" in sections:
             yield from loading.measure(backend, plugins, clock)
     yield Line(section="all", what="the whole run", value=time.perf_counter() - begun, unit="s")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -20,13 +22,16 @@ GATED = (28672, 4096)
 TOKENS = (1, 4, 16, 64, 512)
 
 
-def measure(bench: Bench, clock: Clock, card: Card) -> Iterator[Line]:
-    """One line per case; what a kernel raises is a line too, and the others go on."""
+def measure(bench: Bench, clock: Clock, card: Card, match: str = "") -> Iterator[Line]:
+    """One line per case whose name matches; what a kernel raises is a line too, and the others go on."""
     for name, make in _makers(bench, smoke=not clock.real):
+        if not re.search(match, name):
+            continue
         try:
             for case in make():
                 yield _line(case, clock, card)
         except Exception as error:
+            traceback.print_exc()
             torch.cuda.empty_cache()
             yield Line(section="kernel", what=name, value=0, unit="us", check=f"{type(error).__name__}: {error}"[:120])
 

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import gc
+import re
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -78,13 +80,18 @@ FULL = Load(prompt=128, answer=512, long_prompt=4096, streams=256, each=1024)
 LITTLE = Load(prompt=5, answer=6, long_prompt=40, streams=5, each=6)
 
 
-def measure(backend: Backend, plugins: Plugins, clock: Clock, card: Card, sections: Sequence[str]) -> Iterator[Line]:
-    """Lines of every model; one that fails is a line, and the others go on."""
+def measure(
+    backend: Backend, plugins: Plugins, clock: Clock, card: Card, sections: Sequence[str], match: str = ""
+) -> Iterator[Line]:
+    """Lines of every model whose name matches; one that fails is a line, and the others go on."""
     asked = FULL if clock.real else LITTLE
     for run in RUNS if clock.real else SMOKE:
+        if not re.search(match, f"{run.shape.name} {run.kind}"):
+            continue
         try:
             yield from _one(run, backend, plugins, clock, card, asked, sections)
         except Exception as error:
+            traceback.print_exc()
             failed = f"{type(error).__name__}: {error}"[:160]
             yield Line(section="step", what=f"{run.shape.name} {run.kind}", value=0, unit="tokens/s", check=failed)
         gc.collect()

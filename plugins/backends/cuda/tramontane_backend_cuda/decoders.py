@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Machine code that decodes four bytes into four bfloat16 numbers, and which layouts have pieces it applies to.
+
+A byte below 128 under the exponent of 128 (``0x43``) is the bfloat16 ``128 + byte``, exactly: one permutation of bytes
+makes two numbers of two codes, one subtraction takes the 128 away. Bytes of 8 bits are two such numbers, their low
+seven bits and their sign. 8-bit and 4-bit floats need their bits at other places and one multiplication by a power of
+two. All of it is exact; it needs compute capability 8.0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from attrs import frozen
+
+from tramontane_backend_cuda.planes import DenseForm, Form
+
+LEAST = 16
+"""Codes of a piece: what the tensor cores take at once."""
+MOST = 64
+
+
+def _whole(mask: str, center: int) -> str:
+    """Packed codes of 4 bits at SHIFT as whole numbers, less ``center``."""
+    less = 0xC300 + center  # -(128 + center)
+    return f"""{{
+.reg .b32 t, one, less;
+shr.u32 t, $2, SHIFT;
+and.b32 t, t, {mask};
+mov.b32 one, 0x3f803f80;
+mov.b32 less, {less * 0x10001:#010x};
+prmt.b32 $0, t, 0x43434343, 0x5140;
+prmt.b32 $1, t, 0x43434343, 0x7362;
+fma.rn.bf16x2 $0, $0, one, less;
+fma.rn.bf16x2 $1, $1, one, less;
+}}"""
+
+
+def _signed(flip: int) -> str:
+    """Bytes as signed numbers, after their bits were flipped: ``(128 + low) - (128 + sign)``."""
+    return f"""{{
+.reg .b32 t, low, sign, a, b, minus;
+xor.b32 t, $2, {flip:#010x};
+and.b32 low, t, 0x7f7f7f7f;
+and.b32 sign, t, 0x80808080;
+mov.b32 minus, 0xbf80bf80;
+prmt.b32 a, sign, 0x43434343, 0x5140;
+prmt.b32 b, sign, 0x43434343, 0x7362;
+prmt.b32 $0, low, 0x43434343, 0x5140;
+prmt.b32 $1, low, 0x43434343, 0x7362;
+fma.rn.bf16x2 $0, a, minus, $0;
+fma.rn.bf16x2 $1, b, minus, $1;
+}}"""
+
+
+_E4M3 = """{
+.reg .b32 a, b, s, t, up, zero;
+mov.b32 up, 0x7b807b80;
+mov.b32 zero, 0x80008000;
+prmt.b32 a, $2, 0, 0x1404;
+prmt.b32 b, $2, 0, 0x3424;
+and.b32 s, a, 0x80008000;
+shr.u32 t, a, 4;
+and.b32 t, t, 0x07f007f0;
+or.b32 a, s, t;
+and.b32 s, b, 0x80008000;
+shr.u32 t, b, 4;
+and.b32 t, t, 0x07f007f0;
+or.b32 b, s, t;
+fma.rn.bf16x2 $0, a, up, zero;
+fma.rn.bf16x2 $1, b, up, zero;
+}"""
+"""Exponent and mantissa four bits lower, then times 2**120."""
+
+_E2M1 = """{
+.reg .b32 a, b, s, t, up, zero;
+shr.u32 t, $2, SHIFT;
+and.b32 t, t, 0x0f0f0f0f;
+mov.b32 up, 0x7e807e80;
+mov.b32 zero, 0x80008000;
+prmt.b32 a, t, 0, 0x4140;
+prmt.b32 b, t, 0, 0x4342;
+shl.b32 s, a, 12;
+and.b32 s, s, 0x80008000;
+shl.b32 t, a, 6;
+and.b32 t, t, 0x01c001c0;
+or.b32 a, s, t;
+shl.b32 s, b, 12;
+and.b32 s, s, 0x80008000;
+shl.b32 t, b, 6;
+and.b32 t, t, 0x01c001c0;
+or.b32 b, s, t;
+fma.rn.bf16x2 $0, a, up, zero;
+fma.rn.bf16x2 $1, b, up, zero;
+}"""
+"""One exponent bit of two becomes the lowest of eight, then times 2**126."""
+
+
+@frozen
+class Pieces:
+    """How a layout is multiplied in pieces.
+
+    Attributes:
+        size: Codes of a byte plane that are one piece; 0: the layout has none.
+        center: What decoding subtracts from a code.
+        decoder: The machine code; empty where ordinary operations do.
+    """
+
+    size: int = 0
+    center: int = 0
+    decoder: str = ""
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """As kernels take them."""
+        return {"PIECE": self.size, "CENTER": self.center, "DECODER": self.decoder}
+
+    @classmethod
+    def of(cls, form: Form, inputs: int) -> Pieces:
+        """The pieces of a layout's rows. There are none where codes lie in two planes or look up a table, where a scale
+        belongs to fewer codes than the tensor cores take at once, or where a row is not whole pieces."""
+        low = form.packing.low
+        size = _size(math.gcd(form.group, inputs) * low // 8)
+        if isinstance(form, DenseForm):
+            return cls(size if size >= LEAST else 0)
+        if low not in (4, 8) or form.packing.high or form.table == "look" or form.codes == "e5m2" or size < LEAST:
+            return cls()
+        if form.codes == "bits" and form.table == "":
+            center = form.middle if form.zero == "middle" else 0
+            return cls(size, center, _whole("0x0f0f0f0f", center))
+        return cls(size, 128 if form.codes == "u8" else 0, _DECODERS[form.table or form.codes])
+
+
+_DECODERS = {"e2m1": _E2M1, "e4m3": _E4M3, "i8": _signed(0), "u8": _signed(0x80808080)}
+
+
+def _size(codes: int) -> int:
+    """The largest power of two that divides this many bytes, up to a bound."""
+    return math.gcd(codes, MOST)

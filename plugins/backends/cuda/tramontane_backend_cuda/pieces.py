@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Products on tensor cores whose weights are decoded in registers.
+
+A *piece* is a run of codes of every output of a tile under one scale. Codes go from memory to shared memory by
+asynchronous copies, from there to the registers in which the tensor cores want them, and are decoded in those, four at
+a time: a code becomes a bfloat16 by putting it under the exponent of 128, and no scale is multiplied before the product
+is made. A product therefore costs 2 to 5 ordinary instructions for each weight of a thread, where decoding to float32
+costs 15.
+
+Weights are the left side of the product, so that outputs are its rows and tokens its columns, of which tensor cores
+take as few as 8. The other way round every warp would read 16 rows of activations again for each 8 outputs, which takes
+longer than reading the weights (measured, ``docs/performance/cuda.md``).
+
+Decoding has to be one operation of one tile: Triton then moves the change of layout before it, and bytes change places
+instead of numbers.
+
+Legend: M tokens, N outputs of a tile, P codes of a piece.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from tramontane_backend_cuda.decode import code_values, group_scales, super_factors
+from tramontane_backend_cuda.dot import INTERPRETED, dot
+
+
+@triton.jit
+def piece_values(
+    raw, table, j: tl.constexpr, kind: tl.constexpr, DECODER: tl.constexpr, CODES: tl.constexpr, TABLE: tl.constexpr,
+    LOW: tl.constexpr, LANES: tl.constexpr, CENTER: tl.constexpr,
+):  # fmt: skip
+    """The codes ``j`` of bytes [N, P] in the type of the activations, less ``CENTER``."""
+    if CODES == "dense":
+        return raw.to(kind)
+    if DECODER != "" and kind == tl.bfloat16 and not INTERPRETED:
+        return tl.inline_asm_elementwise(
+            DECODER.replace("SHIFT", "0" if j == 0 else "4"),
+            "=&r,=&r,r",
+            [raw],
+            dtype=tl.bfloat16,
+            is_pure=True,
+            pack=4,
+        )
+    return (code_values(raw, raw, table, j, CODES, TABLE, LOW, 0, LANES) - CENTER).to(kind)
+
+
+@triton.jit
+def piece_ones(raw, kind: tl.constexpr, DECODER: tl.constexpr):
+    """Ones [N, P] in the registers in which the weights are: as the result of an operation on the codes."""
+    if DECODER != "" and kind == tl.bfloat16 and not INTERPRETED:
+        return tl.inline_asm_elementwise(
+            "mov.b32 $0, 0x3f803f80; mov.b32 $1, 0x3f803f80;", "=r,=r,r", [raw], dtype=tl.bfloat16, is_pure=True, pack=4
+        )
+    return tl.full(raw.shape, 1.0, kind)
+
+
+@triton.jit
+def multiply_pieces(
+    x, rows, x_inside, codes, scale, zero, factor, low_factor, table, norm, n, n_inside,
+    inputs, chunks, groups, supers, first, last,
+    CODES: tl.constexpr, TABLE: tl.constexpr, LOW: tl.constexpr, LANES: tl.constexpr, SCALE: tl.constexpr,
+    ZERO: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, MIDDLE: tl.constexpr, SUPERS: tl.constexpr,
+    PIECE: tl.constexpr, CENTER: tl.constexpr, DECODER: tl.constexpr, NORM: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BG: tl.constexpr,
+):  # fmt: skip
+    """``W x^T`` over the chunks ``first <= c < last``: [N, M], and the sums of squares of the rows of x: [M].
+
+    ``rows``: where the rows of x begin [M]; ``n``: rows of the planes [N], all of them there, whatever ``n_inside``
+    says. A row is whole tiles of BG chunks."""
+    SPLIT: tl.constexpr = 8 // LOW if LOW < 8 else 1
+    SHIFTED: tl.constexpr = ZERO != "none" and not (ZERO == "middle" and CENTER == MIDDLE)
+    WHOLE: tl.constexpr = GROUP == 0 and SUPERS <= 0
+    kind: tl.constexpr = x.dtype.element_ty
+    b = tl.arange(0, PIECE)
+    inner = b // LANES * (LANES * SPLIT) + b % LANES  # the input that a byte's lowest code belongs to
+    at_codes = codes + n[:, None].to(tl.int64) * (chunks * LANES) + b[None, :]
+    at_x = x + rows[None, :] + inner[:, None]
+    total = tl.zeros((BN, BM), tl.float32)
+    sums = tl.zeros((BN, BM), tl.float32)
+    squares = tl.zeros((PIECE, BM), tl.float32)
+    for start in range(first, last, BG):
+        if SUPERS > 0:  # a tile lies in one block
+            k = start * (LANES * SPLIT) + n * 0
+            above, below = super_factors(factor, low_factor, n, k, n_inside, supers, ZERO, SUPERS)
+        else:
+            above, below = super_factors(factor, low_factor, n, 0, n_inside, supers, ZERO, SUPERS)
+        for piece in tl.static_range(BG * LANES // PIECE):
+            byte = start * LANES + piece * PIECE
+            raw = tl.load(at_codes + byte)
+            if SCALE != "none" and not WHOLE:
+                each, shift = group_scales(
+                    scale, zero, above, below, n, byte * SPLIT + n * 0, n_inside, groups,
+                    SCALE, ZERO, GROUP, ROWS, MIDDLE, SUPERS,
+                )  # fmt: skip
+            part = total
+            seen = sums
+            if SCALE != "none" and not WHOLE:
+                part = tl.zeros((BN, BM), tl.float32)
+                seen = tl.zeros((BN, BM), tl.float32)
+            for j in tl.static_range(SPLIT):
+                k = byte * SPLIT + j * LANES
+                some = tl.load(at_x + k, mask=x_inside[None, :], other=0.0)
+                if NORM:
+                    wide = some.to(tl.float32)
+                    squares += wide * wide
+                    gain = tl.load(norm + k + inner).to(tl.float32)
+                    some = (wide * gain[:, None]).to(kind)
+                w = piece_values(raw, table, j, kind, DECODER, CODES, TABLE, LOW, LANES, CENTER)
+                part = dot(w, some, part)
+                if SHIFTED:  # the tensor cores add up faster than threads do
+                    seen = dot(piece_ones(raw, kind, DECODER), some, seen)
+            if SCALE == "none" or WHOLE:
+                total, sums = part, seen
+            else:
+                total += part * each[:, None]
+                if SHIFTED:
+                    total += seen * (shift + CENTER * each)[:, None]
+    if SCALE != "none" and WHOLE:
+        above, below = super_factors(factor, low_factor, n, 0, n_inside, supers, ZERO, SUPERS)
+        each, shift = group_scales(
+            scale, zero, above, below, n, 0, n_inside, groups, SCALE, ZERO, GROUP, ROWS, MIDDLE, SUPERS
+        )
+        total = total * each[:, None]
+        if SHIFTED:
+            total += sums * (shift + CENTER * each)[:, None]
+    return total, tl.sum(squares, axis=0)
+
+
+@triton.jit
+def expand_pieces(
+    row, n, inside, codes, scale, zero, factor, low_factor, table, y, inputs, chunks, groups, supers, times,
+    CODES: tl.constexpr, TABLE: tl.constexpr, LOW: tl.constexpr, LANES: tl.constexpr, SCALE: tl.constexpr,
+    ZERO: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, MIDDLE: tl.constexpr, SUPERS: tl.constexpr,
+    PIECE: tl.constexpr, CENTER: tl.constexpr, DECODER: tl.constexpr, TIMES: tl.constexpr, BG: tl.constexpr,
+):  # fmt: skip
+    """The weights of the rows ``n`` of the planes as the rows ``row`` of y, for one tile of chunks."""
+    SPLIT: tl.constexpr = 8 // LOW if LOW < 8 else 1
+    kind: tl.constexpr = y.dtype.element_ty
+    b = tl.arange(0, PIECE)
+    inner = b // LANES * (LANES * SPLIT) + b % LANES
+    place = y + row.to(tl.int64)[:, None] * inputs + inner[None, :]
+    for piece in tl.static_range(BG * LANES // PIECE):
+        byte = tl.program_id(1) * (BG * LANES) + piece * PIECE
+        at = codes + n.to(tl.int64)[:, None] * (chunks * LANES) + (byte + b)[None, :]
+        raw = tl.load(at, mask=inside[:, None], other=0)
+        k = byte * SPLIT + n * 0
+        if SCALE != "none":
+            above, below = super_factors(factor, low_factor, n, k, inside, supers, ZERO, SUPERS)
+            each, shift = group_scales(
+                scale, zero, above, below, n, k, inside, groups, SCALE, ZERO, GROUP, ROWS, MIDDLE, SUPERS
+            )
+        for j in tl.static_range(SPLIT):
+            value = piece_values(raw, table, j, kind, DECODER, CODES, TABLE, LOW, LANES, CENTER).to(tl.float32)
+            if SCALE != "none":
+                value = value * each[:, None] + (shift + CENTER * each)[:, None]
+            if TIMES:
+                value = value.to(kind).to(tl.float32) * times
+            tl.store(place + (byte * SPLIT + j * LANES), value.to(kind), mask=inside[:, None])
