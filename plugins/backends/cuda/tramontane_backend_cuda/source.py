@@ -183,7 +183,7 @@ class Source:
         return next(count * each for count in (4, 2, 1) if count <= max(1, most) and self.chunks % (count * each) == 0)
 
     def few(self, x_MI: Tensor, y_MO: Tensor, extras: Extras = PLAIN) -> None:
-        """Multiply by the planes, for at most :data:`MAX_FEW` tokens."""
+        """Multiply by the planes, for at most :attr:`most` tokens."""
         tokens, width = x_MI.shape[0], self.outputs // 2 if extras.gate else self.outputs
         tiles = choose_tiles(tokens, width, self, gated=bool(extras.gate))
         programs, split = triton.cdiv(width, tiles.bn), tiles.splits > 1
@@ -195,9 +195,9 @@ class Source:
             x_MI, *self.pointers, norm, bias, residual, y_MO, parts, self.arrived,
             tokens, self.inputs, self.outputs, self.chunks, *self.strides, tiles.reach, width, extras.eps,
             x_MI.stride(0), residual.stride(0), y_MO.stride(0),
-            **self.rules, **self.pieces, NORM=extras.norm is not None,
-            BIAS=extras.bias is not None, GATE=extras.gate, RESIDUAL=extras.residual is not None, SPLIT=split,
-            BM=tiles.bm, BN=tiles.bn, BG=tiles.bg, num_warps=warps, num_stages=stages,
+            **self.rules, **self.pieces, NORM=extras.norm is not None, BIAS=extras.bias is not None, GATE=extras.gate,
+            RESIDUAL=extras.residual is not None, SPLIT=split, BM=tiles.bm, BN=tiles.bn, BG=tiles.bg,
+            num_warps=warps, num_stages=stages,
         )  # fmt: skip
 
     def expanded(self, dtype: torch.dtype) -> Tensor:
