@@ -7,7 +7,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -127,4 +126,6 @@ def _unexpected(error: Exception, state: State) -> TramontaneError:
 
 def _trace(state: State) -> None:
     if state.verbosity >= TRACEBACKS:
+        import traceback
+
         say("".join(traceback.format_exception(*sys.exc_info())).rstrip())

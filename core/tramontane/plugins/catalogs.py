@@ -8,7 +8,6 @@ it. A look-up that misses says what is near, which plugins failed, and what to i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
 from attrs import frozen
@@ -184,6 +183,8 @@ def _decide(claimants: list[Entry[S]], prefer: tuple[str, ...]) -> tuple[Entry[S
 
 def _near(key: str, keys: Iterable[str]) -> list[str]:
     by_fold = {candidate.casefold(): candidate for candidate in keys}
+    from difflib import get_close_matches
+
     return [by_fold[match] for match in get_close_matches(key.casefold(), by_fold, n=3, cutoff=0.6)]
 
 
