@@ -121,39 +121,17 @@ class BatchBuffers:
         """
         host = self._hosts[self._ring.next()]
         rows = plan.rows
-        count, tokens = len(rows), plan.tokens
-        starts = [row.start for row in rows]
-        counts = [row.count for row in rows]
-        ends = list(accumulate(counts))
+        tokens = plan.tokens
+        ends = list(accumulate([row.count for row in rows]))
+        kv_len = [row.start + row.count for row in rows]
         self._write_ids(host, rows, tokens)
         widths = self._widths(plan)
         size = self._pad(host, plan, pad_tokens, pad_rows, pad_outputs, self._most_blocks if steady else widths)
-        kv_len = [start + n for start, n in zip(starts, counts, strict=True)]
-        host.q_start[0] = 0
-        host.q_start[1 : count + 1] = ends
-        host.kv_len[:count] = kv_len
-        starts_R = np.array(starts, np.int64)
-        slots_R = np.array([row.seq.cache.slot for row in rows], np.int64)
-        if tokens == count:
-            positions_T, slots_T = starts_R, slots_R
-            host.seq_of[:count] = self._iota[:count]
+        if tokens == 1:
+            self._write_one(host, plan, widths)
         else:
-            counts_R = np.array(counts, np.int64)
-            row_T = np.repeat(self._iota[:count], counts_R)
-            host.seq_of[:tokens] = row_T
-            positions_T = self._iota[:tokens] + np.repeat(starts_R - np.array(ends) + counts_R, counts_R)
-            slots_T = slots_R[row_T]
-        host.positions[:, :tokens] = positions_T
-        for group, table in enumerate(plan.tables):
-            block_tokens = self._sizes[group]
-            block_T, offset_T = np.divmod(positions_T, block_tokens)
-            host.slots[group][:tokens] = table[slots_T, block_T] * np.int64(block_tokens) + offset_T
-            width = widths[group]  # what lies beyond in a wider table is read by nobody
-            host.tables[group][:count, :width] = table[slots_R, :width]
-        if self.layout.state_layers:
-            host.state_slot[:count] = slots_R + 1
-            host.state_fresh[:count] = starts_R == 0
-        self._write_outputs(host, plan, ends)
+            self._write_rows(host, plan, ends, widths)
+            self._write_outputs(host, plan, ends)
         ctx = self._publish(size)
         if not steady:
             ctx.host = self._host_rows(host, plan, ends, kv_len, size)
@@ -199,6 +177,48 @@ class BatchBuffers:
         if to:
             host.feed_to[: len(to)] = to
             host.feed_from[: len(to)] = source
+
+    def _write_rows(self, host: Fields[NDArray[Any]], plan: StepPlan, ends: list[int], widths: tuple[int, ...]) -> None:
+        """Positions, places in the cache and the rows' extents."""
+        rows, tokens = plan.rows, plan.tokens
+        count = len(rows)
+        starts_R = np.array([row.start for row in rows], np.int64)
+        counts_R = np.array([row.count for row in rows], np.int64)
+        slots_R = np.array([row.seq.cache.slot for row in rows], np.int64)
+        host.q_start[0] = 0
+        host.q_start[1 : count + 1] = ends
+        host.kv_len[:count] = starts_R + counts_R
+        if tokens == count:
+            positions_T, slots_T = starts_R, slots_R
+            host.seq_of[:count] = self._iota[:count]
+        else:
+            row_T = np.repeat(self._iota[:count], counts_R)
+            host.seq_of[:tokens] = row_T
+            positions_T = self._iota[:tokens] + np.repeat(starts_R - np.array(ends) + counts_R, counts_R)
+            slots_T = slots_R[row_T]
+        host.positions[:, :tokens] = positions_T
+        for group, table in enumerate(plan.tables):
+            block_tokens = self._sizes[group]
+            block_T, offset_T = np.divmod(positions_T, block_tokens)
+            host.slots[group][:tokens] = table[slots_T, block_T] * np.int64(block_tokens) + offset_T
+            width = widths[group]  # what lies beyond in a wider table is read by nobody
+            host.tables[group][:count, :width] = table[slots_R, :width]
+        if self.layout.state_layers:
+            host.state_slot[:count] = slots_R + 1
+            host.state_fresh[:count] = starts_R == 0
+
+    def _write_one(self, host: Fields[NDArray[Any]], plan: StepPlan, widths: tuple[int, ...]) -> None:
+        """The same for a single token, number by number: a small model's step is not longer than thirty numpy calls."""
+        row = plan.rows[0]
+        start, slot = row.start, row.seq.cache.slot
+        host.q_start[0], host.q_start[1], host.kv_len[0], host.seq_of[0], host.out_rows[0] = 0, 1, start + 1, 0, 0
+        host.positions[:, 0] = start
+        for group, table in enumerate(plan.tables):
+            block, offset = divmod(start, self._sizes[group])
+            host.slots[group][0] = int(table[slot, block]) * self._sizes[group] + offset
+            host.tables[group][0, : widths[group]] = table[slot, : widths[group]]
+        if self.layout.state_layers:
+            host.state_slot[0], host.state_fresh[0] = slot + 1, start == 0
 
     def _write_outputs(self, host: Fields[NDArray[Any]], plan: StepPlan, ends: list[int]) -> None:
         if plan.outputs == plan.samples == len(plan.rows):
