@@ -182,9 +182,9 @@ def _decide(claimants: list[Entry[S]], prefer: tuple[str, ...]) -> tuple[Entry[S
 
 
 def _near(key: str, keys: Iterable[str]) -> list[str]:
-    by_fold = {candidate.casefold(): candidate for candidate in keys}
-    from difflib import get_close_matches
+    from difflib import get_close_matches  # only a look-up that misses needs it
 
+    by_fold = {candidate.casefold(): candidate for candidate in keys}
     return [by_fold[match] for match in get_close_matches(key.casefold(), by_fold, n=3, cutoff=0.6)]
 
 

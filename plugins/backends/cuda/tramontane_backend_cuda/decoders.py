@@ -21,13 +21,13 @@ LEAST = 16
 MOST = 64
 
 
-def _whole(mask: str, center: int) -> str:
+def _whole(center: int) -> str:
     """Packed codes of 4 bits at SHIFT as whole numbers, less ``center``."""
     less = 0xC300 + center  # -(128 + center)
     return f"""{{
 .reg .b32 t, one, less;
 shr.u32 t, $2, SHIFT;
-and.b32 t, t, {mask};
+and.b32 t, t, 0x0f0f0f0f;
 mov.b32 one, 0x3f803f80;
 mov.b32 less, {less * 0x10001:#010x};
 prmt.b32 $0, t, 0x43434343, 0x5140;
@@ -54,46 +54,46 @@ fma.rn.bf16x2 $1, b, minus, $1;
 }}"""
 
 
-_E4M3 = """{
+def _floats(begin: str, place: str, up: int) -> str:
+    """Bytes as small floats: ``begin`` takes two each into the registers ``a`` and ``b``, ``place`` puts sign, exponent
+    and mantissa of H where a bfloat16 has them, ``up`` is the power of two that is missing then, as bfloat16's bits."""
+    placed = "".join(place.replace("H", register) for register in "ab")
+    return f"""{{
 .reg .b32 a, b, s, t, up, zero;
-mov.b32 up, 0x7b807b80;
+{begin}mov.b32 up, {up * 0x10001:#010x};
 mov.b32 zero, 0x80008000;
-prmt.b32 a, $2, 0, 0x1404;
-prmt.b32 b, $2, 0, 0x3424;
-and.b32 s, a, 0x80008000;
-shr.u32 t, a, 4;
-and.b32 t, t, 0x07f007f0;
-or.b32 a, s, t;
-and.b32 s, b, 0x80008000;
-shr.u32 t, b, 4;
-and.b32 t, t, 0x07f007f0;
-or.b32 b, s, t;
-fma.rn.bf16x2 $0, a, up, zero;
+{placed}fma.rn.bf16x2 $0, a, up, zero;
 fma.rn.bf16x2 $1, b, up, zero;
-}"""
+}}"""
+
+
+_E4M3 = _floats(
+    """prmt.b32 a, $2, 0, 0x1404;
+prmt.b32 b, $2, 0, 0x3424;
+""",
+    """and.b32 s, H, 0x80008000;
+shr.u32 t, H, 4;
+and.b32 t, t, 0x07f007f0;
+or.b32 H, s, t;
+""",
+    0x7B80,
+)
 """Exponent and mantissa four bits lower, then times 2**120."""
 
-_E2M1 = """{
-.reg .b32 a, b, s, t, up, zero;
-shr.u32 t, $2, SHIFT;
+_E2M1 = _floats(
+    """shr.u32 t, $2, SHIFT;
 and.b32 t, t, 0x0f0f0f0f;
-mov.b32 up, 0x7e807e80;
-mov.b32 zero, 0x80008000;
 prmt.b32 a, t, 0, 0x4140;
 prmt.b32 b, t, 0, 0x4342;
-shl.b32 s, a, 12;
+""",
+    """shl.b32 s, H, 12;
 and.b32 s, s, 0x80008000;
-shl.b32 t, a, 6;
+shl.b32 t, H, 6;
 and.b32 t, t, 0x01c001c0;
-or.b32 a, s, t;
-shl.b32 s, b, 12;
-and.b32 s, s, 0x80008000;
-shl.b32 t, b, 6;
-and.b32 t, t, 0x01c001c0;
-or.b32 b, s, t;
-fma.rn.bf16x2 $0, a, up, zero;
-fma.rn.bf16x2 $1, b, up, zero;
-}"""
+or.b32 H, s, t;
+""",
+    0x7E80,
+)
 """One exponent bit of two becomes the lowest of eight, then times 2**126."""
 
 
@@ -121,20 +121,15 @@ class Pieces:
         """The pieces of a layout's rows. There are none where codes lie in two planes or look up a table, where a scale
         belongs to fewer codes than the tensor cores take at once, or where a row is not whole pieces."""
         low = form.packing.low
-        size = _size(math.gcd(form.group, inputs) * low // 8)
+        size = math.gcd(math.gcd(form.group, inputs) * low // 8, MOST)  # a power of two, as MOST is
         if isinstance(form, DenseForm):
             return cls(size if size >= LEAST else 0)
         if low not in (4, 8) or form.packing.high or form.table == "look" or form.codes == "e5m2" or size < LEAST:
             return cls()
         if form.codes == "bits" and form.table == "":
             center = form.middle if form.zero == "middle" else 0
-            return cls(size, center, _whole("0x0f0f0f0f", center))
+            return cls(size, center, _whole(center))
         return cls(size, 128 if form.codes == "u8" else 0, _DECODERS[form.table or form.codes])
 
 
 _DECODERS = {"e2m1": _E2M1, "e4m3": _E4M3, "i8": _signed(0), "u8": _signed(0x80808080)}
-
-
-def _size(codes: int) -> int:
-    """The largest power of two that divides this many bytes, up to a bound."""
-    return math.gcd(codes, MOST)

@@ -122,7 +122,7 @@ class _Experts:
         return self.biases[which] if self.op.bias else some
 
 
-def _tile(source: Source, pairs: int, *, gated: bool = False) -> dict[str, int | bool]:
+def _tile(source: Source, pairs: int, *, gated: bool = False) -> dict[str, int]:
     """The tile of a program that takes so many pairs of one expert."""
     bm = source.rows_of_a_tile(pairs)
     bg = source.chunks_of_a_tile(bm)

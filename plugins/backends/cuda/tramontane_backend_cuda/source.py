@@ -56,7 +56,8 @@ def few_chunks(chunks: int, *, packed: bool) -> int:
 def choose_tiles(tokens: int, outputs: int, source: Source, *, gated: bool = False) -> Tiles:
     """Tiles from the shape alone, so that equal steps give equal bits. Token buckets: 1, 2-16, 17-32, 33-64; with
     pieces 1-8, 9-16, 17-32, 33-64, and tiles of 128 above."""
-    bm, bg = source.rows_of_a_tile(tokens), source.chunks_of_a_tile(source.rows_of_a_tile(tokens))
+    bm = source.rows_of_a_tile(tokens)
+    bg = source.chunks_of_a_tile(bm)
     if bm == 1:
         bn = 8 if source.rules["LOW"] == 4 else 4
     else:
