@@ -15,21 +15,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from attrs import define, field, frozen
+from attrs import define, field
 
 from tramontane.errors import ConfigError, EngineClosedError, TramontaneError, UnknownNameError
+from tramontane.host_records import FrontendOptions, ModelCard, ModelState
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tramontane.api import AsyncLLM
+    from tramontane.api import LLM, AsyncLLM
     from tramontane.plugins import Plugins
     from tramontane.progress import Progress
+
+__all__ = ["DEFAULT", "FrontendOptions", "Host", "ModelCard", "ModelState"]
 
 _log = logging.getLogger(__name__)
 
@@ -40,52 +42,6 @@ MOST_DEATHS, DEATHS_S = 3, 60.0
 
 DEFAULT = "default"
 """The name by which the first model is always found."""
-
-
-class ModelState(StrEnum):
-    """How far a model is."""
-
-    CONFIGURED = "configured"
-    LOADING = "loading"
-    READY = "ready"
-    FAILED = "failed"
-
-
-@frozen(kw_only=True)
-class ModelCard:
-    """What frontends may tell about a model."""
-
-    name: str
-    reference: str
-    state: ModelState
-    aliases: tuple[str, ...] = ()
-    created: float = 0.0
-    """``time.time()`` when it was configured."""
-    max_model_len: int | None = None
-    """Known once it is loaded, as is the next."""
-    chats: bool | None = None
-    """Whether it has a chat template."""
-    error: str | None = None
-    """Why loading failed."""
-    parent: str | None = None
-    """The model that this one is an adapter of."""
-
-
-@frozen(kw_only=True)
-class FrontendOptions:
-    """What the command line hands to a frontend with a loop of its own."""
-
-    model: str | None = None
-    """The host's model to begin with; ``None`` is the first."""
-    system: str | None = None
-    sampling: Mapping[str, Any] = field(factory=dict)
-    """Sampling parameters that were given, by name; the others are the model's defaults."""
-    adapter: str | None = None
-    """The model's adapter to begin with; ``None`` for the model as it is."""
-    verbosity: int = 0
-    """How much to say: above 0 figures of every answer, below 0 nothing but answers and errors."""
-    theme: str | None = None
-    """The name of the frontend's colours; ``None`` leaves the choice to it."""
 
 
 @define(eq=False)
@@ -220,6 +176,29 @@ class Host:
         llm = ready if ready is not None else await asyncio.to_thread(self._load, slot)
         return llm if adapter is None else llm.using(adapter)
 
+    def blocking(self, name: str | None = None, progress: Progress | None = None) -> LLM:
+        """As :meth:`acquire`, for callers without an event loop: it loads in their thread, so that Ctrl-C ends it.
+
+        Args:
+            name: As of :meth:`acquire`.
+            progress: Is told how this loading goes, instead of the host's own.
+        """
+        slot, adapter = self._find(name)
+        llm = (slot.llm or self._load(slot, progress)).blocking()
+        return llm if adapter is None else llm.using(adapter)
+
+    def fetch(self, reference: str | os.PathLike[str], progress: Progress | None = None, **settings: Any) -> Path:
+        """Bring a model's files to this machine, unless they are here; nothing is loaded or configured.
+
+        Raises:
+            HubError: The reference cannot be resolved to files.
+        """
+        from tramontane.api.settings import load_options
+        from tramontane.load import local_files
+
+        told = progress or self._progress
+        return local_files(os.fspath(reference), load_options(settings), self.plugins, told)
+
     async def load(self, name: str, reference: str | os.PathLike[str] | None = None, **settings: Any) -> AsyncLLM:
         """Configure a model (unless it is) and load it now."""
         if name not in self._slots and name not in self._aliases:
@@ -294,7 +273,7 @@ class Host:
                 self.plugins.observers.metrics(slot.name, reading)
         return readings
 
-    def _load(self, slot: _Slot) -> AsyncLLM:
+    def _load(self, slot: _Slot, progress: Progress | None = None) -> AsyncLLM:
         from tramontane.api import AsyncLLM
         from tramontane.api.service import Service
 
@@ -305,7 +284,8 @@ class Host:
                 return slot.llm
             slot.loading, slot.error = True, None
             try:
-                given = slot.reference, slot.as_settings(), self.plugins, self._progress, slot.name
+                told = progress or self._progress
+                given = slot.reference, slot.as_settings(), self.plugins, told, slot.name
                 if self.apart:
                     service = Service.apart(*given, died=partial(self._died, slot))
                 else:

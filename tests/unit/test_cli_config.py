@@ -115,6 +115,10 @@ def test_options_at_the_top_are_for_all_models_and_a_flag_wins(tmp_path: Path) -
     common = {"threads": 3, "prefix_cache": False, "allow_pickle": True}
     assert added["small"] == {**common, "quant": "q8_0", "kv_memory": 64 * 2**20}
     assert added["other"] == {**common, "quant": "q6k", "adapters": {"sql": "path/to/it"}}
+    assert list(added) == ["small", "other"]
+    added.clear()
+    probe.main(["--config", path, "-m", "other"], obj=State(), standalone_mode=False)
+    assert list(added) == ["other", "small"], "the one that is named is the first"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +159,10 @@ def test_from_config_runs_the_command_of_the_file(tmp_path: Path, capsys: pytest
 def test_one_answer_needs_one_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, FLEET)
     assert run(["run", "--config", path, "-p", "x"]) == 2
-    assert "name the one that is meant" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("name the one that is meant, with -m: small, other\n")
+    assert run(["bench", "--config", path, "-m", "gpt-4o", "-p", "4", "-g", "0", "-r", "1", "--json"]) == 0
+    (measured,) = json.loads(capsys.readouterr().out)
+    assert (measured["model"], measured["quant"]) == ("demo", "q8_0")
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish", "powershell"])

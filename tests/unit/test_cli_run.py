@@ -154,9 +154,11 @@ def test_a_terminal_without_a_prompt_opens_the_chat(asked: Asked, monkeypatch: p
     monkeypatch.setattr("tramontane_frontend_chat.app.run", chat)
     monkeypatch.setattr(sys, "stdin", _Terminal())
     chosen = ["--temperature", "0.5", "--system", "Be kind.", "--top-k", "3", "--theme", "light", "-v"]
+    chosen += ["--threads", "2", "--max-model-len", "64"]
     assert run(["run", "chatty", *chosen]) == 0
     sampling = {"temperature": 0.5, "top_k": 3}
-    options = FrontendOptions(system="Be kind.", sampling=sampling, verbosity=1, theme="light")
+    settings = {"prefix_cache": True, "allow_pickle": False, "threads": 2}  # for models that are named in the chat
+    options = FrontendOptions(system="Be kind.", sampling=sampling, verbosity=1, theme="light", settings=settings)
     assert seen == [("chatty", "ready", options)]
     monkeypatch.setattr(sys, "stdin", io.StringIO("piped"))
     assert run(["run", "chatty", "--interactive"]) == 0

@@ -7,16 +7,18 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tramontane import SamplingParams, hookimpl
 from tramontane.api.service import Service
-from tramontane.errors import ConfigError, EngineClosedError, ModelNotFoundError, UnknownNameError
+from tramontane.errors import ConfigError, EngineClosedError, HubError, ModelNotFoundError, UnknownNameError
 from tramontane.host import Host, ModelState
 from tramontane.plugins import Plugins, Settings
 from tramontane.plugins.discovery import from_module
+from tramontane.progress import ProgressEvent
 from tramontane.testing.answering import answering_service
 
 ALL = SamplingParams(max_tokens=None)
@@ -85,6 +87,18 @@ async def test_those_who_wait_share_one_load(host: Host, loads: list[str]) -> No
     llms = await asyncio.gather(*(host.acquire(name) for name in ("small", "default", None, "small")))
     assert loads == ["/models/small"]
     assert len(set(map(id, llms))) == 1
+
+
+def test_callers_without_a_loop(host: Host, loads: list[str], tmp_path: Path) -> None:
+    told: list[ProgressEvent] = []
+    assert host.blocking("large", told.append).generate("x", ALL).text == "large:x"
+    assert host.blocking().name == "small"
+    assert loads == ["large", "/models/small"]
+    (tmp_path / "config.json").write_text("{}")
+    assert host.fetch(tmp_path) == tmp_path
+    with pytest.raises(HubError):
+        host.fetch(tmp_path / "nowhere", told.append, offline=True)
+    assert len(loads) == 2
 
 
 async def test_aliases(host: Host) -> None:

@@ -105,7 +105,7 @@ class AsyncLLM(ModelFace):
 
     def blocking(self) -> LLM:
         """The same running model for threads without an event loop."""
-        return LLM.over(self._service)
+        return LLM.over(self._service, self._maker.adapter)
 
     async def aclose(self) -> None:
         """As :meth:`close`, beside the event loop."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tramontane.cli.common import common_options
-from tramontane.cli.loading import chosen_model, model_settings, progress_bar
+from tramontane.cli.fleet import one_model
+from tramontane.cli.loading import progress_bar
 from tramontane.cli.options import HABITS, ModelOptions, model_options, whole_numbers
 from tramontane.cli.output import print_json, print_table, say
 from tramontane.cli.state import State
@@ -64,9 +65,9 @@ def command(
     planned = cases(prompt_tokens, new_tokens, depth, concurrency, adapters)
     if not planned:
         raise click.UsageError("nothing to measure: --prompt-tokens and --new-tokens are both 0")
-    name = chosen_model(state, reference, model_options)
+    name, given = one_model(state, reference, model_options)
     at_depth = any(case.prompt and case.depth for case in planned)
-    settings = {"max_num_seqs": max(concurrency), **model_settings(model_options), "prefix_cache": at_depth}
+    settings = {"max_num_seqs": max(concurrency), **given, "prefix_cache": at_depth}
     if settings["max_num_seqs"] < max(concurrency):
         raise click.UsageError(f"--concurrency {max(concurrency)} needs --max-num-seqs of at least as many")
     with progress_bar(state) as progress:

@@ -3,7 +3,8 @@
 
 A table has ``name`` (what requests call it; the reference by default), ``model`` (the reference), ``aliases``,
 ``preload`` (load it at the start; the first one is in any case), and any model option by its long name. Options at the
-top of the file are for all models; a flag on the command line wins over both.
+top of the file are for all models; a flag on the command line wins over both. A command about one model takes its name:
+``-m NAME``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import attrs
 import click
 from attrs import frozen
 
-from tramontane.cli.loading import chosen_model, model_settings
+from tramontane.cli.loading import DEMO, announce_demo, model_settings, named_model
 from tramontane.cli.options import ModelOptions, model_options
 from tramontane.cli.state import State
 from tramontane.errors import ConfigError
@@ -57,8 +58,29 @@ def read_models(path: Path, content: Any) -> tuple[NamedModel, ...]:
     return tuple(found)
 
 
+def one_model(state: State, argument: str | None, options: ModelOptions) -> tuple[str, dict[str, Any]]:
+    """The model that a command is about, and what it is loaded with, as for :class:`tramontane.LLM`.
+
+    It is the one that the command was given (of those that the file lists, by name or alias), else the demo model,
+    which is said.
+
+    Raises:
+        click.UsageError: Two were given; or none, and the file lists models.
+    """
+    wanted = named_model(argument, options)
+    listed = _listed(state, wanted)
+    if listed is None and wanted is None and state.models:
+        names = ", ".join(one.name for one in state.models)
+        raise click.UsageError(f"the file of --config lists models; name the one that is meant, with -m: {names}")
+    reference = listed.reference if listed else wanted or DEMO
+    announce_demo(state, reference)
+    return reference, _settings(listed, options) if listed else model_settings(options)
+
+
 def add_models(host: Host, state: State, argument: str | None, options: ModelOptions, name: str | None = None) -> str:
     """Configure a host with the model of the command line or, where none is named there, those of the file.
+
+    A name or alias of the file makes that model the first.
 
     Args:
         host: What is configured.
@@ -70,18 +92,30 @@ def add_models(host: Host, state: State, argument: str | None, options: ModelOpt
     Returns:
         For people: the references or names that were added.
     """
-    if not state.models or argument is not None or _given("model"):
-        reference = chosen_model(state, argument, options)
-        host.add(name or reference, reference, **model_settings(options))
+    first = _listed(state, named_model(argument, options))
+    if first is None and (not state.models or argument is not None or _given("model")):
+        reference, settings = one_model(state, argument, options)
+        host.add(name or reference, reference, **settings)
         return reference
-    flags = {key: value for key, value in model_settings(options).items() if _given(_option_of(key))}
-    common = model_settings(options)
-    for one in state.models:
-        host.add(one.name, one.reference, **{**common, **one.settings, **flags})
-    for one in state.models:
+    models = sorted(state.models, key=lambda one: one is not first)
+    for one in models:
+        host.add(one.name, one.reference, **_settings(one, options))
+    for one in models:
         for alias in one.aliases:
             host.alias(alias, one.name)
-    return ", ".join(one.name for one in state.models)
+    return ", ".join(one.name for one in models)
+
+
+def _listed(state: State, name: str | None) -> NamedModel | None:
+    """The model of the file that has this name or alias."""
+    return next((one for one in state.models if name in (one.name, *one.aliases)), None)
+
+
+def _settings(one: NamedModel, options: ModelOptions) -> dict[str, Any]:
+    """What a model of the file is loaded with: a flag wins over its table, its table over the top of the file."""
+    common = model_settings(options)
+    flags = {key: value for key, value in common.items() if _given(_option_of(key))}
+    return {**common, **one.settings, **flags}
 
 
 def preloaded(state: State) -> tuple[str, ...]:

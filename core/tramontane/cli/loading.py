@@ -24,22 +24,22 @@ DEMO = "demo"
 """The reference of the embedded model."""
 
 
-def chosen_model(state: State, argument: str | None, options: ModelOptions) -> str:
-    """The model that a command is about: its argument or ``--model``, else the demo model, which is said.
+def named_model(argument: str | None, options: ModelOptions) -> str | None:
+    """The model that a command was given: its argument or ``--model``.
 
     Raises:
-        click.UsageError: Both were given, and differ; or only a file names models, and it names several.
+        click.UsageError: Both were given, and differ.
     """
     if argument is not None and options.model is not None and argument != options.model and _by_flag():
         raise click.UsageError(f"two models were named: {argument} and, with --model, {options.model}")
-    model = argument or options.model
-    if model is None and state.models:
-        raise click.UsageError("the file of --config lists models; name the one that is meant, with -m MODEL")
-    model = model or DEMO
-    if model == DEMO and state.verbosity >= 0:
+    return argument or options.model
+
+
+def announce_demo(state: State, reference: str) -> None:
+    """Say that the embedded model answers, where it does."""
+    if reference == DEMO and state.verbosity >= 0:
         said = "This is the embedded demo model: it is tiny, tells stories and answers simple questions."
         say(f"{said} Name another with -m MODEL.")
-    return model
 
 
 def _by_flag() -> bool:
@@ -54,6 +54,17 @@ def model_settings(options: ModelOptions) -> dict[str, Any]:
     given["expert_parallel"] = options.expert_parallel or None
     given["adapters"] = dict(options.adapter) or None
     return {name: value for name, value in given.items() if value is not None}
+
+
+_OF_ONE_MODEL = (
+    *("adapters", "revision", "arch", "tokenizer", "chat_template", "chat_format", "topology", "imatrix", "calibrate"),
+    *("device_map", "max_model_len"),
+)
+
+
+def machine_settings(options: ModelOptions) -> dict[str, Any]:
+    """Those of :func:`model_settings` that suit any model: they speak of the machine and not of one model's files."""
+    return {name: value for name, value in model_settings(options).items() if name not in _OF_ONE_MODEL}
 
 
 NO_ADAPTER = "none"

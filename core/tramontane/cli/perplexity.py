@@ -11,7 +11,8 @@ import attrs
 import click
 
 from tramontane.cli.common import common_options
-from tramontane.cli.loading import chosen_model, model_settings, progress_bar
+from tramontane.cli.fleet import one_model
+from tramontane.cli.loading import progress_bar
 from tramontane.cli.options import ModelOptions, model_options
 from tramontane.cli.output import print_json, say
 from tramontane.cli.state import State
@@ -45,8 +46,7 @@ def command(
 
     Chunks and counting are llama.cpp's: only the second half of each chunk counts. With --kl both models are in memory.
     """
-    model = chosen_model(state, None, model_options)
-    settings = model_settings(model_options)
+    model, settings = one_model(state, None, model_options)
     found = measure(state, model, settings, text, chunk=chunk, limit=limit, base=base)
     if as_json:
         print_json(found)

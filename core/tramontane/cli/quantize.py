@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from tramontane.cli.common import common_options
-from tramontane.cli.loading import chosen_model, model_settings, progress_bar
+from tramontane.cli.fleet import one_model
+from tramontane.cli.loading import progress_bar
 from tramontane.cli.options import ModelOptions, model_options
 from tramontane.cli.output import say
 from tramontane.cli.state import State
@@ -57,8 +58,8 @@ def command(
         raise click.UsageError("--save-imatrix keeps what --calibrate TEXT collects")
     from tramontane.api.settings import load_options
 
-    model = chosen_model(state, None, model_options)
-    options = load_options(model_settings(model_options))
+    model, settings = one_model(state, None, model_options)
+    options = load_options(settings)
     with progress_bar(state) as progress:
         collected = None
         if importances is not None:

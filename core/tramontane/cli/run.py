@@ -7,6 +7,7 @@ The answer alone goes to standard output; what is said about it goes to standard
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,8 +15,13 @@ from attrs import evolve
 
 from tramontane.cli.common import common_options
 from tramontane.cli.constraint import constraint_options
-from tramontane.cli.fleet import add_models
-from tramontane.cli.loading import adapter_option, chosen_adapter, chosen_model, model_settings, progress_bar
+from tramontane.cli.fleet import add_models, one_model
+from tramontane.cli.loading import (
+    adapter_option,
+    chosen_adapter,
+    machine_settings,
+    progress_bar,
+)
 from tramontane.cli.options import (
     HABITS,
     GenerationOptions,
@@ -79,11 +85,13 @@ def command(
             adapter=adapter,
             verbosity=state.verbosity,
             theme=theme,
+            settings=machine_settings(model_options),
+            progress=partial(progress_bar, state),
         )
         _chat(state, reference, model_options, options)
     else:
-        name = chosen_model(state, reference, model_options)
-        _answer(state, name, text, raw, as_json, model_options, generation, adapter)
+        name, settings = one_model(state, reference, model_options)
+        _answer(state, name, settings, text, raw, as_json, generation, adapter)
 
 
 def _one_prompt(prompt: str | None) -> str | None:
@@ -110,27 +118,20 @@ def _chat(state: State, reference: str | None, model: ModelOptions, options: Fro
     with progress_bar(state) as progress:
         host = Host(state.plugins, progress)
         add_models(host, state, reference, model)
-        _load(host)
+        host.blocking()  # loaded while the bar is there
     try:
         run(host, options)
     finally:
         host.close()
 
 
-def _load(host: Any) -> None:
-    """Load the host's model while the progress bar is there."""
-    import asyncio
-
-    asyncio.run(host.acquire())
-
-
 def _answer(
     state: State,
     name: str,
+    settings: dict[str, Any],
     text: str,
     raw: bool,
     as_json: bool,
-    options: ModelOptions,
     generation: GenerationOptions,
     adapter: str | None,
 ) -> None:
@@ -138,7 +139,7 @@ def _answer(
     from tramontane.api.service import Service
 
     with progress_bar(state) as progress:
-        service = Service.load(name, model_settings(options), state.plugins, progress)
+        service = Service.load(name, settings, state.plugins, progress)
     with LLM.over(service) as llm:
         with _stream(state, llm, text, raw, generation, adapter) as stream:
             if not as_json:

@@ -11,7 +11,8 @@ import attrs
 import click
 
 from tramontane.cli.common import common_options
-from tramontane.cli.loading import chosen_model, model_settings, progress_bar
+from tramontane.cli.fleet import one_model
+from tramontane.cli.loading import progress_bar
 from tramontane.cli.options import HABITS, ModelOptions, model_options
 from tramontane.cli.output import paint, print_json, print_table, say
 from tramontane.cli.state import State
@@ -52,8 +53,8 @@ def command(
 
     if model_options.quant is not None:
         raise click.UsageError("tune chooses the type itself: leave --quant out")
-    model = chosen_model(state, reference, model_options)
-    options = load_options(model_settings(model_options))
+    model, settings = one_model(state, reference, model_options)
+    options = load_options(settings)
     with progress_bar(state) as progress, open_reference(model, options, state.plugins, progress) as checkpoint:
         found = tune(checkpoint, state.plugins, options, Profile(profile))
     if as_json:

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import sys
 
-from tramontane.api import AsyncLLM
-from tramontane.host import FrontendOptions
+from tramontane.api.service import Service
+from tramontane.errors import ModelNotFoundError
+from tramontane.host import FrontendOptions, Host
 from tramontane.testing.answering import answering_service
 from tramontane_frontend_chat.app import run
 
@@ -21,19 +22,18 @@ def answer(prompt: str) -> str:
     return known.get(last, f"You said {last!r} as line {prompt.count('<user>')}.")
 
 
-class FakeHost:
-    """As much of a host as a frontend with a loop of its own needs."""
-
-    def __init__(self, chat: bool) -> None:
-        self.llm = AsyncLLM.over(answering_service(answer, chat=chat, step_s=0.002, name="fake", max_model_len=4096))
-
-    async def acquire(self, name: str | None = None) -> AsyncLLM:
-        """The one model."""
-        return self.llm
+def load(reference: str, settings: object, plugins: object, progress: object, name: str | None = None) -> Service:
+    """A model of any name; of ``none`` there is none."""
+    if reference == "none":
+        raise ModelNotFoundError("there is no model none")
+    return answering_service(answer, chat=reference != "raw", step_s=0.002, name=name or reference, max_model_len=4096)
 
 
 if __name__ == "__main__":
+    Service.load = load  # type: ignore[assignment, method-assign]
     verbosity = 0 if "quiet" in sys.argv else 1
-    options = FrontendOptions(system="Be kind.", sampling={"temperature": 0.5}, verbosity=verbosity)
-    run(FakeHost(chat="raw" not in sys.argv), options)  # type: ignore[arg-type]
+    host = Host()
+    host.add("raw" if "raw" in sys.argv else "fake")
+    host.add("other", "path/to/other")
+    run(host, FrontendOptions(system="Be kind.", sampling={"temperature": 0.5}, verbosity=verbosity))
     print("left", file=sys.stderr)

@@ -302,6 +302,7 @@ def test_tab_completes_commands_their_words_and_paths(talk: Conversation, files:
     assert offered("/theme l") == ["light"]
     assert offered("/think o") == ["on", "off"]
     assert offered("/adapter ") == ["none"]
+    assert offered("/model ./ca") == ["t.png"]
     assert offered("/system he") == offered("hello") == offered("") == []
     assert offered("look at ./ca") == ["t.png"]
     assert offered(f"{files}/son") == ["g.mp3"]

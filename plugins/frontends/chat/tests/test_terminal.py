@@ -288,6 +288,14 @@ def test_the_status_line_completion_and_commands_under_tmux(tmux: Tmux) -> None:
     tmux.expect("· fake · /help")
     tmux.type("/clear", "Enter")
     tmux.expect("context 0/4096 · fake · /help")
+    tmux.type("/model ot", "Tab")
+    tmux.expect("> /model other")
+    tmux.type("Enter")
+    tmux.expect("other answers from here on; what was said stays.")
+    tmux.type("hello", "Enter")
+    tmux.expect("· other · /help")
+    tmux.type("/model", "Enter")
+    tmux.expect("* other  ready · context 4096 · path/to/other")
 
 
 def test_many_lines_and_stopping_under_tmux(tmux: Tmux) -> None:

@@ -6,7 +6,6 @@ On a terminal it renders markdown and edits lines; on a dumb terminal or in a pi
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -23,6 +22,7 @@ from tramontane.errors import ConfigError, TramontaneError
 from tramontane_frontend_chat.commands import COMMANDS, Leave, is_command, run_command
 from tramontane_frontend_chat.conversation import Conversation
 from tramontane_frontend_chat.markdown import AnswerWriter, MarkdownWriter, PlainWriter, console_for
+from tramontane_frontend_chat.models import Models
 from tramontane_frontend_chat.reader import PlainReader, Reader, TerminalReader, history_path
 from tramontane_frontend_chat.statistics import ending, summary
 from tramontane_frontend_chat.themes import AUTO, Display, theme_named
@@ -35,9 +35,14 @@ if TYPE_CHECKING:
 def run(host: Host, options: FrontendOptions) -> None:
     """Chat with the host's model until the person leaves (the frontend's entry point)."""
     display = Display(theme_named(AUTO, os.environ), figures=options.verbosity > 0)
-    llm = asyncio.run(host.acquire(options.model)).blocking()
+    models = Models(host, options.settings, options.progress)
     conversation = Conversation(
-        llm, system=options.system, sampling=dict(options.sampling), adapter=options.adapter, display=display
+        models.load(options.model),
+        system=options.system,
+        sampling=dict(options.sampling),
+        models=models,
+        adapter=options.adapter,
+        display=display,
     )
     terminal = Terminal.of(sys.stdin, sys.stdout, os.environ, conversation)
     if options.theme is not None:
@@ -46,7 +51,7 @@ def run(host: Host, options: FrontendOptions) -> None:
         except ConfigError as error:  # the model is loaded; it is not thrown away for a colour
             terminal.note(f"error: {error}")
     if options.verbosity >= 0:
-        terminal.note(greeting(llm))
+        terminal.note(greeting(conversation.llm))
     terminal.chat(conversation)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from attrs import frozen
 
@@ -31,6 +31,8 @@ class Command:
     action: Callable[[Conversation, str], str]
     words: Callable[[Conversation], Sequence[str]] = lambda conversation: ()
     """What completes its argument."""
+    paths: bool = False
+    """Whether paths complete it too."""
 
 
 def is_command(text: str) -> bool:
@@ -128,6 +130,38 @@ def _adapter(conversation: Conversation, argument: str) -> str:
     return f"adapter = {conversation.adapter or 'none'} (loaded: {', '.join(names)})"
 
 
+def _model(conversation: Conversation, argument: str) -> str:
+    if not argument:
+        return "\n".join((*_models(conversation), "/model NAME, a folder, a file or a hub id lets that one answer."))
+    before = conversation.llm.name
+    conversation.use(argument)
+    name = conversation.llm.name
+    if name == before:
+        return f"{name} answers already."
+    if conversation.raw:
+        return f"{name} answers from here on: it has no chat template and continues each message on its own."
+    return f"{name} answers from here on; what was said stays."
+
+
+def _models(conversation: Conversation) -> Iterator[str]:
+    """A line for each model, the one that answers marked."""
+    if conversation.models is None:
+        yield f"* {conversation.llm.name}"
+        return
+    cards = conversation.models.cards()
+    width = max(len(card.name) for card in cards)
+    for card in cards:
+        mark = "*" if card.name == conversation.llm.name else " "
+        said = [f"{mark} {card.name:<{width}}  {card.state}"]
+        if card.max_model_len is not None:
+            said.append(f"context {card.max_model_len}")
+        if card.reference != card.name:
+            said.append(card.reference)
+        if card.aliases:
+            said.append(f"also called {', '.join(card.aliases)}")
+        yield " · ".join(said)
+
+
 def _exit(conversation: Conversation, argument: str) -> str:
     raise Leave
 
@@ -171,6 +205,8 @@ COMMANDS: dict[str, Command] = {
         _sampling("/seed", "[N]", "make answers repeatable", "seed", int),
         Command("/think", "[on|off|low|medium|high]", "reason before answering, how much, or not at all", _think,
                 _words(*_THINKING)),
+        Command("/model", "[NAME|PATH|ID]", "show the models, or let another one answer", _model,
+                lambda conversation: conversation.models.names() if conversation.models else (), paths=True),
         Command("/adapter", "[NAME|none]", "answer with an adapter, or with the model as it is", _adapter,
                 lambda conversation: (*conversation.llm.adapters, "none")),
         Command("/stats", "[on|off]", "show or hide the figures after each answer", _stats, _words("on", "off")),

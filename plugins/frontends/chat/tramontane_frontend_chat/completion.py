@@ -36,10 +36,15 @@ class CommandCompleter(Completer):
             yield from _matching(text, helps)
         elif gap and command is not None:
             yield from _matching(rest, dict.fromkeys(command.words(self._conversation), ""))
+            if command.paths:
+                yield from self._files(rest, complete_event)
         else:
-            word = document.get_word_before_cursor(WORD=True)
-            if "/" in word or word.startswith("~"):
-                yield from self._paths.get_completions(Document(word), complete_event)
+            yield from self._files(document.get_word_before_cursor(WORD=True), complete_event)
+
+    def _files(self, begun: str, complete_event: CompleteEvent) -> Iterable[Completion]:
+        """Paths that begin like what is typed, if that can be a path at all."""
+        if "/" in begun or begun.startswith("~"):
+            yield from self._paths.get_completions(Document(begun), complete_event)
 
 
 def _matching(begun: str, words: Mapping[str, str]) -> Iterable[Completion]:

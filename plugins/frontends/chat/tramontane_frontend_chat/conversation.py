@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from tramontane.errors import ModalityError
+from tramontane.errors import ModalityError, RequestError, TramontaneError
 from tramontane.requests import FinishReason, SamplingParams
 from tramontane.tools import as_message
 from tramontane_frontend_chat.media import content
+from tramontane_frontend_chat.models import Models
 from tramontane_frontend_chat.statistics import Meter
 from tramontane_frontend_chat.themes import Display
 
@@ -34,6 +35,8 @@ class Conversation:
     system: str | None = None
     sampling: dict[str, Any] = field(factory=dict)
     """Sampling parameters the person set; the others are the model's defaults."""
+    models: Models | None = None
+    """Those it may go on with; ``None`` where there is the one."""
     adapter: str | None = None
     """Name of the adapter that answers; ``None`` for the model as it is."""
     display: Display = field(factory=Display)
@@ -65,6 +68,24 @@ class Conversation:
         wanted = {name: value for name, value in {**self.sampling, **settings}.items() if value is not None}
         self.llm.default_params(**wanted)
         self.sampling = wanted
+
+    def use(self, name: str) -> None:
+        """Let another model answer from here on; what was said and the settings stay, an adapter does not.
+
+        Raises:
+            TramontaneError: It cannot be loaded; nothing has changed then.
+        """
+        if self.models is None:
+            raise RequestError("this chat has one model alone")
+        before = self.llm.name
+        try:
+            self.llm = self.models.switch(before, name)
+        except TramontaneError:
+            self.llm = self.models.load(before)
+            raise
+        if self.llm.name != before:
+            self.adapter = None
+            self.meter.clear()
 
     def clear(self) -> None:
         """Forget what was said, keep system message and settings."""
