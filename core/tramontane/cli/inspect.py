@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from tramontane.cli.options import shared
+from tramontane.cli.loading import DEMO, named_model
+from tramontane.cli.options import ModelOptions, shared
 from tramontane.cli.output import print_json, print_table
 from tramontane.cli.state import State, verbosity_options
 from tramontane.errors import ConflictError, TramontaneError, UnknownNameError
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", default="demo", metavar="[MODEL]")
+@click.argument("model", required=False, metavar="[MODEL]")
+@shared("-m", "--model", "named", metavar="MODEL", help="The same, as other commands take it.")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @shared("--quant", metavar="TYPE", help="Stored format to pick, or type to plan for; a number means bits.")
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 @click.pass_obj
 def command(
     state: State,
-    model: str,
+    model: str | None,
+    named: str | None,
     tensors: bool,
     as_json: bool,
     quant: str | None,
@@ -47,8 +50,9 @@ def command(
     """
     from tramontane.load import LoadOptions, open_reference
 
+    wanted = named_model(model, ModelOptions(model=named)) or DEMO
     options = LoadOptions(quant=quant, revision=revision, offline=offline or None, allow_pickle=allow_pickle)
-    with open_reference(model, options, state.plugins) as checkpoint:
+    with open_reference(wanted, options, state.plugins) as checkpoint:
         facts = describe(checkpoint, state.plugins, options)
         rows = [_row(ref) for _, ref in sorted(checkpoint.tensors.items())] if tensors else []
     if as_json:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,4 +113,6 @@ def _write(
             converted.plan,
         )
     bits = 8 * size / plan.parameters
+    kinds = Counter(part.scheme.name for weight in plan.weights for part in weight.parts)
     say(f"{output}: {format_bytes(size)} instead of {format_bytes(before)}, {bits:.2f} bits per weight")
+    say(f"matrices: {', '.join(f'{count} x {kind}' for kind, count in kinds.most_common())}")

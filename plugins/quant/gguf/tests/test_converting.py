@@ -68,7 +68,8 @@ def test_importances_are_collected_kept_and_used(tmp_path: Path) -> None:
     assert "importances of 15 matrices" in said
     at_once, later = tmp_path / "once.gguf", tmp_path / "later.gguf"
     quantize("-m", MODEL, "--quant", "q3k", "--calibrate", text, "-o", at_once)
-    quantize("-m", MODEL, "--quant", "q3k", "--imatrix", file, "-o", later)
+    said = quantize("-m", MODEL, "--quant", "q3k", "--imatrix", file, "-o", later)
+    assert "matrices: 14 x q4_0, 1 x q8_0" in said, "what q3k became, since rows of 128 are no K blocks"
     quantize("-m", MODEL, "--quant", "q3k", "-o", tmp_path / "plain.gguf")
     assert at_once.read_bytes() != (tmp_path / "plain.gguf").read_bytes()
     ours, theirs = (load(one).logits(PROMPT) for one in (at_once, later))

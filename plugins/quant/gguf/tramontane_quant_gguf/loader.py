@@ -65,7 +65,7 @@ def _only_file(path: Path) -> Path:
     if not found:
         raise CheckpointError(
             f"{path} has {len(names)} GGUF files: {', '.join(names[:20])}",
-            hint="give one file's path, or a type with --quant",
+            hint="give one file's path, or the type of one of them with --quant",
         )
     return path / found[0]
 

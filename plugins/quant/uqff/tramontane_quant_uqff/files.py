@@ -55,7 +55,7 @@ def shards(path: Path, files: Files) -> list[Path]:
         if len(models) != 1:
             raise CheckpointError(
                 f"{folder} has {len(models)} models as UQFF: {', '.join(list(models)[:20]) or 'none'}",
-                hint="give one file's path, or a type with --quant",
+                hint="give one file's path, or the type of one of them with --quant",
             )
         found = next(iter(models.values()))
     else:

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoding speed of each type against the unquantized model, one stream, with the machine's own backend: original and
+type in turns, the median of the ratios. Types are saved first, so that they load at once."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tramontane import LLM, SamplingParams
+from tramontane.api.settings import ModelSettings
+from tramontane.bench.quantization.records import BASE, Row
+from tramontane.load import LoadOptions, save_model
+
+PROMPT = list(range(5, 13))
+LEAN: ModelSettings = {"max_num_seqs": 1, "max_model_len": 512, "prefix_cache": False}
+
+
+def saved(model: str, kind: str, folder: Path) -> Path:
+    """The model in that type, saved unless it is there."""
+    target, unfinished = folder / kind, folder / f"{kind}.unfinished"
+    if not target.is_dir():
+        save_model(model, unfinished, LoadOptions(quant=kind))
+        unfinished.rename(target)
+    return target
+
+
+def measure(model: str, kinds: Sequence[str], folder: Path, *, tokens: int, repeats: int) -> Iterator[tuple[str, Row]]:
+    """Measure types one after the other."""
+    params = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
+
+    def rate(llm: LLM) -> float:
+        usage = llm.generate(PROMPT, params).usage
+        return usage.decode_tps or 0.0
+
+    with LLM(model, **LEAN) as base:
+        rate(base)
+        yield BASE, {"tokens_per_s": statistics.median(rate(base) for _ in range(repeats)), "speed": 1.0}
+        for kind in kinds:
+            begin = time.perf_counter()
+            with LLM(str(saved(model, kind, folder)), **LEAN) as llm:
+                seconds = time.perf_counter() - begin
+                rate(llm)
+                pairs = [(rate(base), rate(llm)) for _ in range(repeats)]
+            yield (
+                kind,
+                {
+                    "tokens_per_s": statistics.median(own for _, own in pairs),
+                    "speed": statistics.median(own / original for original, own in pairs),
+                    "load_s": seconds,
+                },
+            )
