@@ -1,53 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documentation shows, works: Python blocks run, and every command line is one that the program takes."""
+"""What the documentation shows, works: Python blocks run, settings are read, and every command line is one that the
+program takes; the long form carries each of them out, page by page, in a folder that holds what the page speaks of."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from documented import FENCE, PAGES, ROOT, blocks, furnish, lines, shell, without_remark
 
 from tramontane.api import LLM
 from tramontane.chat.parsing import ChatFormat, JsonCalls, Reasoning
 from tramontane.cli.app import group
+from tramontane.cli.fleet import read_models
 from tramontane.cli.state import State
+from tramontane.plugins.discovery import API_GROUP, GROUP
+from tramontane.quantization.topology import read_topology
 from tramontane.testing.answering import TEMPLATE, answering_llm
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted(
-    path
-    for pattern in ("*.md", "docs/*.md", "docs/guides/*.md", "docs/deploy/*.md", "plugins/*/*/README.md")
-    for path in ROOT.glob(pattern)
-)
-ELSEWHERE = {"CONTRIBUTING.md", "docs/adapters.md", "docs/adding-a-model.md"}
-"""Pages whose Python is run by a test of their own, is a plugin's file, or needs a model with adapters (as
-``tests/integration/test_adapters.py`` has one)."""
+ELSEWHERE = {
+    "docs/adding-a-model.md": "tests/integration/test_adding_a_model.py",
+    "docs/hooks/": "tests/unit/test_hooks.py",  # from the docstrings of the hooks
+    "tests/plugins/scripted/README.md": "tests/plugins/scripted/tests",
+}
+"""Pages whose Python is run by a test of their own."""
 CALLS_TOOLS = "docs/chat.md"
 """A page whose model calls tools: a scripted one stands in for it."""
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-INLINE = re.compile(r"(?<!`)`(?:[\w./]*/)?(tramontane [a-z][^`\n]*)`(?!`)")
-
-
-def name_of(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
-
-
-def blocks(language: str) -> Iterator[tuple[str, str]]:
-    for path in PAGES:
-        for match in FENCE.finditer(path.read_text(encoding="utf-8")):
-            if match[1] == language:
-                yield name_of(path), match[2]
-
-
 PYTHON = [
     pytest.param(name, text, id=f"{name}-{i}")
     for i, (name, text) in enumerate(blocks("python"))
-    if name not in ELSEWHERE
+    if not name.startswith(tuple(ELSEWHERE))
 ]
 
 
@@ -66,11 +55,15 @@ def weather_model(_reference: str) -> LLM:
 def test_python_runs(page: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tramontane_loader_demo", reason="the examples use the demo model")
     monkeypatch.chdir(tmp_path)
+    if page == "docs/adapters.md":
+        furnish(tmp_path)
     if page == CALLS_TOOLS:
         monkeypatch.setattr("tramontane.LLM", weather_model)
     scope: dict[str, Any] = {"__name__": "__example__"}
     try:
         exec(compile(text, "example", "exec"), scope)
+        if page == "CONTRIBUTING.md":
+            assert next(scope["tramontane_architectures"]()).classes == ("FooForCausalLM",)
         if "out" in scope and page == CALLS_TOOLS:
             assert scope["out"].tool_calls[0].arguments == '{"city": "Rome"}'
             assert scope["run"].finish().text == "The sky over Rome is blue."
@@ -78,19 +71,6 @@ def test_python_runs(page: str, text: str, tmp_path: Path, monkeypatch: pytest.M
         for value in scope.values():
             if hasattr(value, "close") and not isinstance(value, type):
                 value.close()
-
-
-def lines() -> Iterator[tuple[str, str]]:
-    """(page, command line) of everything that is shown of the program."""
-    for path in PAGES:
-        text = path.read_text(encoding="utf-8")
-        shown = [
-            line for match in FENCE.finditer(text) if match[1] in ("", "sh", "bash") for line in match[2].splitlines()
-        ]
-        for line in [*shown, *INLINE.findall(text)]:
-            found = re.match(r"\s*\$?\s*(?:\S*/)?(tramontane .*)", line)
-            if found:
-                yield name_of(path), re.split(r"\s{2,}|\s#|\s[|>&]|\$\(", found[1])[0].strip()
 
 
 LINES = sorted(set(lines()))
@@ -141,3 +121,90 @@ def test_a_command_line_is_one_that_the_program_takes(page: str, line: str) -> N
             assert command is not None, f"{page}: {line}: there is no command {name}"
             with click.Context(command, parent=root, info_name=name) as context:
                 command.make_parser(context).parse_args(list(rest))
+
+
+# --- what else is typed -----------------------------------------------------------------------------------------------
+
+
+def a_task(line: str) -> None:
+    """``make run``: a task of dev.py."""
+    assert re.search(rf'"{line.split()[1]}": ', (ROOT / "dev.py").read_text(encoding="utf-8")), line
+
+
+@cache
+def extras_of_distributions() -> dict[str, set[str]]:
+    files = (ROOT / "pyproject.toml", *ROOT.glob("plugins/*/*/pyproject.toml"))
+    projects = [tomllib.loads(path.read_text())["project"] for path in files]
+    return {one["name"]: set(one.get("optional-dependencies", ())) for one in projects}
+
+
+def an_installation(line: str) -> None:
+    """``pip install``: distributions of this repository, and extras that they have."""
+    extras = extras_of_distributions()
+    for word in shlex.split(line)[2:]:
+        name, _, extra = word.partition("[")
+        if word not in ("-e", "."):
+            assert name in extras, f"there is no distribution {name}"
+            assert not extra or extra.rstrip("]") in extras[name], f"{name} has no extra {extra}"
+
+
+def a_module(line: str) -> None:
+    """``python -m``: a module that is there."""
+    module = line.split(" -m ")[1].split()[0]
+    places = (ROOT / "core", ROOT / "plugins/backends/cuda", ROOT / "plugins/loaders/demo")
+    at = [place / module.replace(".", "/") for place in places]
+    assert any(one.with_suffix(".py").exists() or (one / "__main__.py").exists() for one in at), f"no module {module}"
+
+
+def a_container(line: str) -> None:
+    """``docker``: a file that is there; ``tests/integration/test_deployment.py`` runs its steps."""
+    for path in re.findall(r"-f (\S+)", line):
+        assert (ROOT / path).exists()
+
+
+def as_it_is(line: str) -> None:
+    """Nothing to look up."""
+
+
+TYPED = {
+    r"git clone ": as_it_is,
+    r"make \w": a_task,
+    r"pip install ": an_installation,
+    r"(TRITON_INTERPRET=0 )?pytest (--pyargs )?\S+": as_it_is,  # of a card, and of the page that has a test of its own
+    r"(python|torchrun --nproc-per-node 2) -m ": a_module,
+    r"docker ": a_container,
+    r"cp OUT/": as_it_is,
+    r"ANTHROPIC_BASE_URL=": as_it_is,  # plugins/frontends/anthropic/tests runs the vendor's client like that
+    r"curl ": as_it_is,  # sent by the long form
+    r"(\S*/)?tramontane ": as_it_is,  # looked at above
+}
+
+
+@pytest.mark.parametrize(
+    ("page", "line"), [pytest.param(*one, id=f"{one[0]}: {one[1]}") for one in sorted(set(shell()))]
+)
+def test_every_line_of_every_block_is_known(page: str, line: str) -> None:
+    found = [check for pattern, check in TYPED.items() if re.match(pattern, line)]
+    assert len(found) == 1, f"{page} shows a line that no test looks at: {line}"
+    found[0](without_remark(line))
+
+
+def test_no_block_has_another_language() -> None:
+    found = {match[1] for path in PAGES for match in FENCE.finditer(path.read_text(encoding="utf-8"))}
+    assert found <= {"", "sh", "bash", "python", "toml", "yaml"}
+    assert {page for page, _ in blocks("yaml")} == {"docs/quantization.md"}, "others are no topologies"
+    for place in ELSEWHERE.values():
+        assert (ROOT / place).exists()
+
+
+def test_settings_are_read(tmp_path: Path) -> None:
+    for page, text in blocks("toml"):
+        content = tomllib.loads(text)
+        if "models" in content:
+            small, large = read_models(tmp_path / page, content["models"])
+            assert (small.aliases, large.preload) == (("gpt-4o-mini",), True)
+        else:
+            assert content["project"]["entry-points"].keys() <= {GROUP, API_GROUP}, page
+    for _, text in blocks("yaml"):
+        (tmp_path / "topology.yaml").write_text(text)
+        read_topology(tmp_path / "topology.yaml")

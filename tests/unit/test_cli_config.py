@@ -16,7 +16,7 @@ import pytest
 
 from tramontane.cli.app import run
 from tramontane.cli.config_file import config_option
-from tramontane.cli.fleet import add_models, read_models
+from tramontane.cli.fleet import add_models, one_model, read_models
 from tramontane.cli.options import ModelOptions, model_options
 from tramontane.cli.state import State
 from tramontane.errors import ConfigError
@@ -160,9 +160,17 @@ def test_one_answer_needs_one_model(tmp_path: Path, capsys: pytest.CaptureFixtur
     path = write(tmp_path, FLEET)
     assert run(["run", "--config", path, "-p", "x"]) == 2
     assert capsys.readouterr().err.endswith("name the one that is meant, with -m: small, other\n")
-    assert run(["bench", "--config", path, "-m", "gpt-4o", "-p", "4", "-g", "0", "-r", "1", "--json"]) == 0
-    (measured,) = json.loads(capsys.readouterr().out)
-    assert (measured["model"], measured["quant"]) == ("demo", "q8_0")
+
+    @click.command("bench")
+    @config_option
+    @model_options
+    @click.pass_obj
+    def probe(state: State, model_options: ModelOptions) -> None:
+        reference, settings = one_model(state, None, model_options)
+        assert (reference, settings["quant"], settings["threads"]) == ("demo", "q8_0", 1)
+
+    probe.main(["--config", path, "-m", "gpt-4o"], obj=State(), standalone_mode=False)
+    assert "embedded demo model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish", "powershell"])
@@ -176,13 +184,13 @@ def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
     program = tmp_path / "tramontane"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m tramontane "$@"\n')
     program.chmod(0o755)
-    script = 'eval "$(tramontane completions bash)"; COMP_WORDS=(tramontane {words}); COMP_CWORD={at}; '
-    script += '_tramontane_completion tramontane; echo "${{COMPREPLY[@]}}"'
+    script = "COMPREPLY=(); COMP_WORDS=(tramontane {words}); COMP_CWORD={at}; "
+    script += '_tramontane_completion tramontane; echo "${{COMPREPLY[@]}}"; '
     path = dict(os.environ, PATH=f"{tmp_path}:{os.environ['PATH']}")
-    for words, at, expected in (("perp", 1, "perplexity"), ("run --top-", 2, "--top-k --top-p")):
-        command = ["bash", "--norc", "-c", script.format(words=words, at=at)]
-        done = subprocess.run(command, env=path, capture_output=True, text=True, check=True)
-        assert set(done.stdout.split()) == set(expected.split()), done.stderr
+    asked = "".join(script.format(words=words, at=at) for words, at in (("perp", 1), ("run --top-", 2)))
+    command = ["bash", "--norc", "-c", f'eval "$(tramontane completions bash)"; {asked}']
+    done = subprocess.run(command, env=path, capture_output=True, text=True, check=True)
+    assert [set(line.split()) for line in done.stdout.splitlines()] == [{"perplexity"}, {"--top-k", "--top-p"}]
 
 
 def test_powershell_completes_by_its_own_protocol() -> None:

@@ -103,7 +103,10 @@ def _run(arguments: Sequence[str] | None, state: State) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
-        return EXIT_ERROR if isinstance(error.__cause__, EOFError) else EXIT_CTRL_C
+        stop = error.__cause__ or error  # click wraps what it catches
+        for note in getattr(stop, "__notes__", ()) if state.verbosity >= 0 else ():
+            say(note)
+        return EXIT_ERROR if isinstance(stop, EOFError) else EXIT_CTRL_C
     except TramontaneError as error:
         print_error(error)
         _trace(state)

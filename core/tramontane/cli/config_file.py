@@ -74,9 +74,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
+        hint = "check the path that --config, TRAMONTANE_CONFIG or from-config was given"
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}", hint=hint) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+        hint = 'mend that place; a line is key = value, and text stands in quotes: quant = "q4k"'
+        raise ConfigError(f"{path} is not valid TOML: {error}", hint=hint) from None
 
 
 def _siblings(context: click.Context) -> list[str]:

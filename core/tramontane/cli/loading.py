@@ -38,7 +38,7 @@ def named_model(argument: str | None, options: ModelOptions) -> str | None:
 def announce_demo(state: State, reference: str) -> None:
     """Say that the embedded model answers, where it does."""
     if reference == DEMO and state.verbosity >= 0:
-        said = "This is the embedded demo model: it is tiny, tells stories and answers simple questions."
+        said = "This is the embedded demo model, a tiny teller of stories."
         say(f"{said} Name another with -m MODEL.")
 
 
@@ -66,6 +66,8 @@ def machine_settings(options: ModelOptions) -> dict[str, Any]:
     """Those of :func:`model_settings` that suit any model: they speak of the machine and not of one model's files."""
     return {name: value for name, value in model_settings(options).items() if name not in _OF_ONE_MODEL}
 
+
+STOPPED = "stopped while loading; files that were downloaded whole are kept, so the same command goes on from there"
 
 NO_ADAPTER = "none"
 """What ``--use-adapter`` says for the model as it is; no adapter is called so."""
@@ -96,7 +98,20 @@ def adapter_option(function: F) -> F:
 
 @contextmanager
 def progress_bar(state: State) -> Iterator[Progress]:
-    """What shows how loading goes: a bar on standard error where that is a terminal, nothing elsewhere and with -q."""
+    """What shows how loading goes: a bar on standard error where that is a terminal, nothing elsewhere and with -q.
+
+    A Ctrl-C meanwhile goes on with a note for the person.
+    """
+    try:
+        with _bar(state) as progress:
+            yield progress
+    except KeyboardInterrupt as stop:
+        stop.add_note(STOPPED)
+        raise
+
+
+@contextmanager
+def _bar(state: State) -> Iterator[Progress]:
     if state.verbosity < 0 or not sys.stderr.isatty():
         from tramontane.progress import silent
 
@@ -107,12 +122,21 @@ def progress_bar(state: State) -> Iterator[Progress]:
 
     console = Console(stderr=True, no_color=not colour(sys.stderr))
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(True), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        tasks: dict[str, Any] = {}
+    bar = Progress(*columns, console=console, transient=True)
+    tasks: dict[str, Any] = {}
 
-        def show(event: ProgressEvent) -> None:
-            if event.phase not in tasks:
-                tasks[event.phase] = bar.add_task(event.phase, total=None)
-            bar.update(tasks[event.phase], completed=event.done, total=event.total or None)
+    def show(event: ProgressEvent) -> None:
+        if event.phase not in tasks:
+            tasks[event.phase] = bar.add_task(event.phase, total=None)
+        bar.update(tasks[event.phase], completed=event.done, total=event.total or None)
+        if event.total and event.done >= event.total:
+            # Gone as soon as it is full: a server goes on within this block, and says things.
+            bar.stop()
+            bar.remove_task(tasks.pop(event.phase))
+        else:
+            bar.start()
 
+    try:
         yield show
+    finally:
+        bar.stop()

@@ -29,11 +29,16 @@ def load(reference: str, settings: object, plugins: object, progress: object, na
     return answering_service(answer, chat=reference != "raw", step_s=0.002, name=name or reference, max_model_len=4096)
 
 
-if __name__ == "__main__":
-    Service.load = load  # type: ignore[assignment, method-assign]
-    verbosity = 0 if "quiet" in sys.argv else 1
+def chat(*words: str) -> None:
+    """Chat on the standard streams."""
+    verbosity = 0 if "quiet" in words else 1
     host = Host()
-    host.add("raw" if "raw" in sys.argv else "fake")
+    host.add("raw" if "raw" in words else "fake")
     host.add("other", "path/to/other")
     run(host, FrontendOptions(system="Be kind.", sampling={"temperature": 0.5}, verbosity=verbosity))
+
+
+if __name__ == "__main__":
+    Service.load = load  # type: ignore[assignment, method-assign]
+    chat(*sys.argv[1:])
     print("left", file=sys.stderr)

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import runpy
 import select
 import shutil
 import signal
@@ -12,7 +14,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,18 +28,14 @@ def _environment(home: Path, term: str = "xterm-256color") -> dict[str, str]:
     return {**os.environ, "XDG_STATE_HOME": str(home), "TERM": term, "PYTHONUNBUFFERED": "1", "COLUMNS": "80"}
 
 
-def _piped(tmp_path: Path, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PROGRAM, *arguments], input=text, capture_output=True, text=True, timeout=120, check=True,
-        env=_environment(tmp_path),
-    )  # fmt: skip
-
-
 # --- pipes ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_pipe_gets_answers_alone(tmp_path: Path) -> None:
-    ended = _piped(tmp_path, 'hello\n/topk 3\n"""two\nlines"""\n/nothing\nevil\n')
+    typed = 'hello\n/topk 3\n"""two\nlines"""\n/nothing\nevil\n'
+    ended = subprocess.run(
+        PROGRAM, input=typed, capture_output=True, text=True, timeout=120, check=True, env=_environment(tmp_path)
+    )
     assert ended.stdout == "**Hello** to *you*.\nYou said 'two\\nlines' as line 2.\na\x1b]0;owned\x07b\n"
     notes = ended.stderr.splitlines()
     assert notes[0].startswith("fake: /help lists the commands")
@@ -48,23 +46,41 @@ def test_a_pipe_gets_answers_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "tramontane").exists()
 
 
-def test_without_verbose_a_pipe_hears_of_no_figures(tmp_path: Path) -> None:
-    ended = _piped(tmp_path, "hello\n/maxtokens 3\nhello\n", "quiet")
-    assert ended.stdout == "**Hello** to *you*.\n**H\n"
-    assert ended.stderr.splitlines()[1:] == ["max_tokens = 3", "(stopped at the token limit)", "left"]
+Piped = Callable[..., tuple[str, str]]
 
 
-def test_an_image_is_refused_where_the_model_takes_text_alone(tmp_path: Path) -> None:
+@pytest.fixture
+def piped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Piped:
+    """Chat in this process with what comes from a pipe; what it writes, and what it says about that."""
+    program = runpy.run_path(PROGRAM[1])
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("tramontane.api.service.Service.load", program["load"])
+
+    def piped(text: str, *words: str) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        program["chat"](*words)
+        return capsys.readouterr()
+
+    return piped
+
+
+def test_without_verbose_a_pipe_hears_of_no_figures(piped: Piped) -> None:
+    out, err = piped("hello\n/maxtokens 3\nhello\n", "quiet")
+    assert out == "**Hello** to *you*.\n**H\n"
+    assert err.splitlines()[1:] == ["max_tokens = 3", "(stopped at the token limit)"]
+
+
+def test_an_image_is_refused_where_the_model_takes_text_alone(piped: Piped, tmp_path: Path) -> None:
     (tmp_path / "cat.png").touch()
-    ended = _piped(tmp_path, f"what is in {tmp_path}/cat.png\nhello\n", "quiet")
-    assert ended.stdout == "**Hello** to *you*.\n"
-    assert "error: messages[1] holds an image, and fake takes text alone" in ended.stderr
+    out, err = piped(f"what is in {tmp_path}/cat.png\nhello\n", "quiet")
+    assert out == "**Hello** to *you*.\n"
+    assert "error: messages[1] holds an image, and fake takes text alone" in err
 
 
-def test_a_base_model_says_what_it_does(tmp_path: Path) -> None:
-    ended = _piped(tmp_path, "Once upon a time\n/exit\nnever read\n", "raw")
-    assert ended.stdout == "You said 'Once upon a time' as line 0.\n"
-    assert "no chat template: it continues your text" in ended.stderr
+def test_a_base_model_says_what_it_does(piped: Piped) -> None:
+    out, err = piped("Once upon a time\n/exit\nnever read\n", "raw")
+    assert out == "You said 'Once upon a time' as line 0.\n"
+    assert "no chat template: it continues your text" in err
 
 
 # --- a pseudo-terminal ------------------------------------------------------------------------------------------------
@@ -147,7 +163,9 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     opened.close()
 
 
-def test_a_terminal_gets_markdown_history_and_clean_text(terminal: Terminal, tmp_path: Path) -> None:
+def test_a_chat_on_a_terminal(terminal: Terminal, tmp_path: Path) -> None:
+    """Markdown, lines that are typed early, answers that are stopped, and the history: one program, since each takes
+    seconds to start."""
     place = terminal.expect(">", terminal.expect("Ctrl-D leaves."))
     terminal.type("hello\r")
     place = terminal.answered("Hello to you.", place)
@@ -157,37 +175,29 @@ def test_a_terminal_gets_markdown_history_and_clean_text(terminal: Terminal, tmp
     assert "\x1b]0;owned" not in terminal.raw
     terminal.type("one\x1b\rtwo\r")
     place = terminal.answered("You said 'one\\ntwo' as line 3.", place)
+
+    terminal.type("long\r")
+    place = terminal.expect("point number 3", place)
+    terminal.type("early\r")
+    place = terminal.expect("first token", place)
+    place = terminal.answered("You said 'early' as line 5.", place)
+
+    before = place
+    terminal.type("long\r")
+    place = terminal.expect("point number 3", place)
+    terminal.type("\x03")
+    place = terminal.expect(">", terminal.expect("stopped by you", place))
+    assert "point number 59" not in terminal.shown[before:]
+    terminal.type("\x03")
+    place = terminal.expect(">", terminal.expect("(Ctrl-D or /exit leaves)", place))
+    terminal.type("hello\r")
+    terminal.answered("Hello to you.", place)
     terminal.type("\x04")
     assert terminal.leaves() == 0
     assert "left" in terminal.shown
     history = (tmp_path / "tramontane" / "chat_history").read_text()
     assert "+hello" in history
     assert "+one\n+two" in history
-
-
-def test_what_is_typed_during_an_answer_is_the_next_message(terminal: Terminal) -> None:
-    terminal.type("hello\r")
-    place = terminal.answered("Hello to you.", 0)
-    terminal.type("long\r")
-    place = terminal.expect("point number 3", place)
-    terminal.type("early\r")
-    place = terminal.expect("first token", place)
-    terminal.answered("You said 'early' as line 3.", place)
-
-
-def test_ctrl_c_stops_an_answer_and_not_the_program(terminal: Terminal) -> None:
-    place = terminal.expect(">", terminal.expect("Ctrl-D leaves."))
-    terminal.type("long\r")
-    place = terminal.expect("point number 3", place)
-    terminal.type("\x03")
-    place = terminal.expect(">", terminal.expect("stopped by you", place))
-    assert "point number 59" not in terminal.shown
-    terminal.type("\x03")
-    place = terminal.expect(">", terminal.expect("(Ctrl-D or /exit leaves)", place))
-    terminal.type("hello\r")
-    place = terminal.answered("Hello to you.", place)
-    terminal.type("/exit\r")
-    assert terminal.leaves() == 0
 
 
 def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path) -> None:
@@ -272,12 +282,17 @@ def test_a_long_answer_scrolls_once_even_when_the_window_changes(tmux: Tmux) -> 
     tmux.type("/exit", "Enter")
 
 
-def test_the_status_line_completion_and_commands_under_tmux(tmux: Tmux) -> None:
+def test_the_status_line_commands_many_lines_and_stopping_under_tmux(tmux: Tmux) -> None:
     tmux.expect("context 0/4096 · fake · /help")
+    tmux.type("one", "M-Enter", "two", "Enter")
+    tmux.expect("You said 'one\\ntwo' as line 1.")
     tmux.type("long", "Enter")
     tmux.expect("tokens/s · Ctrl-C stops")
-    tmux.expect("first token")
-    tmux.expect("cache hits 0/")
+    tmux.type("C-c")
+    tmux.expect("stopped by you")
+    tmux.expect("cache hits ")
+    tmux.type("/temperature 0", "Enter")
+    tmux.expect("temperature = 0.0")
     tmux.type("/the", "Tab")
     tmux.expect("> /theme")
     tmux.type(" li", "Tab")
@@ -296,15 +311,3 @@ def test_the_status_line_completion_and_commands_under_tmux(tmux: Tmux) -> None:
     tmux.expect("· other · /help")
     tmux.type("/model", "Enter")
     tmux.expect("* other  ready · context 4096 · path/to/other")
-
-
-def test_many_lines_and_stopping_under_tmux(tmux: Tmux) -> None:
-    tmux.expect("Ctrl-D leaves.")
-    tmux.type("one", "M-Enter", "two", "Enter")
-    tmux.expect("You said 'one\\ntwo' as line 1.")
-    tmux.type("long", "Enter")
-    tmux.expect("point number 2")
-    tmux.type("C-c")
-    tmux.expect("stopped by you")
-    tmux.type("/temperature 0", "Enter")
-    tmux.expect("temperature = 0.0")
