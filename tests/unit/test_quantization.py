@@ -13,9 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from attrs import evolve
 from safetensors.torch import load_file
 
 from tramontane.errors import ConfigError, PlanError, TramontaneError, UnknownNameError
+from tramontane.load import LoadOptions
+from tramontane.load.places import placed
+from tramontane.plugins import installed
 from tramontane.quantization import Quantizer, by_rows, read_topology
 from tramontane.quantization.plain import TYPES
 from tramontane.schemes import Affine, Dense
@@ -191,10 +195,38 @@ def test_mistakes_in_a_topology_are_named(tmp_path: Path, text: str, words: str)
         read_topology(file)
 
 
-def test_a_topology_cannot_put_a_layer_where_the_model_is_not(narrow: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"1-3": {device: "cuda[1]"}\n"2": {device: cpu}\n"/mlp/": {isq: q4k}', "cpu=1,cuda:1=1,cpu=1"),
+        ('"0-3": {device: metal}', "mps=3"),
+        ('"0-3": {device: cpu}', None),
+        ('"0-3": {isq: q4k}', None),
+    ],
+)
+def test_lines_of_a_topology_amount_to_a_device_map(tmp_path: Path, text: str, expected: str | None) -> None:
     file = tmp_path / "topology.yml"
-    file.write_text('"1": {device: "cuda[0]"}')
-    with pytest.raises(PlanError, match="key '1': the model is loaded on cpu, not on cuda:0"):
+    file.write_text(text)
+    options = LoadOptions(topology=str(file), device="cpu")
+    assert placed(options, {"num_hidden_layers": 3}, installed()).device_map == expected
+    given = evolve(options, device_map="cpu=rest")
+    assert placed(given, {"num_hidden_layers": 3}, installed()) == given
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ('"1-3": {device: cpu}', ConfigError, "key '1-3': the model has 2 layers"),
+        ('"1": {device: "cuda[9]"}', TramontaneError, "cuda"),
+        ('"/o_proj/": {device: "cuda[0]"}', PlanError, r"key '/o_proj/': .*o_proj lies on cpu, not on cuda:0"),
+    ],
+)
+def test_what_a_topology_cannot_place_is_said(
+    narrow: Path, tmp_path: Path, text: str, error: type[TramontaneError], words: str
+) -> None:
+    file = tmp_path / "topology.yml"
+    file.write_text(text)
+    with pytest.raises(error, match=words):
         load(narrow, topology=str(file))
 
 

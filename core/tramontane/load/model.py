@@ -31,7 +31,7 @@ from tramontane.load.find import choose_backend, local_files, open_reference
 from tramontane.load.foreign import translated
 from tramontane.load.options import LoadOptions
 from tramontane.load.parallel import Connect, check_parallel, device_of_worker, late_files
-from tramontane.load.places import main_place, settle, spread
+from tramontane.load.places import main_place, placed, settle, spread
 from tramontane.load.program import bind, capture_step
 from tramontane.load.quantize import check_importances
 from tramontane.load.text import TextSide, text_side
@@ -169,6 +169,7 @@ def _build(
     share: Share,
     connect: Connect | None,
 ) -> LoadedModel:
+    options = options if share.parted else placed(options, checkpoint.config, plugins)
     backend = choose_backend(main_place(device_of_worker(options, share)), plugins)
     made = design(checkpoint, options, plugins, backend, share)
     blueprint, model = made.blueprint, made.model

@@ -2,23 +2,29 @@
 """Device maps: which layers of a model lie on which device.
 
 A map is ``DEVICE=LAYERS`` parts separated by commas, in the order of the layers: ``cuda:0=16,cuda:1=rest``. A device
-may name its backend too: ``cuda/torch=24,cpu=rest``.
+may name its backend too: ``cuda/torch=24,cpu=rest``. Lines of a topology that put layers on devices amount to a map.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 from attrs import evolve, frozen
 
 from tramontane.backends.base import Backend
 from tramontane.backends.spread import Place, SpreadBackend, layer_of
 from tramontane.build import Blueprint
+from tramontane.config import text_config
 from tramontane.errors import ConfigError, PlanError
 from tramontane.load.find import choose_backend
 from tramontane.load.options import LoadOptions
 from tramontane.ops import BoundOp, Runtime
 from tramontane.plugins import Plugins
+from tramontane.quantization import read_topology
 from tramontane.weights import CacheSlot, Constant, Matrix, Param
 
 REST = "rest"
@@ -53,6 +59,35 @@ def parse_map(text: str) -> tuple[Asked, ...]:
     if sum(part.layers is None for part in parts) > 1:
         raise ConfigError(f"the device map {text!r} gives the rest of the layers to two devices")
     return tuple(parts)
+
+
+def placed(options: LoadOptions, config: Mapping[str, Any], plugins: Plugins) -> LoadOptions:
+    """The options with the device, or the device map, that a topology's lines about layers amount to.
+
+    A map that was given wins; lines that contradict it are refused while quantization is planned, as patterns are that
+    would take a matrix out of its layer.
+
+    Raises:
+        ConfigError: A line names layers that the model has not.
+    """
+    if options.topology is None or options.device_map is not None:
+        return options
+    topology = read_topology(Path(options.topology))
+    named = [rule for rule in topology.rules if rule.device is not None and rule.layers is not None]
+    if not named:
+        return options
+    layers = text_config(config).get("num_hidden_layers")
+    for rule in named:
+        if rule.layers is not None and isinstance(layers, int) and rule.layers.stop > layers:
+            raise ConfigError(f"the topology {topology.source}, key {rule.key!r}: the model has {layers} layers")
+    if not isinstance(layers, int):
+        raise ConfigError(f"the topology {topology.source} places layers, and the model does not say how many it has")
+    usual = str(choose_backend(options, plugins).device)
+    devices = [topology.device_of_layer(number) or usual for number in range(layers)]
+    if set(devices) == {usual}:
+        return options
+    parts = ((device, len(list(run))) for device, run in groupby(devices))
+    return evolve(options, device_map=",".join(f"{device}={count}" for device, count in parts))
 
 
 def main_place(options: LoadOptions) -> LoadOptions:

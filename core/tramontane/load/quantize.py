@@ -59,7 +59,7 @@ def quantization_request(
         organization=organization,
         topology=topology,
         importances=importances or {},
-        device=backend.device,
+        place=lambda path: backend.at(path).device,
     )
 
 

@@ -46,7 +46,7 @@ class Request:
         organization: Which matrices ``default`` is for.
         topology: Rules for single layers.
         importances: How much errors of inputs count, for types whose packing weighs them.
-        device: Where the model will be; rules that ask for another device are refused.
+        place: Where a module will be, by its path; rules that ask for another device are refused.
         again: Unpack what is stored quantized, and quantize it to what is asked for. Else it stays as it is.
     """
 
@@ -55,7 +55,7 @@ class Request:
     organization: Organization = Organization.DEFAULT
     topology: Topology | None = None
     importances: Importances = field(factory=dict, repr=False)
-    device: torch.device = field(factory=lambda: torch.device("cpu"))
+    place: Callable[[str], torch.device] = field(default=lambda _: torch.device("cpu"), repr=False)
     again: bool = False
 
 
@@ -139,11 +139,11 @@ class _Chooser:
         asked = None if topology is None else topology.device(path)
         if topology is None or asked is None:
             return
-        have, wanted = self.request.device, torch.device(asked[0])
+        have, wanted = self.request.place(path), torch.device(asked[0])
         if wanted.type != have.type or (wanted.index or 0) != (have.index or 0):
             raise PlanError(
-                f"{topology.source}, key {asked[1]!r}: the model is loaded on {have}, not on {asked[0]}",
-                hint="layers on several devices are not supported; leave the device out, or use --device",
+                f"{topology.source}, key {asked[1]!r}: {path} lies on {have}, not on {asked[0]}",
+                hint="only whole layers are placed: by ranges such as 0-8, or by --device-map, which then decides",
             )
 
     def say(self) -> None:

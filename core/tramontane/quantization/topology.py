@@ -62,6 +62,11 @@ class Topology:
         found = next((rule for rule in reversed(self.rules) if rule.device and rule.covers(path)), None)
         return None if found is None or found.device is None else (found.device, found.key)
 
+    def device_of_layer(self, number: int) -> str | None:
+        """The device for a whole layer, by lines about layers; ``None`` where none says one."""
+        rules = (rule for rule in reversed(self.rules) if rule.device and rule.layers is not None)
+        return next((rule.device for rule in rules if rule.layers is not None and number in rule.layers), None)
+
     @property
     def quants(self) -> tuple[str, ...]:
         """Every type that a rule names."""
