@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -71,7 +73,7 @@ ATTACKS: dict[str, tuple[bool, Callable[[], Constraint]]] = {
     "exponential automaton": (EITHER, lambda: Constraint.regex("(.*[ab].{12}[cd].{12})|(.*x.{30})")),
     "30000 groups": (REFUSED, lambda: Constraint.regex("(" * 30_000 + "a" + ")" * 30_000)),
     "invalid pattern": (REFUSED, lambda: Constraint.regex("[z-a")),
-    "complement": (REFUSED, lambda: Constraint.lark("start: A\nA: /.*a.{18}/ & /.*b.{17}/ & ~/.*c.{16}/")),
+    "complement": (REFUSED, lambda: Constraint.lark(SLOW)),
     "pattern in a schema": (EITHER, lambda: Constraint.json_schema({"type": "string", "pattern": "(a+)+b"})),
     "invalid pattern in a schema": (REFUSED, lambda: Constraint.json_schema({"type": "string", "pattern": "("})),
     "schema 30000 deep": (REFUSED, lambda: Constraint.json_schema(nested(9_000))),
@@ -113,6 +115,38 @@ def test_the_helper_has_the_limits_it_is_given(vocabulary: Vocabulary) -> None:
                 helper.check(pattern)
         finally:
             helper.stop()
+
+
+SLOW = "start: A\nA: /.*a.{18}/ & /.*b.{17}/ & ~/.*c.{16}/"
+"""Takes minutes, if nobody stops it."""
+ASKER = """
+import sys, threading, time
+from tramontane.grammar import Constraint
+from tramontane.grammar.trial import Helper, Limits
+from tramontane.grammar.vocabulary import Vocabulary
+helper = Helper(Vocabulary.loads(sys.stdin.readline()), Limits(seconds=600))
+helper.check(Constraint.regex("warm up"))
+print(helper._process.pid, flush=True)
+helper.check(Constraint.lark(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells a process of its parent's death")
+def test_a_helper_dies_with_who_asks_in_the_middle_of_a_trial(vocabulary: Vocabulary) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ASKER, SLOW], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as asker:
+        assert asker.stdin is not None
+        assert asker.stdout is not None
+        asker.stdin.write(vocabulary.dumps() + "\n")
+        asker.stdin.flush()
+        helper = psutil.Process(int(asker.stdout.readline()))
+        begun, until = sum(helper.cpu_times()[:2]), time.monotonic() + 30
+        while sum(helper.cpu_times()[:2]) < begun + 0.1:  # it tries
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        asker.kill()
+    assert psutil.wait_procs([helper], timeout=10)[1] == [], "it goes on for nobody"
 
 
 @pytest.mark.parametrize("name", ATTACKS)

@@ -9,8 +9,11 @@ next one started; the engine never notices.
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -31,6 +34,8 @@ _STACK = 1 << 20
 """Bytes of stack in the helper: half of what the threads that compute masks have."""
 _WALK = 24
 """Tokens of the walk."""
+_PR_SET_PDEATHSIG = 1
+"""https://man7.org/linux/man-pages/man2/pr_set_pdeathsig.2const.html"""
 
 
 @frozen
@@ -132,7 +137,7 @@ class Helper:
     def _start(self) -> subprocess.Popen[str]:
         self.stop()
         process = subprocess.Popen(
-            [sys.executable, "-m", "tramontane.grammar.trial", json.dumps(asdict(self.limits))],
+            [sys.executable, "-m", "tramontane.grammar.trial", json.dumps(asdict(self.limits)), str(os.getpid())],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8",
         )  # fmt: skip
         self._process = process
@@ -184,6 +189,17 @@ def _judge(line: str, vocabulary: Vocabulary, tokenizer: llguidance.LLTokenizer,
     return ""
 
 
+def _die_with(parent: int) -> None:
+    """End when the process that asks does, and be it in the middle of a trial: who was to end that is gone.
+
+    Other systems than Linux know no such thing; there a trial goes on to its end.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before
+            os._exit(1)
+
+
 def _confine(memory: int) -> None:
     """Bound what the process may allocate from now on."""
     try:
@@ -207,7 +223,8 @@ def _serve(limits: Limits) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve until the other side closes the pipe."""
+    """Serve until the other side closes the pipe, or dies."""
+    _die_with(int(arguments[1]))
     limits = Limits(**json.loads(arguments[0]))
     threading.stack_size(_STACK)
     server = threading.Thread(target=_serve, args=(limits,))
