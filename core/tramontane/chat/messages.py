@@ -71,6 +71,11 @@ def plain_messages(messages: Any) -> list[dict[str, Any]]:
     return found
 
 
+def named_text(name: str, text: str) -> str:
+    """A text file as a message tells it: wherever it is attached, the model reads the same."""
+    return f"File {name[:200]!r}:\n{text}"
+
+
 _MEDIA = {"image": "an image", "input_image": "an image", "audio": "sound", "input_audio": "sound", "video": "a video",
           "input_video": "a video"}  # fmt: skip
 

@@ -34,6 +34,9 @@ class _Writer:
     def call(self, call: ToolCall) -> None:
         self.pieces.append(f"->{call.name}")
 
+    def result(self, text: str) -> None:
+        self.pieces.append(f"<-{text}")
+
     def close(self) -> None:
         self.pieces.append("|")
 
@@ -298,7 +301,7 @@ def test_tab_completes_commands_their_words_and_paths(talk: Conversation, files:
         completer = CommandCompleter(COMMANDS, talk)
         return [one.text for one in completer.get_completions(Document(typed), CompleteEvent())]
 
-    assert offered("/t") == ["/temperature", "/topk", "/topp", "/think", "/theme"]
+    assert offered("/t") == ["/temperature", "/topk", "/topp", "/think", "/tools", "/theme"]
     assert offered("/theme l") == ["light"]
     assert offered("/think o") == ["on", "off"]
     assert offered("/adapter ") == ["none"]

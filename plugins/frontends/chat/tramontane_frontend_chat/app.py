@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
@@ -26,10 +27,13 @@ from tramontane_frontend_chat.models import Models
 from tramontane_frontend_chat.reader import PlainReader, Reader, TerminalReader, history_path
 from tramontane_frontend_chat.statistics import ending, summary
 from tramontane_frontend_chat.themes import AUTO, Display, theme_named
+from tramontane_frontend_chat.toolbox import Providers, Toolbox
 
 if TYPE_CHECKING:
     from tramontane.api import LLM, CompletionStream
     from tramontane.host import FrontendOptions, Host
+    from tramontane.records import ToolProviderSpec
+    from tramontane.tools import ToolProvider
 
 
 def run(host: Host, options: FrontendOptions) -> None:
@@ -43,8 +47,10 @@ def run(host: Host, options: FrontendOptions) -> None:
         models=models,
         adapter=options.adapter,
         display=display,
+        toolbox=Toolbox(providers_of(host)),
     )
     terminal = Terminal.of(sys.stdin, sys.stdout, os.environ, conversation)
+    conversation.toolbox.ask = terminal.reader.ask
     if options.theme is not None:
         try:
             display.theme = theme_named(options.theme, os.environ)
@@ -52,7 +58,21 @@ def run(host: Host, options: FrontendOptions) -> None:
             terminal.note(f"error: {error}")
     if options.verbosity >= 0:
         terminal.note(greeting(conversation.llm))
-    terminal.chat(conversation)
+    try:
+        terminal.chat(conversation)
+    finally:
+        conversation.toolbox.clear()
+
+
+def providers_of(host: Host) -> Providers:
+    """The installed providers of tools, made when they are asked for."""
+    catalog = host.plugins.catalogs.tool_providers
+    return {name: partial(_made, catalog.get(name)) for name in host.tools()}
+
+
+def _made(spec: ToolProviderSpec) -> ToolProvider:
+    made: ToolProvider = spec.load("provider")({})
+    return made
 
 
 def capable(stdin: TextIO, stdout: TextIO, environ: Mapping[str, str]) -> bool:

@@ -6,11 +6,13 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 
 from attrs import frozen
 
 from tramontane.errors import RequestError
+from tramontane_frontend_chat.attachments import attach
 from tramontane_frontend_chat.conversation import Conversation
 from tramontane_frontend_chat.themes import AUTO, THEMES, theme_named
 
@@ -162,6 +164,29 @@ def _models(conversation: Conversation) -> Iterator[str]:
         yield " · ".join(said)
 
 
+def _tools(conversation: Conversation, argument: str) -> str:
+    toolbox = conversation.toolbox
+    if argument == "none":
+        toolbox.clear()
+    elif argument:
+        if conversation.raw:
+            raise RequestError(f"{conversation.llm.name} has no chat template, so it calls no tools")
+        toolbox.add(argument)
+    return f"Tools: {', '.join(toolbox.tools) or 'none'}."
+
+
+def _attach(conversation: Conversation, argument: str) -> str:
+    if argument == "none":
+        conversation.attached.clear()
+    elif argument:
+        try:
+            paths = shlex.split(argument)
+        except ValueError as error:
+            raise RequestError(f"{argument!r} is no list of paths: {error}") from None
+        conversation.attached += [attach(path) for path in paths]
+    return f"Attached to the next message: {', '.join(one.name for one in conversation.attached) or 'nothing'}."
+
+
 def _exit(conversation: Conversation, argument: str) -> str:
     raise Leave
 
@@ -209,6 +234,10 @@ COMMANDS: dict[str, Command] = {
                 lambda conversation: conversation.models.names() if conversation.models else (), paths=True),
         Command("/adapter", "[NAME|none]", "answer with an adapter, or with the model as it is", _adapter,
                 lambda conversation: (*conversation.llm.adapters, "none")),
+        Command("/attach", "[PATH ...|none]", "show what goes with the next message, or add files to it", _attach,
+                _words("none"), paths=True),
+        Command("/tools", "[FILE|PROVIDER|none]", "show what the model may call, or add functions of a .py or .json",
+                _tools, lambda conversation: (*conversation.toolbox.providers, "none"), paths=True),
         Command("/stats", "[on|off]", "show or hide the figures after each answer", _stats, _words("on", "off")),
         Command("/theme", "[NAME]", "show or choose the colours", _theme, _words(AUTO, *THEMES)),
         Command("/exit", "", "leave", _exit),

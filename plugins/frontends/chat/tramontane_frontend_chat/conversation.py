@@ -14,14 +14,18 @@ from attrs import define, field
 from tramontane.errors import ModalityError, RequestError, TramontaneError
 from tramontane.requests import FinishReason, SamplingParams
 from tramontane.tools import as_message
-from tramontane_frontend_chat.media import content
+from tramontane_frontend_chat.attachments import Attachment, with_attachments
 from tramontane_frontend_chat.models import Models
 from tramontane_frontend_chat.statistics import Meter
 from tramontane_frontend_chat.themes import Display
+from tramontane_frontend_chat.toolbox import Toolbox
 
 if TYPE_CHECKING:
     from tramontane.api import LLM, Completion, CompletionStream
     from tramontane_frontend_chat.markdown import AnswerWriter
+
+ROUNDS = 8
+"""Times that the model may go on with the results of its calls."""
 
 
 @define
@@ -45,6 +49,10 @@ class Conversation:
     messages: list[dict[str, Any]] = field(factory=list)
     """User and assistant messages; the system message is added when the model is asked."""
     meter: Meter = field(factory=Meter)
+    toolbox: Toolbox = field(factory=Toolbox)
+    """What the model may call."""
+    attached: list[Attachment] = field(factory=list)
+    """Files for the next message."""
 
     @property
     def raw(self) -> bool:
@@ -88,29 +96,49 @@ class Conversation:
             self.meter.clear()
 
     def clear(self) -> None:
-        """Forget what was said, keep system message and settings."""
+        """Forget what was said and attached, keep system message and settings."""
         self.messages.clear()
+        self.attached.clear()
         self.meter.clear()
 
     def answer(
         self, text: str, writer: AnswerWriter, started: Callable[[CompletionStream], None] = lambda stream: None
     ) -> Completion:
-        """Send a message and write the answer as it arrives.
+        """Send a message and write the answer as it arrives; tools that it calls are run, and it goes on.
 
         Args:
             text: The person's message.
             writer: Gets the pieces of the answer.
-            started: Called with the stream before its first piece, so that a signal handler can cancel it.
+            started: Called with each stream before its first piece, so that a signal handler can cancel it.
 
         Returns:
-            The whole answer; of a cancelled one, what had arrived. It is part of the conversation from then on.
+            The whole last answer; of a cancelled one, what had arrived. It is part of the conversation from then on.
 
         Raises:
             ModalityError: The message names an image or sound, and the model takes none.
             TramontaneError: The request failed; the message is not part of the conversation then.
         """
-        message = {"role": "user", "content": content(text)}
-        with self._stream(text, message) as stream:
+        said: list[dict[str, Any]] = [{"role": "user", "content": with_attachments(self.attached, text)}]
+        completion = self._round(said, writer, started)
+        for _ in range(ROUNDS):
+            if not (completion.tool_calls and self.toolbox.tools) or completion.finish_reason is FinishReason.CANCELED:
+                break
+            said.append(as_message(completion))
+            for call in completion.tool_calls:
+                result = self.toolbox.run(call)
+                writer.result(result)
+                said.append({"role": "tool", "tool_call_id": call.id, "name": call.name, "content": result})
+            completion = self._round(said, writer, started)
+        self.attached.clear()
+        if not self.raw and (completion.text or completion.finish_reason is not FinishReason.CANCELED):
+            self.messages += [*said, as_message(completion)]
+        return completion
+
+    def _round(
+        self, said: list[dict[str, Any]], writer: AnswerWriter, started: Callable[[CompletionStream], None]
+    ) -> Completion:
+        """One answer of the model, written as it arrives."""
+        with self._stream(said) as stream:
             started(stream)
             self.meter.begin()
             for delta in stream:
@@ -123,20 +151,22 @@ class Conversation:
         self.meter.end(completion)
         for call in completion.tool_calls:
             writer.call(call)
-        if not self.raw and (completion.text or completion.finish_reason is not FinishReason.CANCELED):
-            self.messages += [message, as_message(completion)]
         return completion
 
-    def _stream(self, text: str, message: dict[str, Any]) -> CompletionStream:
-        """The answer to a message after those before it; of a base model, what continues the text."""
+    def _stream(self, said: list[dict[str, Any]]) -> CompletionStream:
+        """The answer to the last messages after those before them; of a base model, what continues the text."""
         try:
             if self.raw:
-                if not isinstance(message["content"], str):
+                text = said[0]["content"]
+                if not isinstance(text, str):
                     raise ModalityError(f"{self.llm.name} continues plain text, and takes no images or sound")
                 return self.llm.generate(text, self.params(), stream=True, adapter=self.adapter)
             opening = [{"role": "system", "content": self.system}] if self.system else []
-            said = [*opening, *self.messages, message]
-            return self.llm.chat(said, self.params(), stream=True, adapter=self.adapter, **self.template)
+            tools = list(self.toolbox.tools.values()) or None
+            return self.llm.chat(
+                [*opening, *self.messages, *said], self.params(), tools=tools, stream=True, adapter=self.adapter,
+                **self.template,
+            )  # fmt: skip
         except ModalityError as error:
             hint = "put a path in `backticks` to send its words and not its file"
             raise ModalityError(error.message, hint=hint) from None

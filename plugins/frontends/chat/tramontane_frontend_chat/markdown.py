@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 REDRAW_S = 0.08
 """Between two drawings of the growing block: rendering markdown for each token would cost more than the token."""
+MOST_SHOWN, MOST_LINES = 600, 8
+"""Characters and lines of a call's result."""
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -29,6 +31,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def printable(text: str) -> str:
     """Drop control characters other than newline and tab: a model's text must not steer the terminal."""
     return _CONTROL.sub("", text)
+
+
+def beginning(text: str) -> str:
+    """As much of a call's result as a person wants to see."""
+    lines = text[:MOST_SHOWN].splitlines()[:MOST_LINES]
+    shown = "\n".join(lines)
+    return shown if len(shown) == len(text) else f"{shown} ..."
 
 
 def stable_length(text: str) -> int:
@@ -62,6 +71,8 @@ class AnswerWriter(Protocol):
     def think(self, text: str) -> None: ...
 
     def call(self, call: ToolCall) -> None: ...
+
+    def result(self, text: str) -> None: ...
 
     def close(self) -> None: ...
 
@@ -101,6 +112,11 @@ class PlainWriter:
         if self._terminal:
             self.close()
             self._put(f"-> {call.name}({call.arguments})\n")
+
+    def result(self, text: str) -> None:
+        """Show the beginning of what a call came to, on a terminal."""
+        if self._terminal:
+            self._put(f"<- {beginning(text)}\n")
 
     def close(self) -> None:
         """End the line, if one was begun."""
@@ -166,6 +182,11 @@ class MarkdownWriter:
         """Show a call on a line of its own."""
         self.close()
         self._dimmed(f"-> {call.name}({call.arguments})")
+
+    def result(self, text: str) -> None:
+        """Show the beginning of what a call came to."""
+        self.close()
+        self._dimmed(f"<- {beginning(text)}")
 
     def _dimmed(self, text: str, end: str = "\n") -> None:
         self._console.print(

@@ -33,15 +33,20 @@ def content(text: str) -> str | list[dict[str, Any]]:
         path = _media(written)
         if path is not None:
             parts += _words(text[end : match.start()])
-            parts.append({"type": _BY_ENDING[path.suffix.lower()], "path": str(path)})
+            parts.append({"type": kind_of(path), "path": str(path)})
             end = match.start() + len(match[0].rstrip(",;:!?"))
     return [*parts, *_words(text[end:])] if parts else text
+
+
+def kind_of(path: Path) -> str | None:
+    """The kind of content part that a file's name speaks of; ``None`` for text and everything else."""
+    return _BY_ENDING.get(path.suffix.lower())
 
 
 def _media(written: str) -> Path | None:
     """The file of that name, if it is one that may be shown to a model."""
     path = Path(written.removeprefix("file://")).expanduser() if written else Path()
-    if path.suffix.lower() not in _BY_ENDING:
+    if kind_of(path) is None:
         return None
     try:
         return path.resolve() if path.is_file() else None

@@ -53,6 +53,8 @@ class Reader(Protocol):
 
     def read(self) -> str: ...
 
+    def ask(self, question: str) -> str: ...
+
 
 class PlainReader:
     """Lines from a stream; asks, on another, only where a person types."""
@@ -75,6 +77,16 @@ class PlainReader:
             except EOFError:
                 break
         return cleaned(text)
+
+    def ask(self, question: str) -> str:
+        """The line that answers a question.
+
+        Raises:
+            EOFError: Nobody types here: the next line is a message and no answer.
+        """
+        if not self._asks:
+            raise EOFError
+        return self._line(question)
 
     def _line(self, question: str) -> str:
         if self._asks:
@@ -117,6 +129,12 @@ class TerminalReader:
                 color_depth=None if theme.colours else ColorDepth.MONOCHROME,
             )
         )
+
+    def ask(self, question: str) -> str:
+        """The line that answers a question; it is no part of the history."""
+        from prompt_toolkit import prompt
+
+        return prompt(question)
 
 
 def _session(completer: Completer, history: Path | None) -> PromptSession[str]:

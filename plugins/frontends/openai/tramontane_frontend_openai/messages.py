@@ -11,6 +11,7 @@ import binascii
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tramontane.chat.messages import named_text
 from tramontane.wire import FieldError
 
 FileText = Callable[[str, str], tuple[str, str]]
@@ -94,7 +95,7 @@ def _file(given: Mapping[str, Any], where: str, file_text: FileText) -> str:
         raise FieldError("the server fetches no URLs; send the file itself", param=f"{where}.file_url")
     else:
         raise FieldError(f"{where} needs file_id or file_data", param=where)
-    return f"File {name[:200]!r}:\n{text}"
+    return named_text(name, text)
 
 
 def _file_data(data: str, where: str) -> str:
