@@ -25,7 +25,6 @@ from attrs import define, field
 from tramontane.child.codec import pack, pack_deltas, pack_error, unpack_request
 from tramontane.child.frames import Channel, Frame
 from tramontane.child.outbox import Outbox
-from tramontane.child.turns import take_turns
 from tramontane.engine.outputs import refusal
 from tramontane.errors import EngineError, TramontaneError
 from tramontane.progress import ProgressEvent
@@ -179,7 +178,6 @@ def main(level: int) -> NoReturn:
     """
     for name in ("SIGINT", "SIGTERM"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    take_turns()
     faulthandler.enable()
     out = os.dup(1)
     os.dup2(2, 1)

@@ -30,7 +30,13 @@ log = logging.getLogger(__name__)
 
 CLOSE_S = 10.0
 """Seconds that the process may take to end once its pipe is closed; then it is killed."""
-_START = "import sys; sys.path.insert(0, {root!r}); from tramontane.child.main import main; main({level})"
+_START = """import sys
+sys.path.insert(0, {root!r})
+from tramontane.child.turns import take_turns
+take_turns()  # before numpy is imported, which starts threads
+from tramontane.child.main import main
+main({level})
+"""
 
 _open: WeakSet[ChildProcess] = WeakSet()
 
