@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tramontane.api.chat_call import ChatCall, Message, ToolChoice
 from tramontane.api.face import ModelFace
 from tramontane.api.llm import LLM
-from tramontane.api.prompts import is_single
+from tramontane.api.prompts import is_brief, is_single
 from tramontane.api.request_maker import Params
 from tramontane.api.settings import with_adapter
 from tramontane.api.streams import AsyncCompletionStream
@@ -53,8 +53,9 @@ class AsyncLLM(ModelFace):
         """
         maker, start = self._maker, time.monotonic()
         return AsyncCompletionStream(
-            self._service, lambda: maker.generate(prompts, params, start=start, **options), single=is_single(prompts)
-        )
+            self._service, lambda: maker.generate(prompts, params, start=start, **options), single=is_single(prompts),
+            brief=is_brief(prompts),
+        )  # fmt: skip
 
     def chat(
         self,

@@ -17,6 +17,9 @@ Prompt = str | Sequence[int]
 Encode = Callable[[str], Sequence[int]]
 """Text to token ids, with the special tokens a prompt begins with."""
 
+_BRIEF_TEXT, _BRIEF_IDS = 512, 4096
+"""Characters and token ids that take about a quarter of a millisecond."""
+
 
 @frozen
 class PromptLimits:
@@ -37,6 +40,14 @@ def is_single(prompts: object) -> bool:
     if not isinstance(prompts, Sequence) or isinstance(prompts, bytes | bytearray):
         return False
     return len(prompts) > 0 and all(_is_id(item) for item in prompts)
+
+
+def is_brief(prompts: Any) -> bool:
+    """Whether prompts are encoded in the time that going to another thread and back takes."""
+    listed = prompts if isinstance(prompts, list | tuple) and not is_single(prompts) else (prompts,)
+    texts = [prompt for prompt in listed if isinstance(prompt, str)]
+    ids = sum(len(prompt) for prompt in listed if isinstance(prompt, list | tuple))
+    return len(listed) <= 16 and sum(map(len, texts)) <= _BRIEF_TEXT and ids <= _BRIEF_IDS
 
 
 def as_list(prompts: Any) -> list[Any]:

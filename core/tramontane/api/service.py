@@ -14,6 +14,7 @@ from tramontane.api.collect import RequestOutput
 from tramontane.api.request_maker import RequestMaker
 from tramontane.api.running import LocalModel, Running
 from tramontane.api.settings import load_options
+from tramontane.api.streams import Turns
 from tramontane.records import EngineInfo, RequestSummary
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Service:
 
     running: Running
     observers: Observers
+    turns: Turns | None = None
+    """Where event loops need not wait for the interpreter, since the engine has another."""
     maker: RequestMaker = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -72,7 +75,7 @@ class Service:
         from tramontane.child.model import ChildModel
 
         running = ChildModel.start(reference, settings, plugins, progress, name=name or reference, died=died)
-        return cls(running, plugins.observers)
+        return cls(running, plugins.observers, Turns())
 
     @property
     def info(self) -> EngineInfo:

@@ -22,6 +22,8 @@ from tramontane.requests import Delta
 if TYPE_CHECKING:
     from tramontane.api.service import Service
 
+MOST_A_TURN = 16
+"""Brief prompts, a tenth of a millisecond each, that an event loop encodes between two looks at its sockets."""
 _POLL_S = 0.2 if sys.platform == "win32" else None
 """On Windows a waiting main thread sees Ctrl-C only between waits."""
 
@@ -72,6 +74,25 @@ class _LoopSink:
         for delta in deltas:
             self.answers.take(delta, now)
         self.changed.set()
+
+
+class Turns:
+    """Preparations in the event loop itself: a few in each of its turns, so that it stays free for other streams; the
+    others are made beside it, which takes longer and holds up nobody."""
+
+    _taken = 0
+
+    def take(self) -> bool:
+        """Whether one more may be made here and now."""
+        if self._taken == 0:
+            asyncio.get_running_loop().call_soon(self._next)
+        if self._taken == MOST_A_TURN:
+            return False
+        self._taken += 1
+        return True
+
+    def _next(self) -> None:
+        self._taken = 0
 
 
 class CompletionStream:
@@ -148,12 +169,19 @@ class AsyncCompletionStream:
 
     Its requests begin with the first ``await``. Cancelling the task that reads it, ``aclose`` or forgetting it ends
     them.
+
+    Args:
+        service: Runs the requests.
+        prepare: Makes them.
+        single: Whether the call had one prompt, and no list.
+        brief: Whether ``prepare`` takes so little time that it need not be done beside the event loop.
     """
 
-    def __init__(self, service: Service, prepare: Callable[[], Answers], single: bool) -> None:
+    def __init__(self, service: Service, prepare: Callable[[], Answers], single: bool, *, brief: bool = False) -> None:
         self._service = service
         self._prepare = prepare
         self._single = single
+        self._brief = brief
         self._sink: _LoopSink | None = None
 
     def __aiter__(self) -> AsyncIterator[CompletionDelta]:
@@ -178,11 +206,16 @@ class AsyncCompletionStream:
         return answers.pieces.popleft()
 
     @property
-    def prompt_tokens(self) -> tuple[int, ...]:
-        """Tokens of each prompt, in the caller's order; empty before the first ``await``."""
+    def prompt_token_ids(self) -> tuple[tuple[int, ...], ...]:
+        """The tokens of each prompt, in the caller's order; empty before the first ``await``."""
         if self._sink is None:
             return ()
-        return tuple(len(output.request.prompt_token_ids) for output in self._sink.answers.outputs)
+        return tuple(output.request.prompt_token_ids for output in self._sink.answers.outputs)
+
+    @property
+    def prompt_tokens(self) -> tuple[int, ...]:
+        """How many tokens each prompt has."""
+        return tuple(map(len, self.prompt_token_ids))
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._whole().__await__()
@@ -213,8 +246,10 @@ class AsyncCompletionStream:
         return only(completions) if self._single else completions
 
     async def _begin(self) -> _LoopSink:
-        """Encode the prompts beside the loop, which must stay free for the other streams, and submit them."""
-        sink = _LoopSink(await asyncio.to_thread(self._prepare))
+        """Encode the prompts and submit them."""
+        turns = self._service.turns
+        here = self._brief and turns is not None and turns.take()
+        sink = _LoopSink(self._prepare() if here else await asyncio.to_thread(self._prepare))
         self._service.submit(sink.answers, sink)
         return sink
 

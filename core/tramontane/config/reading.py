@@ -12,6 +12,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Annotated, Any, TypeVar, cast
 
 import attrs
@@ -260,16 +261,14 @@ class _Reader:
             raise _FaultsError([("", f"must be an object, not {_kind(value)}")])
         found: dict[str, Any] = {}
         faults: list[tuple[str, str]] = []
-        known: set[str] = set()
-        for attribute in attrs.fields(attrs.resolve_types(cls)):
-            keys = attribute.metadata.get(_KEYS, (attribute.name,))
-            known.update(keys)
+        fields = _fields(cls)
+        for one in fields:
             try:
-                self.read_attribute(attribute, keys, value, where, found)
+                self.read_field(one, value, where, found)
             except _FaultsError as error:
                 faults += error.faults
         if self.strict:
-            faults += _unknown(value, known)
+            faults += _unknown(value, {key for one in fields for key in one.keys})
         if faults:
             raise _FaultsError(faults)
         try:
@@ -279,24 +278,43 @@ class _Reader:
         except (ValueError, TypeError) as error:
             raise _FaultsError([("", str(error))]) from error
 
-    def read_attribute(
-        self, attribute: Any, keys: tuple[str, ...], mapping: Mapping[str, Any], where: str, found: dict[str, Any]
-    ) -> None:
-        """Put the value of one attribute in ``found``, unless its default serves."""
-        derive = attribute.metadata.get(_DERIVE)
-        if derive is not None:
-            found[attribute.alias] = _derive(derive, keys[0], mapping, where)
+    def read_field(self, field: _Field, mapping: Mapping[str, Any], where: str, found: dict[str, Any]) -> None:
+        """Put the value of one field in ``found``, unless its default serves."""
+        if field.derive is not None:
+            found[field.alias] = _derive(field.derive, field.keys[0], mapping, where)
             return
-        key = next((key for key in keys if key in mapping), keys[0])
-        has_default = attribute.default is not attrs.NOTHING
-        if key not in mapping or (mapping[key] is None and has_default and not _admits_none(attribute.type)):
-            if not has_default:
-                raise _FaultsError([(key, "is missing")])
+        key = next((key for key in field.keys if key in mapping), None)
+        if key is None or (mapping[key] is None and field.null_is_absent):
+            if not field.has_default:
+                raise _FaultsError([(field.keys[0], "is missing")])
             return
         try:
-            found[attribute.alias] = self.read(mapping[key], attribute.type)
+            found[field.alias] = self.read(mapping[key], field.kind)
         except Exception as error:
             raise _FaultsError([(_join(key, path), text) for path, text in _flatten(error)]) from error
+
+
+@frozen
+class _Field:
+    """What is read into one attribute of a class."""
+
+    alias: str
+    keys: tuple[str, ...]
+    kind: Any
+    derive: Callable[[Mapping[str, Any], str], Any] | None
+    has_default: bool
+    null_is_absent: bool
+
+
+@cache
+def _fields(cls: type) -> tuple[_Field, ...]:
+    """The fields of an attrs class: found once, for servers read a class with every request."""
+    made = []
+    for one in attrs.fields(attrs.resolve_types(cls)):
+        keys, has_default = one.metadata.get(_KEYS, (one.name,)), one.default is not attrs.NOTHING
+        null_is_absent = has_default and not _admits_none(one.type)
+        made.append(_Field(one.alias, keys, one.type, one.metadata.get(_DERIVE), has_default, null_is_absent))
+    return tuple(made)
 
 
 def _derive(read: Callable[..., Any], name: str, mapping: Mapping[str, Any], where: str) -> Any:

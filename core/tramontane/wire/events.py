@@ -80,8 +80,6 @@ class EventStream:
     _writing: bool = field(default=False, init=False)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        headers = [*(_HEADERS | dict(self.headers)).items()]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
         sending = asyncio.ensure_future(self._send_all(send))
         leaving = asyncio.ensure_future(_left(receive))
         try:
@@ -106,6 +104,10 @@ class EventStream:
                 await self._send(send, self.pulse)
 
     async def _send_all(self, send: Send) -> None:
+        """The head goes out with the first frame where that is there, and the end with the last: a write that wakes a
+        client costs more than what is written."""
+        headers = [*(_HEADERS | dict(self.headers)).items()]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         async for one in self.frames:
             await self._send(send, one)
         await send({"type": "http.response.body", "body": b"", "more_body": False})

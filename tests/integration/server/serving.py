@@ -50,6 +50,11 @@ def make_host(folder: Path, *, apart: bool = False, **settings: Any) -> Host:
 def listening(app: Any) -> Iterator[str]:
     """Serve an application in a thread of its own; its base URL."""
     from tramontane_frontend_http.protocol import hurried
+    from tramontane_frontend_http.server import new_loop
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(server.serve([bound]))
 
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -59,7 +64,7 @@ def listening(app: Any) -> Iterator[str]:
             timeout_keep_alive=75,  # as of the server itself: with uvicorn's 5 s a client may meet a closing connection
         )  # fmt: skip
         server = uvicorn.Server(config)
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve([bound])), daemon=True)
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
         try:
             yield f"http://127.0.0.1:{bound.getsockname()[1]}"

@@ -13,6 +13,7 @@ import logging
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
@@ -55,6 +56,15 @@ def bind(settings: ServerSettings) -> socket.socket:
     return listening
 
 
+def new_loop() -> asyncio.AbstractEventLoop:
+    """An event loop: uvloop's, but on Windows, where there is none."""
+    if sys.platform == "win32":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handling: we drain first."""
 
@@ -82,7 +92,8 @@ def serve(
     if host.apart:
         yield_to_engines()
     try:
-        asyncio.run(_run(*_server(host, settings), listening, host, settings, ready, preload))
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(_run(*_server(host, settings), listening, host, settings, ready, preload))
     finally:
         listening.close()
         host.close()
@@ -94,7 +105,7 @@ def _server(host: Host, settings: ServerSettings) -> tuple[_Server, Application]
         app, http=hurried(settings.header_timeout), ws="none", log_config=None, access_log=False, lifespan="off",
         server_header=False,
         ssl_certfile=settings.tls_certificate, ssl_keyfile=settings.tls_key, timeout_keep_alive=75,
-        h11_max_incomplete_event_size=64 * 1024, timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
+        timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
     )  # fmt: skip
     try:
         config.load()
