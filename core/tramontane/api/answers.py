@@ -131,6 +131,7 @@ def _two_as_one(before: CompletionDelta, after: CompletionDelta) -> CompletionDe
         token_ids=before.token_ids + after.token_ids,
         logprobs=before.logprobs + after.logprobs,
         reasoning_tokens=before.reasoning_tokens + after.reasoning_tokens,
+        prompt_logprobs=before.prompt_logprobs,  # none but a first piece has them
     )
 
 

@@ -82,6 +82,7 @@ class RequestOutput:
                 completion=self.completion() if last and self.finished else None,
                 at=at,
                 reasoning_tokens=piece.thought,
+                prompt_logprobs=delta.prompt_logprobs if piece is pieces[0] else None,
             ))  # fmt: skip
             begin = end
         return made

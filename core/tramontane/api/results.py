@@ -131,6 +131,8 @@ class CompletionDelta:
     """``time.monotonic()`` when the engine delivered it."""
     reasoning_tokens: int = 0
     """How many of its tokens were thought and not said."""
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
+    """Set on the prompt's first delta, if they were asked for; see :class:`Completion`."""
 
     @property
     def usage(self) -> Usage | None:

@@ -22,6 +22,8 @@ class FrontendSpec(Record):
     """``make_app(host) -> ASGI application``."""
     mount: str | None = None
     """The path under which ``app`` is mounted, such as ``/v1``."""
+    also: tuple[str, ...] = ()
+    """Exact paths of the port, outside the mount, that are ``app``'s as well, such as ``/tokenize``."""
     openapi: str | None = optional_lazy()
     """``describe() -> dict``: the ``paths``, and what else of an OpenAPI document belongs to ``app``; paths include the
     mount."""
@@ -36,6 +38,8 @@ class FrontendSpec(Record):
             raise PluginError(f"FrontendSpec {self.name!r}: give either app and mount, or run")
         if (self.app is None) != (self.mount is None) or (self.mount is not None and not self.mount.startswith("/")):
             raise PluginError(f"FrontendSpec {self.name!r}: app goes with a mount that begins with '/'")
+        if self.also and (self.app is None or not all(path.startswith("/") for path in self.also)):
+            raise PluginError(f"FrontendSpec {self.name!r}: also names paths of app, and they begin with '/'")
 
 
 @frozen(kw_only=True)

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import frozen
 
 from tramontane.grammar import Constraint
 from tramontane.wire.errors import FieldError
 from tramontane.wire.fields import identifier
+
+if TYPE_CHECKING:
+    from tramontane.api.settings import RequestSettings
 
 _DIRECT = (
     "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty",
@@ -68,6 +71,8 @@ class SamplingFields:
     ignore_eos: bool | None = None
     min_tokens: int | None = None
     grammar: Grammar | None = None
+    adapter: str | None = None
+    """An adapter of the model to answer with; it can be named as the model as well."""
     cache_salt: str | None = None
     """Only requests with the same salt share cached beginnings."""
 
@@ -88,10 +93,14 @@ class SamplingFields:
             found["constraint"] = self.grammar.constraint()
         return found
 
-    def salt(self, tenant: bytes = b"") -> bytes:
-        """The salt of the prefix cache: the tenant's, refined by the client's own."""
+    def settings(self, tenant: bytes = b"") -> RequestSettings:
+        """What a request says beside its prompt and its parameters: the salt of the prefix cache, which is the
+        tenant's, refined by the client's own, and the adapter."""
         given = b"" if self.cache_salt is None else identifier(self.cache_salt, "cache_salt").encode()
-        return tenant + b"\0" + given if tenant or given else b""
+        found: RequestSettings = {"salt": tenant + b"\0" + given if tenant or given else b""}
+        if self.adapter is not None:
+            found["adapter"] = self.adapter
+        return found
 
 
 def _bias(given: Mapping[str, float]) -> dict[int, float]:

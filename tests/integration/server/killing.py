@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kills a process that stores responses, again and again, and looks for what it had acknowledged.
 
-Run as a program it is that process: it writes a response, says its id once it is stored, and goes on.
+That process is a whole server, or, cheaper and denser, this module run as a program: it writes a response, says its id
+once it is stored, and goes on.
 """
 
 from __future__ import annotations
@@ -9,7 +10,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+
+import httpx
 
 WORDS = "word " * 2000
 
@@ -30,6 +35,34 @@ def run(folder: Path, kills: int) -> tuple[int, list[str]]:
             ]
     store = Store(path)
     return len(acknowledged), [one for one in acknowledged if store.response(b"", one) is None]
+
+
+def run_server(folder: Path, kills: int) -> tuple[int, list[str]]:
+    """The same of a server that four clients ask for responses."""
+    from processes import served
+
+    flags = ("--state-dir", str(folder))
+    acknowledged: list[str] = []
+    for _ in range(kills):
+        with served(*flags) as (url, process), ThreadPoolExecutor(4) as clients:
+            asking = [clients.submit(_ask, url, acknowledged) for _ in range(4)]
+            time.sleep(1.5)
+            process.kill()
+            for one in asking:
+                one.result(60)
+    with served(*flags) as (url, _):
+        missing = [one for one in acknowledged if httpx.get(f"{url}/v1/responses/{one}").status_code != 200]
+    return len(acknowledged), missing
+
+
+def _ask(url: str, acknowledged: list[str]) -> None:
+    """Ask until the server is gone; note what it says is stored."""
+    body = {"model": "demo", "input": "Tell me a story.", "max_output_tokens": 2}
+    with suppress(httpx.TransportError), httpx.Client(timeout=60) as client:
+        while True:
+            answer = client.post(f"{url}/v1/responses", json=body)
+            answer.raise_for_status()
+            acknowledged.append(answer.json()["id"])
 
 
 def write(path: Path) -> None:

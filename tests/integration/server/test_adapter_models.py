@@ -76,6 +76,8 @@ def test_adapters_are_models_with_a_parent(client: TestClient) -> None:
     assert parents(client) == {"base": None, "sql": "base"}, "known before anything is loaded"
     base, sql = told(client, "base"), told(client, "sql")
     assert base != sql
+    beside = post(client, "/v1/completions", model="base", adapter="sql", **TELL)
+    assert beside["choices"][0]["text"] == sql, "named beside its model it is the same"
     assert told(client, "base") == base
     assert client.get("/v1/models/sql").json()["status"] == "ready"
 

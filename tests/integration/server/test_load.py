@@ -57,10 +57,12 @@ def test_responses_survive_a_kill(tmp_path: Path) -> None:
     """``kill -9`` while responses are stored: every one whose answer arrived is there after the next start."""
     import killing
 
-    acknowledged, missing = killing.run(tmp_path, kills=3)
-    print(f"{acknowledged} responses acknowledged")
-    assert acknowledged > 10
-    assert not missing
+    for kill, folder in ((killing.run, tmp_path / "store"), (killing.run_server, tmp_path / "server")):
+        folder.mkdir()
+        acknowledged, missing = kill(folder, kills=3)
+        print(f"{kill.__name__}: {acknowledged} responses acknowledged")
+        assert acknowledged > 10
+        assert not missing
 
 
 def test_responses_survive_one_kill(tmp_path: Path) -> None:

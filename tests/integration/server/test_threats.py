@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -59,6 +60,7 @@ def attacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     state = tmp_path_factory.mktemp("state")
     command = [sys.executable, *request.param, "-m", "tramontane", "serve", "-m", "demo", "--port", "0"]
     command += ["--api-key-file", str(keys), "--separate-keys", "--state-dir", str(state), "--max-body", "200000"]
+    command += ["--header-timeout", "1.5", "--body-timeout", "1.5"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     said: list[str] = []
     threading.Thread(target=lambda: said.extend(iter(process.stderr.readline, "")), daemon=True).start()  # type: ignore[union-attr]
@@ -221,10 +223,26 @@ def test_nobody_administers_models_without_a_key_or_by_paths(attacked: Server) -
         assert "root:" not in answer.text
 
 
-def test_heads_that_never_end_are_closed(attacked: Server) -> None:
-    begun = time.monotonic()
-    assert attacked.raw(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ", seconds=60) == b""
-    assert 5 < time.monotonic() - begun < 50
+def test_heads_and_bodies_that_never_end_are_closed(attacked: Server) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer one\r\n"
+    for sent, answer in ((head, b""), (head + b"Content-Length: 100\r\n\r\n{", b" 408 ")):
+        begun = time.monotonic()
+        assert answer in attacked.raw(sent, seconds=60).split(b"\r\n")[0]
+        assert 1 < time.monotonic() - begun < 40
+
+
+@pytest.mark.parametrize("ending", [b"\r\nX: y", b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"Cookie: "])
+def test_heads_without_bounds_are_not_kept(attacked: Server, ending: bytes) -> None:
+    """Neither as one long line nor as many, nor behind a body in pieces."""
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n" + ending
+    host, port = attacked.url.removeprefix("http://").split(":")
+    before = attacked.process.memory_info().rss
+    with socket.create_connection((host, int(port)), timeout=30) as connection, suppress(OSError):
+        connection.sendall(head)
+        for _ in range(2000):
+            connection.sendall(b"\r\nX: y" * 3000 if ending.startswith(b"\r\n") else b"y" * 20_000)
+        raise AssertionError("it took 40 MB of a head")
+    assert attacked.process.memory_info().rss < before + 20 * 2**20
 
 
 def test_the_page_of_the_api_runs_nothing(attacked: Server) -> None:

@@ -14,7 +14,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tramontane.api import RequestSettings
 from tramontane.errors import TramontaneError
 from tramontane.host import Host
 from tramontane.wire import EventStream, FieldError, decode, frame, opened, read, while_connected
@@ -49,8 +48,8 @@ class Messages:
         llm = await self.host.acquire(asked.model)
         params = asked.sampling(llm.default_params)
         shape = MessageShape(model=llm.name, stop_sequences=asked.stop_sequences or (), detokenize=llm.detokenize)
-        options: RequestSettings = {"salt": asked.salt(tenant(request))}
         call = asked.call(bounded=llm.takes_thinking_budget)
+        options = asked.settings(tenant(request))
         running = llm.chat(messages, params, options=options, **call, **_ending(messages))
         if not asked.stream:
             return _answer(shape.whole(await running), request)

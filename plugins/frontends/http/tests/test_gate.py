@@ -140,6 +140,17 @@ def test_too_many_open_requests_and_draining() -> None:
         assert c.gate.open_requests == 0  # type: ignore[attr-defined]
 
 
+def test_a_full_queue_takes_nothing_more() -> None:
+    with client(max_queue=2) as c:
+        c.gate.waiting = lambda: 2  # type: ignore[attr-defined]
+        refused = c.post("/v1/x")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+        assert refused.json()["error"]["code"] == "queue_full"
+        assert c.get("/v1/models").status_code == 200, "what waits for no model is answered"
+        c.gate.waiting = lambda: 1  # type: ignore[attr-defined]
+        assert c.post("/v1/x").status_code == 200
+
+
 def test_request_ids_are_echoed_or_made() -> None:
     with client() as c:
         assert c.get("/health", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
@@ -155,6 +166,7 @@ def test_request_ids_are_echoed_or_made() -> None:
         ({"api_keys": ("",)}, "API key is empty"),
         ({"tls_key": "x"}, "both a certificate and a key"),
         ({"max_concurrent": 0}, "max_concurrent must be above 0"),
+        ({"max_queue": 0}, "max_queue must be above 0"),
     ],
 )
 def test_settings_that_cannot_run(settings: dict[str, Any], says: str) -> None:

@@ -71,6 +71,29 @@ def test_models_are_loaded_and_unloaded_by_name_and_alias(client: TestClient) ->
     assert completed(client, "small") == completed(client, "large")
 
 
+def test_tokens_are_found_at_the_root_too(client: TestClient) -> None:
+    given = {"model": "small", "prompt": "Once upon a time"}
+    found = post(client, "/tokenize", **given)
+    assert found == post(client, "/v1/tokenize", **given)
+    assert post(client, "/detokenize", model="small", tokens=found["tokens"])["prompt"].endswith(given["prompt"])
+    assert client.get("/tokenize").json()["error"]["message"] == "GET /tokenize is not part of this API"
+    assert client.post("/tokenize/x", json=given).status_code in (404, 405)
+    assert {"/tokenize", "/detokenize"} <= client.get("/openapi.json").json()["paths"].keys()
+
+
+def test_pages_that_are_named_may_call_from_a_browser(host: Host) -> None:
+    app = make_app(host, ServerSettings(cors_origins=("http://page.example",), api_keys=("k",)))
+    client = TestClient(app, base_url="http://127.0.0.1")  # type: ignore[arg-type]
+    asked = {"Origin": "http://page.example", "Access-Control-Request-Method": "POST",
+             "Access-Control-Request-Headers": "authorization"}  # fmt: skip
+    allowed = client.options("/v1/completions", headers=asked)
+    assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "http://page.example")
+    assert "authorization" in allowed.headers["access-control-allow-headers"]
+    answer = client.get("/v1/models", headers={"Origin": "http://page.example", "x-api-key": "k"})
+    assert answer.headers["access-control-allow-origin"] == "http://page.example"
+    assert client.options("/v1/completions", headers={**asked, "Origin": "http://evil.com"}).status_code == 403
+
+
 def test_a_model_that_cannot_be_loaded_says_so_and_harms_no_other(client: TestClient) -> None:
     error = post(client, "/v1/models/load", 500, model="broken")["error"]
     assert error["message"]

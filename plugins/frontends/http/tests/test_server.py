@@ -6,13 +6,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Thread
 
 import httpx
@@ -47,7 +50,7 @@ def served(*options: str) -> Iterator[tuple[subprocess.Popen[str], str, list[str
     try:
         until = time.monotonic() + 150
         while time.monotonic() < until:
-            found = re.search(r"at (http://\S+)", "".join(said))
+            found = re.search(r"at (https?://\S+)", "".join(said))
             if found:
                 yield process, found[1], said
                 return
@@ -78,9 +81,25 @@ def test_it_answers_logs_and_drains() -> None:
     assert {(e["path"], e["status"]) for e in entries} >= {("/health", 200), ("/v1/completions", 200)}
 
 
+def certificate(folder: Path) -> tuple[str, str]:
+    """A certificate for loopback that signs itself, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
+    paths = str(folder / "cert.pem"), str(folder / "key.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-out", paths[0], "-keyout", paths[1]], check=True, capture_output=True)
+    return paths
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="classes of scheduling are Linux's")
-def test_the_server_never_interrupts_its_engine() -> None:
-    with served() as (process, _, _):
+def test_it_serves_https_and_never_interrupts_its_engine(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    with served("--tls-certificate", cert, "--tls-key", key) as (process, url, _):
+        trusting = ssl.create_default_context(cafile=cert)
+        assert httpx.get(f"{url}/health", verify=trusting).json()["status"] == "ok"
+        with pytest.raises(httpx.ConnectError, match="self-signed"):
+            httpx.get(f"{url}/health")
         (engine,) = psutil.Process(process.pid).children()
         assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH, "the thread with the event loop"
         assert {os.sched_getscheduler(thread.id) for thread in engine.threads()} == {os.SCHED_OTHER}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from attrs import define
 from prometheus_client.registry import CollectorRegistry
@@ -60,7 +61,11 @@ def make_app(host: Host, settings: ServerSettings | None = None) -> Application:
     """
     chosen = settings or ServerSettings()
     specs = [spec for spec in host.plugins.catalogs.frontends if spec.app is not None and spec.mount is not None]
-    mounted = Mounts([((spec.mount or "").rstrip("/"), _frontend(spec, host)) for spec in specs])
+    apps = [_frontend(spec, host) for spec in specs]
+    mounted = Mounts(
+        [((spec.mount or "").rstrip("/"), app) for spec, app in zip(specs, apps, strict=True)],
+        {path: app for spec, app in zip(specs, apps, strict=True) for path in spec.also},
+    )
     described = documents.document(specs, keyed=bool(chosen.api_keys), metrics=chosen.metrics)
     registry = CollectorRegistry()
     own = [*operations.routes(host, registry, metrics=chosen.metrics), *documents.routes(described)]
@@ -71,9 +76,13 @@ def make_app(host: Host, settings: ServerSettings | None = None) -> Application:
             inner, allow_origins=list(chosen.cors_origins), allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"], expose_headers=["x-request-id"],
         )  # fmt: skip
-    gate = Gate(_Guarded(inner), chosen, frozenset(_keyless(specs)))
+    gate = Gate(_Guarded(inner), chosen, frozenset(_keyless(specs)), partial(_waiting, host))
     counted = Traffic(gate, registry, described["paths"]) if chosen.metrics else gate
     return Application(AccessLog(counted, chosen.access_log), gate, tuple(spec.name for spec in specs))
+
+
+def _waiting(host: Host) -> int:
+    return sum(int(reading["waiting"]) for reading in host.metrics().values())
 
 
 def _keyless(specs: Iterable[FrontendSpec]) -> Iterator[str]:

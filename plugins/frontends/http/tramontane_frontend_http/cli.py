@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +41,20 @@ ADMIN_VARIABLE = "TRAMONTANE_ADMIN_KEY"
 @shared("--cors-origin", multiple=True, metavar="ORIGIN", help="A web page that may call; * for all.")
 @shared("--max-body", type=click.IntRange(1), default=50 * 2**20, show_default=True, help="Bytes of a request's body.")
 @shared("--max-concurrent", type=click.IntRange(1), default=512, show_default=True, help="Requests open at a time.")
+@shared("--max-queue", type=click.IntRange(1), metavar="N", help="Requests that wait for their turn at a time.")
 @shared("--rate-limit", type=click.IntRange(1), metavar="N", help="Requests per minute and key.")
 @shared(
     "--request-timeout", type=click.FloatRange(0.001), default=600.0, show_default=True, help="Until an answer begins."
 )
+@shared(
+    "--header-timeout",
+    type=click.FloatRange(0.001),
+    default=15.0,
+    show_default=True,
+    help="Until a request's head is there.",
+)
+@shared("--body-timeout", type=click.FloatRange(0.001), default=30.0, show_default=True,
+        help="Between two pieces of a body.")  # fmt: skip
 @shared("--adapter-dir", multiple=True, type=click.Path(path_type=Path), metavar="DIR",
         help="Adapters in it may be loaded over HTTP.")  # fmt: skip
 @click.option("--separate-keys", is_flag=True, help="Keep what each API key stored and cached from the others.")
@@ -63,9 +75,7 @@ def command(state: State, reference: str | None, model_options: ModelOptions, **
     from tramontane_frontend_http.server import serve
 
     settings = _settings(given)
-    if settings.access_log:
-        _log_accesses()
-    with progress_bar(state) as progress:
+    with _accesses_logged() if settings.access_log else nullcontext(), progress_bar(state) as progress:
         apart = not given["in_process"]
         host = Host(state.plugins, progress, state_dir=_state_dir(given["state_dir"]), apart=apart)
         name = add_models(host, state, reference, model_options, name=given["served_name"])
@@ -84,8 +94,9 @@ def _settings(given: dict[str, Any]) -> ServerSettings:
         host=given["host"], port=given["port"], insecure=given["insecure"],
         api_keys=_keys(KEY_VARIABLE, given["api_key_file"]), admin_keys=_keys(ADMIN_VARIABLE, given["admin_key_file"]),
         allowed_hosts=tuple(name.lower() for name in given["allow_host"]), cors_origins=tuple(given["cors_origin"]),
-        max_body_bytes=given["max_body"], max_concurrent=given["max_concurrent"],
-        request_timeout=given["request_timeout"], separate_keys=given["separate_keys"],
+        max_body_bytes=given["max_body"], max_concurrent=given["max_concurrent"], max_queue=given["max_queue"],
+        request_timeout=given["request_timeout"], header_timeout=given["header_timeout"],
+        body_timeout=given["body_timeout"], separate_keys=given["separate_keys"],
         requests_per_minute=given["rate_limit"], drain_seconds=given["drain_seconds"],
         tls_certificate=given["tls_certificate"], tls_key=given["tls_key"], access_log=given["access_log"],
         metrics=given["metrics"], adapter_folders=tuple(given["adapter_dir"]),
@@ -113,11 +124,18 @@ def _keys(variable: str, file: Path | None) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _log_accesses() -> None:
-    """The access log goes to standard error as it is: each line is an object already."""
+@contextmanager
+def _accesses_logged() -> Iterator[None]:
+    """Within the block, the access log goes to standard error as it is: each line is an object already."""
     logger = logging.getLogger("tramontane.access")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
+    before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)  # the stream may be closed before the next server of this process
+        logger.level, logger.propagate = before

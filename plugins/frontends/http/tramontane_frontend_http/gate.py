@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from attrs import define, field
@@ -90,6 +90,8 @@ class Gate:
     settings: ServerSettings
     keyless: frozenset[str] = frozenset()
     """Exact paths of files that frontends show to everybody."""
+    waiting: Callable[[], int] = lambda: 0
+    """How many requests wait for their turn at the models."""
     open_requests: int = field(default=0, init=False)
     draining: bool = field(default=False, init=False)
     _buckets: OrderedDict[str, _Bucket] = field(factory=OrderedDict, init=False)
@@ -136,6 +138,8 @@ class Gate:
             return 503, "shutting_down", "the server is shutting down", {}
         if self.open_requests >= settings.max_concurrent:
             return 429, "too_many_requests", "too many requests are open; try again shortly", {"Retry-After": "1"}
+        if settings.max_queue is not None and scope["method"] == "POST" and self.waiting() >= settings.max_queue:
+            return 429, "queue_full", "too many requests wait for the model; try again shortly", {"Retry-After": "1"}
         wait = 0.0 if open_to_all else self._wait(self._client(scope, headers))
         if wait > 0:
             return 429, "rate_limit_exceeded", "too many requests per minute", {"Retry-After": str(int(wait) + 1)}

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import define, field
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,6 +18,8 @@ class Mounts:
 
     mounted: Sequence[tuple[str, ASGIApp]]
     """Mounts without a slash at their end, and what is there."""
+    also: Mapping[str, ASGIApp] = field(factory=dict)
+    """Exact paths outside the mounts, and whose they are."""
     _ordered: tuple[tuple[str, ASGIApp], ...] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -25,6 +27,9 @@ class Mounts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, root, inside = scope["path"], scope.get("root_path", ""), path_below_root(scope)
+        if inside in self.also:
+            await self.also[inside](scope, receive, send)
+            return
         for mount, app in self._ordered:
             if inside == mount or inside.startswith(f"{mount}/"):
                 below = path if inside != mount else f"{path}/"

@@ -40,6 +40,8 @@ class ServerSettings:
     max_body_bytes: int = 50 * 2**20
     max_concurrent: int = 512
     """Requests that may be open at a time; one more is answered 429 with Retry-After."""
+    max_queue: int | None = None
+    """Requests that may wait for their turn at the models; one more is answered 429 with Retry-After."""
     requests_per_minute: int | None = None
     """Per key (or per address where there are no keys)."""
     request_timeout: float | None = 600.0
@@ -102,8 +104,9 @@ class ServerSettings:
         for name in ("max_body_bytes", "max_concurrent"):
             if getattr(self, name) < 1:
                 yield f"{name} must be above 0, got {getattr(self, name)}"
-        if self.requests_per_minute is not None and self.requests_per_minute < 1:
-            yield f"requests_per_minute must be above 0, got {self.requests_per_minute}"
+        for name in ("max_queue", "requests_per_minute"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                yield f"{name} must be above 0, got {getattr(self, name)}"
         for name in ("request_timeout", "body_timeout", "header_timeout"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 yield f"{name} must be above 0, got {getattr(self, name)}"

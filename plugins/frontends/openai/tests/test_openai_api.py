@@ -103,6 +103,39 @@ def test_echo_and_logprobs(client: TestClient) -> None:
     assert len(found["tokens"]) == len(found["text_offset"]) == len(found["token_logprobs"])
 
 
+def test_an_echo_with_logprobs_is_streamed_as_it_is_told_whole(client: TestClient) -> None:
+    body = {**GREEDY, "prompt": ["Once upon", "One day"], "max_tokens": 5, "n": 2, "echo": True, "logprobs": 1}
+    whole = {choice["index"]: choice for choice in post(client, "/completions", **body)["choices"]}
+    names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+    told: dict[int, dict[str, Any]] = {index: {"text": "", **{name: [] for name in names}} for index in whole}
+    for chunk in events(client, "/completions", **body):
+        (choice,) = chunk["choices"]
+        told[choice["index"]]["text"] += choice["text"]
+        for name in names:
+            told[choice["index"]][name] += (choice["logprobs"] or {}).get(name, [])
+    for index, choice in whole.items():
+        assert told[index]["text"] == choice["text"]
+        assert told[index]["tokens"] == choice["logprobs"]["tokens"]
+        assert told[index]["text_offset"] == choice["logprobs"]["text_offset"]
+        assert told[index]["token_logprobs"][0] is None
+        np.testing.assert_allclose(
+            told[index]["token_logprobs"][1:], choice["logprobs"]["token_logprobs"][1:], atol=0.1
+        )
+
+
+def test_every_chunk_tells_the_usage_to_who_asks(client: TestClient) -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    *chunks, last = events(client, "/completions", **GREEDY, stream_options=options)
+    counts = [chunk["usage"]["completion_tokens"] for chunk in chunks]
+    assert counts == sorted(counts)
+    assert counts[0] >= 1
+    assert counts[-1] == last["usage"]["completion_tokens"] == 24
+    assert {chunk["usage"]["prompt_tokens"] for chunk in (*chunks, last)} == {last["usage"]["prompt_tokens"]}
+    body = {"model": "talker", "messages": TURN, "max_tokens": 6, "ignore_eos": True}
+    assert events(client, "/chat/completions", **body, stream_options=options)[-2]["usage"]["completion_tokens"] == 6
+    assert all("usage" not in chunk for chunk in events(client, "/chat/completions", **body))
+
+
 def test_stop_strings_and_logit_bias(client: TestClient) -> None:
     (plain,) = post(client, "/completions", **GREEDY)["choices"]
     word = plain["text"].split()[3]
@@ -169,6 +202,8 @@ WRONG: list[tuple[str, dict[str, Any], int, str | None]] = [
     ("/completions", {"prompt": "word " * 5000}, 400, None),
     ("/completions", {}, 400, "prompt"),
     ("/completions", {"prompt": "a", "model": "nobody"}, 404, None),
+    ("/completions", {"prompt": "a", "adapter": "nobody"}, 400, None),
+    ("/completions", {"prompt": "a", "adapter": 3}, 400, "adapter"),
     ("/chat/completions", {"model": "talker", "messages": "hi"}, 400, "messages"),
     ("/chat/completions", {"model": "talker", "messages": []}, 400, "messages"),
     ("/chat/completions", {"model": "talker", "messages": [{"content": "x"}]}, 400, "messages[0].role"),

@@ -12,12 +12,12 @@ import numpy as np
 from attrs import frozen
 from starlette.requests import Request
 
-from tramontane.api import AsyncLLM
+from tramontane.api import AsyncCompletionStream, AsyncLLM
 from tramontane.api.results import Completion
 from tramontane.host import Host
 from tramontane.wire import FieldError, identifier, opened, read
 from tramontane.wire.scope import tenant
-from tramontane_frontend_openai.answers import ChatShape, TextShape
+from tramontane_frontend_openai.answers import ChatShape, TextShape, UsageMeanwhile
 from tramontane_frontend_openai.endpoint import answer, body, stream
 from tramontane_frontend_openai.files import Files
 from tramontane_frontend_openai.messages import chat_messages
@@ -26,6 +26,7 @@ from tramontane_frontend_openai.requests import (
     CompletionRequest,
     DetokenizeRequest,
     EmbeddingRequest,
+    Sampling,
     TokenizeRequest,
 )
 
@@ -47,9 +48,10 @@ class Generating:
         llm = await self.host.acquire(asked.model)
         params = asked.sampling(llm.default_params)
         shape = ChatShape(model=llm.name, spell=llm.token_bytes, wants_logprobs=bool(asked.logprobs))
-        salt = asked.salt(tenant(request))
-        deltas = await opened(llm.chat(messages, params, options={"salt": salt}, **asked.call()))
+        running = llm.chat(messages, params, options=asked.settings(tenant(request)), **asked.call())
+        deltas = await opened(running)
         if asked.stream:
+            shape.meanwhile = _meanwhile(asked, running)
             return stream(deltas, shape.chunk, shape.last if asked.wants_usage else None)
         done: Completion | None = None
         async for delta in deltas:
@@ -67,9 +69,11 @@ class Generating:
             model=llm.name, spell=llm.token_bytes, n=asked.n or 1, wants_logprobs=asked.logprobs is not None,
             echoes=[_text_of(llm, prompt) for prompt in prompts] if asked.echo else None, scores_only=asked.scores_only,
         )  # fmt: skip
-        running = llm.generate(prompts, params, salt=asked.salt(tenant(request)))
+        running = llm.generate(prompts, params, **asked.settings(tenant(request)))
         if asked.stream:
-            return stream(await opened(running), shape.chunk, shape.last if asked.wants_usage else None, len(prompts))
+            deltas = await opened(running)
+            shape.meanwhile, shape.prompts = _meanwhile(asked, running), running.prompt_token_ids
+            return stream(deltas, shape.chunk, shape.last if asked.wants_usage else None, len(prompts))
         return answer(shape.whole(await running))
 
     async def embeddings(self, request: Request) -> Any:
@@ -114,6 +118,11 @@ class Generating:
         if outside is not None:
             raise FieldError(f"tokens holds {outside}; ids are 0 to {llm.vocab_size - 1}", param="tokens")
         return answer({"prompt": llm.detokenize(asked.tokens)})
+
+
+def _meanwhile(asked: Sampling, running: AsyncCompletionStream) -> UsageMeanwhile | None:
+    """What counts the tokens of a stream, if its chunks are to tell."""
+    return UsageMeanwhile(sum(running.prompt_tokens)) if asked.wants_usage_meanwhile else None
 
 
 def _ended(done: Completion | None) -> Completion:

@@ -25,13 +25,17 @@ _UPLOAD = {
 def describe() -> dict[str, Any]:
     """Paths and their operations."""
     one = ("id",)
+    tokenize = {"post": operation("Turn a text into token ids.", body=r.TokenizeRequest)}
+    detokenize = {"post": operation("Turn token ids into a text.", body=r.DetokenizeRequest)}
     return {
         "paths": {
             "/v1/chat/completions": {"post": operation("Answer a conversation.", body=r.ChatRequest, streams=True)},
             "/v1/completions": {"post": operation("Complete texts.", body=r.CompletionRequest, streams=True)},
             "/v1/embeddings": {"post": operation("Turn texts into vectors.", body=r.EmbeddingRequest)},
-            "/v1/tokenize": {"post": operation("Turn a text into token ids.", body=r.TokenizeRequest)},
-            "/v1/detokenize": {"post": operation("Turn token ids into a text.", body=r.DetokenizeRequest)},
+            "/v1/tokenize": tokenize,
+            "/tokenize": tokenize,
+            "/v1/detokenize": detokenize,
+            "/detokenize": detokenize,
             "/v1/models": {"get": operation("List the models.")},
             "/v1/models/{name}": {"get": operation("One model.", path=("name",))},
             "/v1/responses": {"post": operation("Make a response.", body=ResponsesRequest, streams=True)},

@@ -15,6 +15,7 @@ def tramontane_frontends() -> list[FrontendSpec]:
             name="openai",
             app="tramontane_frontend_openai.app:make_app",
             mount="/v1",
+            also=("/tokenize", "/detokenize"),
             openapi="tramontane_frontend_openai.openapi:describe",
         )
     ]

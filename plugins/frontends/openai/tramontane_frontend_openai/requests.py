@@ -25,6 +25,8 @@ class StreamOptions:
     """``stream_options``."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    """Every chunk tells the usage so far."""
 
 
 @frozen(kw_only=True)
@@ -50,6 +52,11 @@ class Sampling(SamplingFields):
     def wants_usage(self) -> bool:
         """Whether a stream ends with a chunk of usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def wants_usage_meanwhile(self) -> bool:
+        """Whether every chunk tells it."""
+        return self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
 
 
 @frozen(kw_only=True)

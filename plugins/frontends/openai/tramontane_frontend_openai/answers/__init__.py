@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tramontane_frontend_openai.answers.chat import ChatShape
-from tramontane_frontend_openai.answers.common import Spell
+from tramontane_frontend_openai.answers.common import Spell, UsageMeanwhile
 from tramontane_frontend_openai.answers.text import TextShape
 
-__all__ = ["ChatShape", "Spell", "TextShape"]
+__all__ = ["ChatShape", "Spell", "TextShape", "UsageMeanwhile"]

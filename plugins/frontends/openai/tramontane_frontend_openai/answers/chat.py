@@ -12,7 +12,7 @@ from attrs import define, field
 
 from tramontane.api.results import Choice, Completion, CompletionDelta, ToolCall, ToolCallDelta, Usage
 from tramontane.requests import TokenLogprobs
-from tramontane_frontend_openai.answers.common import Spell, finish, token_entries, usage
+from tramontane_frontend_openai.answers.common import Spell, UsageMeanwhile, finish, token_entries, usage
 
 
 @define(kw_only=True)
@@ -22,6 +22,8 @@ class ChatShape:
     model: str
     spell: Spell
     wants_logprobs: bool = False
+    meanwhile: UsageMeanwhile | None = None
+    """Told with every chunk."""
     id: str = field(factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(factory=lambda: int(time.time()))
     _begun: set[int] = field(factory=set, init=False)
@@ -47,6 +49,7 @@ class ChatShape:
     def chunk(self, delta: CompletionDelta) -> dict[str, Any] | None:
         """A piece of it; ``None`` where nothing can be shown yet."""
         self.note(delta)
+        used = {} if self.meanwhile is None else {"usage": self.meanwhile.after(delta)}
         content: dict[str, Any] = {"role": "assistant", "content": ""} if delta.index not in self._begun else {}
         self._begun.add(delta.index)
         if delta.text:
@@ -61,7 +64,7 @@ class ChatShape:
             "index": delta.index, "delta": content, "logprobs": self._logprobs(delta.logprobs or None),
             "finish_reason": finish(delta.finish_reason),
         }  # fmt: skip
-        return self._frame("chat.completion.chunk", [choice])
+        return self._frame("chat.completion.chunk", [choice]) | used
 
     def last(self, found: Sequence[Usage]) -> dict[str, Any]:
         """The chunk that carries usage alone."""

@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tramontane.api.results import Usage
+from attrs import define
+
+from tramontane.api.results import CompletionDelta, Usage
 from tramontane.requests import FinishReason, TokenLogprobs
 
 Spell = Callable[[int], bytes]
@@ -34,6 +36,23 @@ def usage(found: Sequence[Usage], reasoning: int = 0) -> dict[str, Any]:
         "prompt_tps": sum(u.prompt_tps for u in found),
         "decode_tps": sum(u.decode_tps for u in found),
     }
+
+
+@define
+class UsageMeanwhile:
+    """What a stream has used so far, for clients that ask for it in every chunk."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+
+    def after(self, delta: CompletionDelta) -> dict[str, Any]:
+        """Usage with a further delta."""
+        self.completion_tokens += len(delta.token_ids)
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+        }
 
 
 def finish(reason: FinishReason | None) -> str | None:

@@ -73,7 +73,7 @@ class Run:
 
     def _start(self, items: Sequence[dict[str, Any]]) -> AsyncCompletionStream:
         conversation = messages(self.asked.instructions, items, self.file_text)
-        options: Any = {"salt": self.asked.salt(self.tenant)}
+        options = self.asked.settings(self.tenant)
         return self.llm.chat(conversation, self.params, options=options, **self.asked.call())
 
     async def events(self) -> AsyncGenerator[Event]:

@@ -7,7 +7,7 @@ import { chatFields, fields } from "./settings.js";
 
 /** Ask for a turn and fill it in. `changed()` is called after each chunk; a stop is no error. */
 export async function fill(turn, turns, settings, model, signal, changed) {
-  const clock = { begun: performance.now(), first: 0, chunks: 0 };
+  const clock = { begun: performance.now(), first: 0, tokens: 0, atFirst: 0 };
   const chats = model?.chats !== false;
   const body = { model: model?.id ?? "default", ...fields(settings) };
   const asked = chats
@@ -31,15 +31,16 @@ function note(turn, chunk, clock) {
   if (choice) {
     const delta = choice.delta ?? { content: choice.text };
     const says = delta.content || delta.reasoning_content || delta.tool_calls;
-    if (says && !clock.first) clock.first = performance.now();
-    if (says) clock.chunks += 1;
+    // A chunk may bring several tokens. What the first one brought waited for the prompt, and says nothing of the rate.
+    clock.tokens = chunk.usage?.completion_tokens ?? clock.tokens + (says ? 1 : 0);
+    if (says && !clock.first) Object.assign(clock, { first: performance.now(), atFirst: clock.tokens });
     if (delta.reasoning_content) turn.reasoning = (turn.reasoning ?? "") + delta.reasoning_content;
     if (turn.reasoning && (delta.content || delta.tool_calls)) turn.thought ??= (performance.now() - clock.begun) / 1000;
     if (delta.content) turn.content += delta.content;
     for (const piece of delta.tool_calls ?? []) addPiece(turn, piece);
     if (choice.finish_reason) turn.finish = choice.finish_reason;
   }
-  turn.stats = chunk.usage ? final(chunk.usage) : live(clock);
+  turn.stats = chunk.usage && !choice ? final(chunk.usage) : live(clock);
 }
 
 function addPiece(turn, piece) {
@@ -50,15 +51,15 @@ function addPiece(turn, piece) {
   call.arguments += piece.function?.arguments ?? "";
 }
 
-/** Until the usage arrives: chunks are about as many as tokens. */
+/** Until the answer's own figures arrive. */
 function live(clock) {
   const now = performance.now();
   const seconds = (now - clock.first) / 1000;
   return {
     live: true,
     ttft: clock.first ? (clock.first - clock.begun) / 1000 : null,
-    rate: clock.first && clock.chunks > 1 && seconds > 0 ? (clock.chunks - 1) / seconds : null,
-    tokens: clock.chunks,
+    rate: clock.tokens > clock.atFirst && seconds > 0 ? (clock.tokens - clock.atFirst) / seconds : null,
+    tokens: clock.tokens,
   };
 }
 

@@ -38,7 +38,7 @@ export async function manage(action, model) {
 
 /** The events of a streamed answer, parsed. An error inside the stream is thrown. */
 export async function* stream(path, body, signal) {
-  const answer = await call(path, { ...body, stream: true, stream_options: { include_usage: true } }, signal);
+  const answer = await call(path, { ...body, stream: true, stream_options: { include_usage: true, continuous_usage_stats: true } }, signal);
   for await (const data of events(answer.body)) {
     if (data === "[DONE]") return;
     const chunk = JSON.parse(data);
