@@ -51,6 +51,8 @@ class FrontendOptions:
     system: str | None = None
     sampling: Mapping[str, Any] = field(factory=dict)
     """Sampling parameters that were given, by name; the others are the model's defaults."""
+    template: Mapping[str, Any] = field(factory=dict)
+    """Variables of the chat template that were given, by name."""
     adapter: str | None = None
     """The model's adapter to begin with; ``None`` for the model as it is."""
     verbosity: int = 0

@@ -12,15 +12,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
 import pytest
 from documented import FENCE, PAGES, ROOT, blocks, furnish, lines, shell, without_remark
 
-from tramontane.api import LLM
+from tramontane import SamplingParams
+from tramontane.api import LLM, ModelSettings
 from tramontane.chat.parsing import ChatFormat, JsonCalls, Reasoning
 from tramontane.cli.app import group
 from tramontane.cli.fleet import read_models
 from tramontane.cli.state import State
+from tramontane.host import Host
 from tramontane.plugins.discovery import API_GROUP, GROUP
 from tramontane.quantization.topology import read_topology
 from tramontane.testing.answering import TEMPLATE, answering_llm
@@ -99,10 +102,40 @@ def test_there_is_something_to_look_at() -> None:
 @pytest.mark.parametrize(("option", "missing"), FLAGS)
 def test_an_option_of_ours_beside_another_engines_exists(option: str, missing: bool) -> None:
     with click.Context(group, info_name="tramontane", obj=State()) as root:
-        commands = [group.get_command(root, name) for name in ("run", "serve", "quantize")]
+        commands = [group.get_command(root, name) for name in ("run", "serve", "quantize", "bench", "tune")]
     parameters = [parameter for command in commands if command for parameter in command.params]
     assert any(option in (*parameter.opts, *parameter.secondary_opts) for parameter in parameters)
     assert not missing
+
+
+def test_calls_of_ours_beside_another_engines_exist() -> None:
+    page = (ROOT / "docs/from-mistralrs.md").read_text(encoding="utf-8").partition("## Python")[2].partition("\n## ")[0]
+    ours = "\n".join(row.split("|")[2] for row in page.splitlines() if row.startswith("| ") and row.count("|") == 3)
+    takes = {"LLM": ModelSettings.__annotations__, "SamplingParams": attrs.fields_dict(SamplingParams)}
+    asked = [(kind, key) for kind, said in re.findall(r"\b(LLM|SamplingParams)\(([^`]*)\)", ours)
+             for key in re.findall(r"\b([a-z]\w*)=", said)]  # fmt: skip
+    assert len(asked) > 20
+    assert [one for one in asked if one[1] not in takes[one[0]]] == []
+    assert [name for name in re.findall(r"\bllm\.(\w+)", ours) if not hasattr(LLM, name)] == []
+    assert [name for name in re.findall(r"\bHost\.(\w+)", ours) if not hasattr(Host, name)] == []
+
+
+def test_every_name_of_the_other_engine_has_a_row() -> None:
+    """Flags, kinds of models, arguments and calls, as far as they are written down beside the checkout."""
+    facts = ROOT.parent / "shared/reference/features.md"
+    if not facts.exists():
+        pytest.skip(f"needs {facts}")
+    text = facts.read_text(encoding="utf-8")
+    commands = text.partition("## 1.1 ")[2].partition("\n# 2. ")[0]
+    python = text.partition("## 3.1 ")[2].partition("## 3.4 ")[0]
+    kinds = python.partition("## 3.2 ")[2].partition("## 3.3 ")[0]
+    wanted = {f"Which.{name}" for name in re.findall(r"`([A-Z]\w+)`?\(", kinds)}
+    wanted |= set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9](?![\w-])", commands))
+    wanted |= set(re.findall(r"\b([a-z]+(?:_[a-z]+)+)\b", re.sub(r"`\w*WebSearch[^`]*`", "", python)))
+    wanted -= {"no_bert_model"}  # "that does not exist", as is said there
+    assert len(wanted) > 200
+    page = (ROOT / "docs/from-mistralrs.md").read_text(encoding="utf-8")
+    assert sorted(name for name in wanted if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", page)) == []
 
 
 @pytest.mark.parametrize(("page", "line"), [pytest.param(page, line, id=f"{page}: {line}") for page, line in LINES])

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from tramontane.api.service import Service
 from tramontane.cli.app import run
 from tramontane.errors import ModelNotFoundError
 from tramontane.host import FrontendOptions, Host
-from tramontane.testing.answering import BOS, EOS, answering_service
+from tramontane.testing.answering import BOS, EOS, TEMPLATE, answering_service
 
 
 class _Terminal(io.StringIO):
@@ -34,7 +35,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
         found.append((reference, dict(settings)))
         if reference == "missing":
             raise ModelNotFoundError("no such model", hint="look again")
-        return answering_service(lambda prompt: f"[{prompt}\x1b]", chat=reference != "base", name=reference)
+        template = TEMPLATE + ("{{ enable_thinking }}{{ reasoning_effort }}" if reference == "thinker" else "")
+        return answering_service(
+            lambda prompt: f"[{prompt}\x1b]", chat=reference != "base", name=reference, template=template
+        )
 
     monkeypatch.setattr(Service, "load", load)
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
@@ -132,6 +136,16 @@ def test_generation_options_reach_the_sampler(asked: Asked, capsys: Captured) ->
     assert "top_p must be between 0 and 1" in capsys.readouterr().err
 
 
+def test_how_much_is_reasoned_reaches_the_template(asked: Asked, capsys: Captured) -> None:
+    for flags, said in (
+        ([], ""),
+        (["--thinking"], "True"),
+        (["--no-thinking", "--reasoning-effort", "low"], "Falselow"),
+    ):
+        assert run(["run", "thinker", "-p", "hi", *flags]) == 0
+        assert capsys.readouterr().out == f"[<user>hi\n<assistant>{said}\x1b]\n"
+
+
 def test_a_terminal_gets_no_control_characters(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = _Terminal()
     monkeypatch.setattr(sys, "stdout", shown)
@@ -154,11 +168,12 @@ def test_a_terminal_without_a_prompt_opens_the_chat(asked: Asked, monkeypatch: p
     monkeypatch.setattr("tramontane_frontend_chat.app.run", chat)
     monkeypatch.setattr(sys, "stdin", _Terminal())
     chosen = ["--temperature", "0.5", "--system", "Be kind.", "--top-k", "3", "--theme", "light", "-v"]
-    chosen += ["--threads", "2", "--max-model-len", "64"]
+    chosen += ["--threads", "2", "--max-model-len", "64", "--no-thinking"]
     assert run(["run", "chatty", *chosen]) == 0
     sampling = {"temperature": 0.5, "top_k": 3}
     settings = {"prefix_cache": True, "allow_pickle": False, "threads": 2}  # for models that are named in the chat
     options = FrontendOptions(system="Be kind.", sampling=sampling, verbosity=1, theme="light", settings=settings)
+    options = evolve(options, template={"enable_thinking": False})
     assert seen == [("chatty", "ready", options)]
     monkeypatch.setattr(sys, "stdin", io.StringIO("piped"))
     assert run(["run", "chatty", "--interactive"]) == 0

@@ -138,6 +138,8 @@ class GenerationOptions:
     stop: tuple[str, ...] = ()
     system: str | None = None
     seed: int | None = None
+    thinking: bool | None = None
+    reasoning_effort: str | None = None
     constraint: Constraint | None = attrs.field(default=None, metadata={"option": False})
     """The form of the answer; of commands that have :mod:`tramontane.cli.constraint`'s options."""
 
@@ -146,9 +148,14 @@ class GenerationOptions:
         given = {
             name: value
             for name, value in attrs.asdict(self, recurse=False).items()
-            if name != "system" and value not in (None, ())
+            if name not in ("system", "thinking", "reasoning_effort") and value not in (None, ())
         }
         return {**given, "stop": self.stop} if self.stop else given
+
+    def template(self) -> dict[str, Any]:
+        """The variables of the chat template that were given, by name."""
+        given = {"enable_thinking": self.thinking, "reasoning_effort": self.reasoning_effort}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 _WHOLE = click.IntRange(min=1)
@@ -211,6 +218,8 @@ _GENERATION = (
     click.option("--stop", multiple=True, metavar="TEXT", help="End the answer at this text; may be repeated."),
     shared("--system", metavar="TEXT", help="System message."),
     shared("--seed", type=int, metavar="N", help="Make sampling repeatable."),
+    shared("--thinking/--no-thinking", default=None, help="Reason before answering, where the template can switch it."),
+    shared("--reasoning-effort", metavar="LEVEL", help="How much: low, medium, high, or what the template knows."),
 )
 
 

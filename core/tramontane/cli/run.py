@@ -82,6 +82,7 @@ def command(
         options = FrontendOptions(
             system=generation.system,
             sampling=generation.sampling(),
+            template=generation.template(),
             adapter=adapter,
             verbosity=state.verbosity,
             theme=theme,
@@ -157,7 +158,8 @@ def _stream(
     params = llm.default_params(**{"max_tokens": None, **generation.sampling()})
     if llm.has_chat_template and not raw:
         system = [{"role": "system", "content": generation.system}] if generation.system else []
-        return llm.chat([*system, {"role": "user", "content": text}], params, stream=True, adapter=adapter)
+        said = [*system, {"role": "user", "content": text}]
+        return llm.chat(said, params, stream=True, adapter=adapter, **generation.template())
     if state.verbosity >= 0 and not raw:
         ignored = "; the system message is left out" if generation.system else ""
         say(f"{llm.name} has no chat template: it continues the text as it is{ignored}.")

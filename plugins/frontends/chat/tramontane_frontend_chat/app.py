@@ -44,6 +44,7 @@ def run(host: Host, options: FrontendOptions) -> None:
         models.load(options.model),
         system=options.system,
         sampling=dict(options.sampling),
+        template=dict(options.template),
         models=models,
         adapter=options.adapter,
         display=display,
