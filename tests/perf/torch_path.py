@@ -79,11 +79,11 @@ def measure(path: Path, backend: str, new: int, rounds: int) -> None:
     engines = {"transformers": theirs(path), backend: ours(path, backend)}
     prompt = torch.randint(0, 10_000, (PROMPT,), generator=torch.Generator().manual_seed(1)).tolist()
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
-    for index in range(rounds + 1):
+    for run in engines.values():  # warm up
+        run(prompt[:32], 2)
+    for _ in range(rounds):
         for name, run in engines.items():
-            taken = run(prompt, new)
-            if index:  # the first round warms up
-                seconds[name].append(taken)
+            seconds[name].append(run(prompt, new))
     print(f"{path.name}: prefill {PROMPT}, decode {new}, {rounds} rounds, {torch.get_num_threads()} threads")
     for what, part, count in (("prefill", 0, PROMPT), ("decode", 1, new)):
         rates = {name: statistics.median(count / pair[part] for pair in pairs) for name, pairs in seconds.items()}

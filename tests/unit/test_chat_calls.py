@@ -12,7 +12,7 @@ import pytest
 
 from tramontane.api import AsyncLLM
 from tramontane.api.chat_call import ChatCall
-from tramontane.chat.parsing import ChatFormat, JsonCalls, Reasoning
+from tramontane.chat.parsing import ChatFormat, JsonCalls, Offered, Reasoning
 from tramontane.errors import ModalityError, RequestError
 from tramontane.grammar import Constraint
 from tramontane.requests import FinishReason, SamplingParams
@@ -69,8 +69,13 @@ def test_streamed_deltas_join_to_the_answer() -> None:
     assert [piece.id for piece in pieces if piece.id] == [c.id for c in out.tool_calls]
     for index, whole in enumerate(out.tool_calls):
         assert "".join(piece.arguments for piece in pieces if piece.index == index) == whole.arguments
-    assert len(pieces) > 4
     assert deltas[-1].finish_reason is FinishReason.TOOL_CALLS
+
+
+def test_arguments_are_told_while_they_are_written() -> None:
+    parser = FORM.parser(Offered.of([{"name": "get_weather", "parameters": {}}]))
+    deltas = [delta for character in ANSWER for delta in parser.push(character).calls]
+    assert len(deltas) > 4 * len({delta.index for delta in deltas})
 
 
 def test_async_chat() -> None:

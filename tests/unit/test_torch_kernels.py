@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tramontane import ops
 from tramontane.backends.reference import ReferenceBackend
-from tramontane.backends.torch import TorchBackend
+from tramontane.backends.torch import TorchBackend, linear
 from tramontane.cache.spec import CacheKind, CacheSpec, plan_layout
 from tramontane.ops import BoundOp, Op, Runtime
 from tramontane.schemes import Affine, Dense
@@ -75,6 +75,17 @@ def test_dense(dtype: torch.dtype, tokens: int) -> None:
     check(ops.Embed(24, dtype), (matrix(40, 24, dtype, "rows"),), (ids,))
     check(ops.Embed(24, dtype, scale=4.9), (matrix(40, 24, dtype, "rows"),), (ids,))
     check(ops.TakeRows(), (), (x, torch.randint(0, tokens, (5,))))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "f16"])
+def test_products_of_16_bits_where_the_processor_has_none(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "_multiplies", lambda _: False)
+    monkeypatch.setattr(linear, "WIDENED_ELEMENTS", 24 * 16)  # some of the 40 outputs at a time
+    x, w, bias = torch.randn(17, 24).to(dtype), matrix(40, 24, dtype), Vector(torch.randn(40).to(dtype))
+    for op, weights in ((ops.Linear(40), (w,)), (ops.Linear(40, bias=True), (w, bias))):
+        (found,) = both(op, weights, (x,))[1]
+        exact = x.double() @ w.dequantize().double().t() + (bias.tensor.double() if len(weights) == 2 else 0)
+        torch.testing.assert_close(found.double(), exact, rtol=torch.finfo(dtype).eps / 2, atol=1e-6)
 
 
 def test_float32_logits_from_narrow_activations() -> None:

@@ -99,13 +99,17 @@ class PagedAttention:
         first = 0 if self.op.window is None else max(0, length - queries + 1 - self.op.window)
         k_SGD, v_SGE = self._both(self.read(ctx, row, first, length, q_QHD.dtype))
         mask = self._mask(queries, length, first, q_QHD.device)
+        if self._plain and queries == 1:
+            seen = None if mask is None else mask.unsqueeze(0)
+            out_QHE.copy_(self._folded(q_QHD, k_SGD.unsqueeze(0), v_SGE.unsqueeze(0), seen))
+            return
         if self._plain:
             y = F.scaled_dot_product_attention(
                 q_QHD.transpose(0, 1).unsqueeze(0),
                 k_SGD.transpose(0, 1).unsqueeze(0),
                 v_SGE.transpose(0, 1).unsqueeze(0),
                 attn_mask=mask,
-                is_causal=mask is None and queries > 1,
+                is_causal=mask is None,
                 scale=self.op.scale,
                 enable_gqa=self.op.heads != self.op.kv_heads,
             )
@@ -164,19 +168,21 @@ class PagedAttention:
         slot_RS = slot_RS.masked_fill_(~seen_RS, 0)
         k_RSGD, v_RSGE = self._both([gather(plane, slot_RS, q_THD.dtype) for plane in cache.planes])
         v_RSGE = v_RSGE.masked_fill(~seen_RS[..., None, None], 0)  # a masked weight of 0 times garbage could be NaN
-        q_R1HD = q_THD[tokens].unsqueeze(1)
+        q_RHD, seen_R1S = q_THD[tokens], seen_RS.unsqueeze(1)
         if self._plain:
-            y = F.scaled_dot_product_attention(
-                q_R1HD.transpose(1, 2),
-                k_RSGD.transpose(1, 2),
-                v_RSGE.transpose(1, 2),
-                attn_mask=seen_RS[:, None, None],
-                scale=self.op.scale,
-                enable_gqa=self.op.heads != self.op.kv_heads,
-            ).transpose(1, 2)
+            y_RHE = self._folded(q_RHD, k_RSGD, v_RSGE, seen_R1S)
         else:
-            y = self._general(q_R1HD, k_RSGD, v_RSGE, seen_RS.unsqueeze(1))
-        out_THE[tokens] = y[:, 0].to(out_THE.dtype)
+            y_RHE = self._general(q_RHD.unsqueeze(1), k_RSGD, v_RSGE, seen_R1S)[:, 0]
+        out_THE[tokens] = y_RHE.to(out_THE.dtype)
+
+    def _folded(self, q_RHD: Tensor, k_RSGD: Tensor, v_RSGE: Tensor, seen_R1S: Tensor | None) -> Tensor:
+        """One token a row: the P query heads of a key head stand as P queries, so that each key is read once."""
+        q_RGPD = q_RHD.view(q_RHD.shape[0], self.op.kv_heads, -1, self.op.head_dim)
+        seen = None if seen_R1S is None else seen_R1S.unsqueeze(1)
+        y_RGPE = F.scaled_dot_product_attention(
+            q_RGPD, k_RSGD.transpose(1, 2), v_RSGE.transpose(1, 2), attn_mask=seen, scale=self.op.scale
+        )
+        return y_RGPE.reshape(-1, self.op.heads, self.op.value_dim)
 
     def _general(self, q_RQHD: Tensor, k_RSGD: Tensor, v_RSGE: Tensor, seen_RQS: Tensor) -> Tensor:
         """Softcaps and sinks, in float32: [R, Q, H, E]."""

@@ -17,6 +17,7 @@ from attrs import define, frozen
 from torch import Tensor
 
 from tramontane.backends.base import DenseStored
+from tramontane.backends.torch.linear import multiply
 from tramontane.backends.torch.pointwise import gate_into
 from tramontane.batch import Ctx
 from tramontane.ops import Experts, GatedActivate, Kernel, Op, Router
@@ -72,11 +73,8 @@ class _Stack:
             end, first = start + count, 0
             for x, piece_OI in self._pieces(x_NI[start:end], expert):
                 last = first + piece_OI.shape[0]
-                out = y_NO[start:end, first:last]
-                if self.shift_XO is None:
-                    torch.mm(x, piece_OI.t(), out=out)
-                else:
-                    torch.addmm(self.shift_XO[expert, first:last], x, piece_OI.t(), out=out)
+                shift = None if self.shift_XO is None else self.shift_XO[expert, first:last]
+                multiply(x, piece_OI, shift, y_NO[start:end, first:last])
                 first = last
             start = end
         return y_NO
