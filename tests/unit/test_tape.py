@@ -17,6 +17,7 @@ from tramontane.tape.arena import plan_arena
 from tramontane.tape.capture import capture, record
 from tramontane.tape.ir import Kind, OpNode, Size, Tape, resolve
 from tramontane.tape.program import Program
+from tramontane.tape.record import Recorder
 from tramontane.testing.tiny import BLOCK, Between, Tiny, make_batch, make_tiny
 
 BATCHES = ((37, 9, 4), (1, 1, 1), (11, 5, 2), (64, 64, 1), (6, 6, 6))
@@ -57,6 +58,10 @@ def test_the_backends_agree() -> None:
         results = [make_tiny(backend()).body(ctx) for backend in (ReferenceBackend, InvariantBackend, TorchBackend)]
     for other in results[1:]:
         torch.testing.assert_close(results[0], other, atol=2e-5, rtol=1e-5)
+
+
+def test_recording_does_not_bring_the_compiler() -> None:
+    assert not hasattr(Recorder.__torch_dispatch__, "__wrapped__"), "torch's guard, which imports torch._dynamo"
 
 
 def test_sizes_follow_tokens_and_outputs() -> None:
