@@ -296,7 +296,8 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("backend", mostly_full(NATIVE, NATIVE[:1]))
+@FULL
+@pytest.mark.parametrize("backend", NATIVE)
 def test_memory_grows_by_a_matrix_at_most(tmp_path: Path, model: Path, backend: str) -> None:
     config = {**CONFIG, "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "vocab_size": 256}
     path = write_random(tmp_path, config)

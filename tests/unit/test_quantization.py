@@ -16,9 +16,11 @@ import torch
 from attrs import evolve
 from safetensors.torch import load_file
 
+from tramontane.build.plan import ModelPlan
 from tramontane.errors import ConfigError, PlanError, TramontaneError, UnknownNameError
 from tramontane.load import LoadOptions
 from tramontane.load.places import placed
+from tramontane.load.planned import planned
 from tramontane.plugins import installed
 from tramontane.quantization import Quantizer, by_rows, read_topology
 from tramontane.quantization.plain import TYPES
@@ -50,13 +52,15 @@ def load(path: Path, **options: Any) -> Harness:
     return Harness.load(path, backend="torch", dtype="float32", **options)
 
 
-def names(harness: Harness) -> dict[str, str]:
+def plan_of(path: Path, **options: Any) -> ModelPlan:
+    """What loading would make of a model, without packing anything."""
+    with planned(str(path), LoadOptions(backend="torch", dtype="float32", **options), installed()) as one:
+        return one.plan
+
+
+def names(plan: ModelPlan) -> dict[str, str]:
     """Scheme of every part by its path, without the layers' prefix."""
-    return {
-        part.path.removeprefix("model."): part.scheme.name
-        for weight in harness.loaded.plan.weights
-        for part in weight.parts
-    }
+    return {part.path.removeprefix("model."): part.scheme.name for weight in plan.weights for part in weight.parts}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +69,7 @@ def names(harness: Harness) -> dict[str, str]:
 def test_ggml_types_are_quantized_to(wide: Path, kind: str) -> None:
     wanted = kind.lower().replace("_k", "k").replace("k", "_k").replace("iq4x", "iq4_x")
     high = "q6_k" if wanted in ("q2_k", "q3_k", "q4_k", "q4_0", "q4_1", "iq4_nl", "iq4_xs") else "q8_0"
-    found = names(load(wide, quant=kind))
+    found = names(plan_of(wide, quant=kind))
     assert {found.pop("embed_tokens"), found.pop("lm_head")} == {high}
     assert set(found.values()) == {wanted}
 
@@ -73,7 +77,7 @@ def test_ggml_types_are_quantized_to(wide: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(TYPES))
 def test_core_types_are_quantized_to(wide: Path, kind: str) -> None:
     harness = load(wide, quant=kind.upper())
-    found = names(harness)
+    found = names(harness.loaded.plan)
     assert found["layers.0.mlp.down_proj"] == TYPES[kind].scheme.name
     assert found["lm_head"] == TYPES[TYPES[kind].sensitive or kind].scheme.name
     assert torch.isfinite(torch.from_numpy(harness.logits([3, 17, 42]))).all()
@@ -92,13 +96,13 @@ def test_a_quantized_model_computes_what_its_dequantized_weights_do(wide: Path) 
 
 @pytest.mark.parametrize(("number", "kind"), [("2", "q2_k"), ("4", "q4_k"), ("8", "q8_0")])
 def test_a_number_means_the_backend_s_type(wide: Path, number: str, kind: str) -> None:
-    assert names(load(wide, quant=number))["layers.1.self_attn.q_proj"] == kind
+    assert names(plan_of(wide, quant=number))["layers.1.self_attn.q_proj"] == kind
 
 
 def test_costs_are_those_of_the_schemes(wide: Path) -> None:
     backend = load(wide).loaded.backend
     for number, level in backend.isq_types.items():
-        part = load(wide, quant=str(number)).loaded.plan.weight("model.layers.0.mlp.down_proj").parts[0]
+        part = plan_of(wide, quant=str(number)).weight("model.layers.0.mlp.down_proj").parts[0]
         assert part.scheme.bits_per_weight(part.shape) == level.bits_per_weight
 
 
@@ -112,13 +116,13 @@ def test_costs_are_those_of_the_schemes(wide: Path) -> None:
 )
 def test_what_there_is_not_is_said(narrow: Path, quant: str, error: type[TramontaneError], words: str) -> None:
     with pytest.raises(error, match=words):
-        load(narrow, quant=quant)
+        plan_of(narrow, quant=quant)
 
 
 def test_shapes_that_k_types_cannot_store_get_the_fallback(narrow: Path) -> None:
     expected = {"q2k": "q4_0", "q3k": "q4_0", "q4k": "q5_0", "q5k": "q5_1", "q6k": "q8_0", "iq4_xs": "iq4_nl"}
     for kind, fallback in expected.items():
-        found = names(load(narrow, quant=kind))
+        found = names(plan_of(narrow, quant=kind))
         assert found["layers.0.self_attn.q_proj"] == fallback
         assert found["lm_head"] == "q8_0", "heads become q6k or q8_0, and q6k becomes q8_0"
 
@@ -126,7 +130,7 @@ def test_shapes_that_k_types_cannot_store_get_the_fallback(narrow: Path) -> None
 def test_a_shape_that_nothing_stores_stays_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = sample("LlamaForCausalLM", "llama", num_hidden_layers=1, intermediate_size=72)
     with caplog.at_level(logging.WARNING, "tramontane"):
-        found = names(load(write_random(tmp_path, config), quant="q8_0"))
+        found = names(plan_of(write_random(tmp_path, config), quant="q8_0"))
     assert found["layers.0.mlp.down_proj"] == "f32"
     assert found["layers.0.mlp.up_proj"] == "q8_0"
     (said,) = [record.getMessage() for record in caplog.records if "whole blocks" in record.getMessage()]
@@ -137,12 +141,12 @@ def test_a_shape_that_nothing_stores_stays_as_it_is(tmp_path: Path, caplog: pyte
 def test_experts_only_and_never_routers(tmp_path: Path) -> None:
     samples = pytest.importorskip("tramontane_arch_mixtral.samples").samples()
     path = write_random(tmp_path, {**next(iter(samples.values())), "intermediate_size": 96})
-    every = names(load(path, quant="q8_0"))
+    every = names(plan_of(path, quant="q8_0"))
     assert {name for name, kind in every.items() if kind == "f32"} == {name for name in every if name.endswith(".gate")}
-    only = names(load(path, quant="q8_0", organization="moqe"))
+    only = names(plan_of(path, quant="q8_0", organization="moqe"))
     assert {name for name, kind in only.items() if kind == "q8_0"} == {name for name in only if ".experts." in name}
     with pytest.raises(ConfigError, match="no organization 'half'"):
-        load(path, quant="q8_0", organization="half")
+        plan_of(path, quant="q8_0", organization="half")
 
 
 TOPOLOGY = """
@@ -156,12 +160,12 @@ TOPOLOGY = """
 def test_a_topology_decides_per_layer_and_the_later_line_wins(wide: Path, tmp_path: Path) -> None:
     file = tmp_path / "topology.yml"
     file.write_text(TOPOLOGY)
-    found = names(load(wide, topology=str(file)))
+    found = names(plan_of(wide, topology=str(file)))
     assert found["layers.0.mlp.up_proj"] == "q8_0"
     assert found["layers.1.mlp.up_proj"] == "q4_0"
     assert (found["layers.0.self_attn.o_proj"], found["layers.1.self_attn.o_proj"]) == ("f32", "q5_1")
     assert found["embed_tokens"] == "f32"
-    assert names(load(wide, topology=str(file), quant="q6k"))["lm_head"] == "q8_0"
+    assert names(plan_of(wide, topology=str(file), quant="q6k"))["lm_head"] == "q8_0"
 
 
 def test_a_topology_may_be_toml(tmp_path: Path) -> None:

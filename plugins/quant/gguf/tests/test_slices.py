@@ -33,7 +33,7 @@ from tramontane_quant_gguf.format import BlockFormat
 from tramontane_quant_gguf.loader import open_gguf
 from tramontane_quant_gguf.quantizers import QUANTIZERS
 
-LLAMA = sample("LlamaForCausalLM", "llama", hidden_size=512, head_dim=64, intermediate_size=768, num_hidden_layers=1)
+LLAMA = sample("LlamaForCausalLM", "llama", hidden_size=512, head_dim=64, intermediate_size=256, num_hidden_layers=1)
 ATTENTION = "model.layers.0.self_attn"
 TYPES = [kind for kind in QUANTIZERS if CODECS[kind].block > 1]
 
@@ -89,7 +89,7 @@ def test_cut_then_unpacked_is_unpacked_then_cut(llama: Callable[[str], OnFile], 
             [
                 (f"{ATTENTION}.q_proj", (LLAMA["num_attention_heads"] * 64, 512)),
                 (f"{ATTENTION}.v_proj", (LLAMA["num_key_value_heads"] * 64, 512)),
-                ("model.layers.0.mlp.down_proj", (512, 768)),
+                ("model.layers.0.mlp.up_proj", (256, 512)),
             ]
         )
     )
@@ -112,7 +112,7 @@ def test_a_cut_inside_a_block_is_refused_with_the_numbers(
     llama: Callable[[str], OnFile], kind: str, cut: int, words: str
 ) -> None:
     with pytest.raises(PlanError, match=words):
-        llama(kind).weight("model.layers.0.mlp.down_proj", (512, 768), {"in": ((0, cut),)})
+        llama(kind).weight("model.layers.0.mlp.up_proj", (256, 512), {"in": ((0, cut),)})
 
 
 @pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
