@@ -173,7 +173,7 @@ _MODEL = (
     *_SOURCE,
     shared("--organization", metavar="NAME", help="What is quantized: default (all matrices) or moqe (experts)."),
     shared("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps ..."),
-    shared("--device-map", metavar="MAP", help="Layers of each device: cuda:0=16,cuda:1=rest; cuda=24,cpu=8."),
+    shared("--device-map", metavar="MAP", help="Layers of each device: auto; cuda:0=16,cuda:1=rest."),
     shared("--dtype", metavar="TYPE", help="auto, float32, bfloat16 or float16."),
     shared("--max-model-len", type=_WHOLE, metavar="N", help="Longest sequence in tokens."),
     shared("--tokenizer", metavar="PATH", help="Another tokenizer than the model's."),

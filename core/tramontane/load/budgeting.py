@@ -52,17 +52,22 @@ class StepMemory:
 
 def step_memory(made: Design, take: BoundOp, backend: Backend, options: LoadOptions, plan: ModelPlan) -> StepMemory:
     """Measure the largest step, or estimate it where the backend cannot tell."""
-    engine, vocab, width = options.engine, int(made.config.vocab_size), made.blueprint.dtype.itemsize
+    engine = options.engine
     peaks = [backend.peak(partial(_largest, made, take, backend, options, rows)) for rows in (1, engine.max_num_seqs)]
     found = [peak for peak in peaks if peak is not None]
     if not found:
-        logits = engine.max_num_seqs * vocab * (4 + width)
-        return StepMemory(
-            arena=engine.max_batched_tokens * _widest(plan) * width, logits=logits, graphs=0, measured=False
-        )
+        arena, logits = estimated_step(made, options, plan)
+        return StepMemory(arena=arena, logits=logits, graphs=0, measured=False)
     replays = backend.replays(engine.max_batched_tokens, engine.max_num_seqs) if options.capture is not False else None
     graphs = 0 if replays is None else max(found) + GRAPH_BYTES * len(replays.padding.tokens)
     return StepMemory(arena=max(found), logits=0, graphs=graphs, measured=True)
+
+
+def estimated_step(made: Design, options: LoadOptions, plan: ModelPlan) -> tuple[int, int]:
+    """Bytes of the largest step's activations and of its logits, from the shapes."""
+    engine, width = options.engine, made.blueprint.dtype.itemsize
+    logits = engine.max_num_seqs * int(made.config.vocab_size) * (4 + width)
+    return engine.max_batched_tokens * _widest(plan) * width, logits
 
 
 @torch.inference_mode()

@@ -24,6 +24,7 @@ from tramontane.distributed import Share
 from tramontane.distributed.team import Team
 from tramontane.engine import EngineConfig
 from tramontane.load.adapters import announce, find_adapter, make_table
+from tramontane.load.auto_map import automatic
 from tramontane.load.budgeting import budget, state_slots, step_memory
 from tramontane.load.design import Design, design, plan_weights
 from tramontane.load.dump import dump_kept, dump_stored
@@ -31,7 +32,7 @@ from tramontane.load.find import choose_backend, local_files, open_reference
 from tramontane.load.foreign import translated
 from tramontane.load.options import LoadOptions
 from tramontane.load.parallel import Connect, check_parallel, device_of_worker, late_files
-from tramontane.load.places import main_place, placed, settle, spread
+from tramontane.load.places import AUTO, main_place, placed, settle, spread
 from tramontane.load.program import bind, capture_step
 from tramontane.load.quantize import check_importances
 from tramontane.load.text import TextSide, text_side
@@ -170,6 +171,8 @@ def _build(
     connect: Connect | None,
 ) -> LoadedModel:
     options = options if share.parted else placed(options, checkpoint.config, plugins)
+    if options.device_map == AUTO:
+        options = automatic(checkpoint, options, plugins)
     backend = choose_backend(main_place(device_of_worker(options, share)), plugins)
     made = design(checkpoint, options, plugins, backend, share)
     blueprint, model = made.blueprint, made.model

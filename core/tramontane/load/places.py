@@ -2,7 +2,8 @@
 """Device maps: which layers of a model lie on which device.
 
 A map is ``DEVICE=LAYERS`` parts separated by commas, in the order of the layers: ``cuda:0=16,cuda:1=rest``. A device
-may name its backend too: ``cuda/torch=24,cpu=rest``. Lines of a topology that put layers on devices amount to a map.
+may name its backend too: ``cuda/torch=24,cpu=rest``. Lines of a topology that put layers on devices amount to a map, and
+``auto`` is one that :mod:`tramontane.load.auto_map` makes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tramontane.plugins import Plugins
 from tramontane.quantization import read_topology
 from tramontane.weights import CacheSlot, Constant, Matrix, Param
 
-REST = "rest"
+AUTO, REST = "auto", "rest"
 _PART = re.compile(r"([a-z]+(?::\d+)?)(?:/(\w+))?=(\d+|rest)")
 
 
@@ -92,9 +93,9 @@ def placed(options: LoadOptions, config: Mapping[str, Any], plugins: Plugins) ->
 
 def main_place(options: LoadOptions) -> LoadOptions:
     """The options with device and backend of the place where what belongs to no layer lies."""
-    if options.device_map is None:
+    if options.device_map in (None, AUTO):
         return options
-    parts = parse_map(options.device_map)
+    parts = parse_map(options.device_map or "")
     main = ([part for part in parts if part.device != "cpu"] or list(parts))[-1]
     return evolve(options, device=main.device, backend=main.backend if main.backend != "auto" else options.backend)
 
@@ -129,8 +130,8 @@ def spread(blueprint: Blueprint, options: LoadOptions, plugins: Plugins) -> Spre
     for part, count in zip(parts, counts, strict=True):
         key = (part.device, part.backend)
         if key not in made:
-            asked = part.backend if part.backend != "auto" else options.backend
-            made[key] = choose_backend(evolve(options, device=part.device, backend=asked), plugins)
+            asked = evolve(options, device=part.device, backend=_backend_of(part, options, plugins))
+            made[key] = choose_backend(asked, plugins)
         places.append(Place(made[key], count))
     embedding = next((path for path, matrix in blueprint.matrices.items() if "rows" in matrix.uses), "")
     if embedding and "linear" in blueprint.matrices[embedding].uses:
@@ -138,6 +139,14 @@ def spread(blueprint: Blueprint, options: LoadOptions, plugins: Plugins) -> Spre
     found = SpreadBackend(places, embedding)
     _check_shared(blueprint, found)
     return found
+
+
+def _backend_of(part: Asked, options: LoadOptions, plugins: Plugins) -> str:
+    """The backend of a part: its own, or the one that the options name if it runs on such a device."""
+    if part.backend != "auto" or options.backend == "auto":
+        return part.backend
+    runs_on = plugins.catalogs.backends.get(options.backend).devices
+    return options.backend if part.device.split(":")[0] in runs_on else "auto"
 
 
 def _check_shared(blueprint: Blueprint, backend: SpreadBackend) -> None:
