@@ -30,7 +30,17 @@ from triton.runtime.jit import JITFunction
 from tramontane.batch import Ctx, GroupCtx
 from tramontane.cache.planes import make_planes
 from tramontane.cache.spec import CacheKind, CacheSpec, plan_layout
-from tramontane.ops import Attend, Experts, GatedActivate, RmsNorm, Rotate, RotateWrite, Router
+from tramontane.ops import (
+    Attend,
+    CausalConv,
+    Experts,
+    GatedActivate,
+    GatedDelta,
+    RmsNorm,
+    Rotate,
+    RotateWrite,
+    Router,
+)
 from tramontane.schemes import Affine, Codebook, Dense, Float8, Ggml, Micro, Scheme
 from tramontane.weights import CacheSlot, Matrix, Param, Part, Source
 
@@ -221,7 +231,28 @@ def mixtures() -> Iterator[tuple[str, Callable[[], None]]]:
             yield f"experts {scheme.name}, {tokens} tokens", lambda k=kernel, i=inputs, y=out: k(None, i, (y,))
 
 
-GROUPS = {"products": products, "attentions": attentions, "mixtures": mixtures}
+def recurrences() -> Iterator[tuple[str, Callable[[], None]]]:
+    """Convolution and delta rule as Qwen3-Next has them, for one token and for a mixed step."""
+    from types import SimpleNamespace
+
+    from tramontane_backend_cuda import recurrent
+
+    delta = GatedDelta(key_heads=16, value_heads=32, key_dim=128, value_dim=128)
+    conv = CausalConv(4, "silu")
+    states = SimpleNamespace(states=(torch.zeros(3, 32, 128, 128),))
+    inputs = SimpleNamespace(states=(torch.zeros(3, 8192, 3, dtype=BF16),))
+    for rows, tokens in ((1, 1), (4, 64)):
+        ctx = step(rows, tokens)
+        ctx.state_slot_R, ctx.state_fresh_R = torch.ones(rows, dtype=torch.int64), torch.zeros(rows, dtype=torch.bool)
+        kernel = recurrent.causal_conv(conv, (inputs, param(8192, 4)))
+        x = torch.zeros(tokens, 8192, dtype=BF16)
+        yield f"causal_conv, {tokens} tokens", lambda k=kernel, c=ctx, x=x: k(c, (x,), (torch.zeros_like(x),))
+        kernel = recurrent.gated_delta(delta, (states, param(32), param(32)))
+        given = [torch.zeros(tokens, width, dtype=BF16) for width in (2048, 2048, 4096, 32, 32)]
+        yield f"gated_delta, {tokens} tokens", lambda k=kernel, c=ctx, g=given: k(c, g, (torch.zeros_like(g[2]),))
+
+
+GROUPS = {"products": products, "attentions": attentions, "mixtures": mixtures, "recurrences": recurrences}
 
 
 def main(groups: list[str]) -> None:

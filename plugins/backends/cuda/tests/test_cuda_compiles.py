@@ -27,6 +27,7 @@ def test_every_kernel_compiles_for_a_card() -> None:
     assert done.returncode == 0, done.stderr[-4000:]
     kernels = json.loads(done.stdout)
     assert {"product", "expand", "attend_task", "join_tasks", "map_tasks", "rotate_write_heads", "up_pairs",
-            "down_token", "down_pairs", "sort_pairs", "mix_pairs", "choose_experts"} <= {
+            "down_token", "down_pairs", "sort_pairs", "mix_pairs", "choose_experts", "convolve_rows",
+            "delta_rows"} <= {
                 one["kernel"] for one in kernels}  # fmt: skip
     assert [one for one in kernels if one["spilled"] > SPILLED_BYTES or one["shared"] > SHARED_BYTES] == []

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from tramontane.ops import KernelMaker
 from tramontane.tape.rules import Rule
-from tramontane_backend_cuda import attention, experts, fused, latent, linear, maps, norm, rotate, router
+from tramontane_backend_cuda import attention, experts, fused, latent, linear, maps, norm, recurrent, rotate, router
 
 MAKERS: Mapping[str, KernelMaker] = {
     "add_rms_norm": norm.norm,
@@ -19,9 +19,11 @@ MAKERS: Mapping[str, KernelMaker] = {
     "attend_map": attention.attend_map,
     "attend_mapped": maps.attend_mapped,
     "cache_write": rotate.cache_write,
+    "causal_conv": recurrent.causal_conv,
     "embed": linear.embed,
     "experts": experts.experts,
     "gated_activate": norm.gated_activate,
+    "gated_delta": recurrent.gated_delta,
     "latent_write": rotate.latent_write,
     "linear": linear.linear,
     "linear_add": linear.linear_add,

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recurrent layers: a short convolution and the gated delta rule, token by token along each row.
+
+Where rows begin, which slots they have and whether they start afresh is read on the card, so that steps can be
+recorded. A program walks along one row, with the part of the state that is its own in registers: decoding steps read
+and write each state once. Long prompts, whose rows the host knows, go through stock torch in chunks, whose products
+tensor cores can make.
+
+Legend: T tokens, R rows, C channels, W width of the convolution, G key heads, H value heads, K key dimension, V value
+dimension.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from attrs import define, field
+from torch import Tensor
+
+from tramontane.backends.torch.recurrent import causal_conv as stock_causal_conv
+from tramontane.backends.torch.recurrent import gated_delta as stock_gated_delta
+from tramontane.batch import Ctx
+from tramontane.ops import CausalConv, GatedDelta, Kernel, Op
+from tramontane.ops.recurrent import TINY
+from tramontane.weights import CacheSlot
+from tramontane_backend_cuda.decode import FUNCTIONS, activation
+from tramontane_backend_cuda.rows import rows_of
+
+CHANNELS = 128
+"""Channels of a program."""
+VALUES = 32
+"""Features of values that a program carries a state for: with keys of 128 features 32 registers of a thread."""
+LONG = 256
+"""Tokens of a row from which on it goes through stock torch, where the host knows the rows."""
+
+
+@triton.jit
+def convolve_rows(
+    x, weight, state, slots, fresh, q_start, y, tokens, rows, channels, x_stride,
+    W: tl.constexpr, ACT: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr,
+):  # fmt: skip
+    """Some channels of one row, BT tokens at a time; then its last W - 1 inputs are kept."""
+    row = tl.program_id(0)
+    c, t, w = tl.program_id(1) * BC + tl.arange(0, BC), tl.arange(0, BT), tl.arange(0, BW)
+    first, last = tl.load(q_start + row), tl.load(q_start + row + 1)
+    kind: tl.constexpr = y.dtype.element_ty
+    past: tl.constexpr = W - 1
+    known = tl.where(tl.load(fresh + row) == 0, first, -(1 << 30))  # inputs before this one are in the state
+    kept = state + (tl.load(slots + row) * channels + c) * past
+    inside = c < channels
+    for start in range(first, last, BT):
+        token = start + t
+        made = tl.zeros((BT, BC), tl.float32)
+        for i in tl.static_range(W):
+            at = token + (i - past)
+            there = inside[None, :] & (token < last)[:, None]
+            new = tl.load(
+                x + at.to(tl.int64)[:, None] * x_stride + c[None, :], mask=there & (at >= first)[:, None], other=0.0
+            ).to(state.dtype.element_ty)
+            before = at - first + past
+            old = tl.load(kept[None, :] + before[:, None], mask=there & (at < known)[:, None], other=0.0)
+            factor = tl.load(weight + c * W + i, mask=inside, other=0.0).to(tl.float32)
+            made += (new.to(tl.float32) + old.to(tl.float32)) * factor[None, :]
+        made = activation(made, ACT)
+        place = y + token.to(tl.int64)[:, None] * channels + c[None, :]
+        tl.store(place, made.to(kind), mask=inside[None, :] & (token < last)[:, None])
+    at = last - past + w  # the row's last inputs, some of them perhaps from before
+    here = (w < tl.where(last > first, past, 0))[:, None] & inside[None, :]
+    new = tl.load(
+        x + at.to(tl.int64)[:, None] * x_stride + c[None, :], mask=here & (at >= first)[:, None], other=0.0
+    ).to(state.dtype.element_ty)
+    before = at - first + past
+    old = tl.load(kept[None, :] + before[:, None], mask=here & (at < known)[:, None], other=0.0)
+    tl.debug_barrier()  # all of it was read before any of it is written
+    tl.store(kept[None, :] + w[:, None], new + old, mask=here)
+    if row == rows - 1:
+        for token in range(last, tokens):  # of no row
+            tl.store(y + token * channels + c, tl.zeros((BC,), kind), mask=inside)
+
+
+@triton.jit
+def delta_rows(
+    query, key, value, write, keep, a, shift, state, slots, fresh, q_start, y, tokens, rows, heads, shared, root, tiny,
+    q_stride, k_stride, v_stride, write_stride, keep_stride,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+):  # fmt: skip
+    """Some features of the values of one head of one row: what is known of a key is replaced by its value."""
+    row, head = tl.program_id(0), tl.program_id(1)
+    i, f = tl.arange(0, BK), tl.program_id(2) * BV + tl.arange(0, BV)
+    first, last = tl.load(q_start + row), tl.load(q_start + row + 1)
+    kind: tl.constexpr = y.dtype.element_ty
+    inside = (i < K)[:, None] & (f < V)[None, :]
+    place = state + ((tl.load(slots + row) * heads + head) * K + i[:, None]) * V + f[None, :]
+    known = tl.where(tl.load(fresh + row) == 0, K, 0)
+    held = tl.load(place, mask=inside & (i < known)[:, None], other=0.0)
+    rate, more = tl.exp(tl.load(a + head).to(tl.float32)), tl.load(shift + head).to(tl.float32)
+    turn = head // shared * K + i
+    for token in range(first, last):
+        q = tl.load(query + token * q_stride + turn, mask=i < K, other=0.0).to(tl.float32)
+        k = tl.load(key + token * k_stride + turn, mask=i < K, other=0.0).to(tl.float32)
+        v = tl.load(value + token * v_stride + head * V + f, mask=f < V, other=0.0).to(tl.float32)
+        beta = tl.sigmoid(tl.load(write + token * write_stride + head).to(tl.float32))
+        logit = tl.load(keep + token * keep_stride + head).to(tl.float32) + more
+        soft = tl.where(logit > 20.0, logit, tl.log(1.0 + tl.exp(tl.minimum(logit, 20.0))))
+        q = q * (root / tl.sqrt(tl.sum(q * q, axis=0) + tiny))
+        k = k / tl.sqrt(tl.sum(k * k, axis=0) + tiny)
+        held = held * tl.exp(-rate * soft)
+        change = (v - tl.sum(held * k[:, None], axis=0)) * beta
+        held += k[:, None] * change[None, :]
+        made = tl.sum(held * q[:, None], axis=0)
+        tl.store(y + token * heads * V + head * V + f, made.to(kind), mask=f < V)
+    tl.store(place, held, mask=inside & (i < tl.where(last > first, K, 0))[:, None])
+    if row == rows - 1:
+        for token in range(last, tokens):  # of no row
+            tl.store(y + (token * heads + head) * V + f, tl.zeros((BV,), kind), mask=f < V)
+
+
+def _rows_of_states(ctx: Ctx | None) -> tuple[Ctx, Tensor, Tensor]:
+    """The batch, the slots of its rows, and which of them start afresh (bytes)."""
+    if ctx is None or ctx.state_slot_R is None or ctx.state_fresh_R is None:
+        raise TypeError("a recurrent op needs a batch with state slots")
+    return ctx, ctx.state_slot_R, ctx.state_fresh_R.view(torch.uint8)
+
+
+def _is_long(ctx: Ctx) -> bool:
+    """Whether the host knows of a long row."""
+    if ctx.host is None:
+        return False
+    return max((end - begin for begin, end in itertools.pairwise(ctx.host.q_start)), default=0) >= LONG
+
+
+@define(eq=False)
+class _Conv:
+    """The kernel of one layer."""
+
+    op: CausalConv
+    slot: CacheSlot
+    weight_CW: Tensor = field(repr=False)
+    stock: Kernel = field(repr=False)
+
+    def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        batch, slots, fresh = _rows_of_states(ctx)
+        if _is_long(batch):
+            self.stock(ctx, inputs, outputs)
+            return
+        x, (state,), (channels, width) = rows_of(inputs[0]), self.slot.states, self.weight_CW.shape
+        each = min(CHANNELS, triton.next_power_of_2(channels))
+        convolve_rows[(batch.rows, triton.cdiv(channels, each))](
+            x, self.weight_CW, state, slots, fresh, batch.q_start, outputs[0], x.shape[0], batch.rows, channels,
+            x.stride(0),
+            W=width, ACT=FUNCTIONS[self.op.act], BT=1 if x.shape[0] <= 2 * batch.rows else 16, BC=each,
+            BW=triton.next_power_of_2(max(1, width - 1)),
+        )  # fmt: skip
+
+
+@define(eq=False)
+class _Delta:
+    """The kernel of one layer."""
+
+    op: GatedDelta
+    weights: Sequence[Any] = field(repr=False)
+    stock: Kernel = field(repr=False)
+
+    def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        batch, slots, fresh = _rows_of_states(ctx)
+        if _is_long(batch):
+            self.stock(ctx, inputs, outputs)
+            return
+        given, op = [rows_of(one) for one in inputs], self.op
+        (state,), a, shift = self.weights[0].states, self.weights[1].tensor, self.weights[2].tensor
+        bk, bv = triton.next_power_of_2(op.key_dim), min(VALUES, triton.next_power_of_2(op.value_dim))
+        delta_rows[(batch.rows, op.value_heads, triton.cdiv(op.value_dim, bv))](
+            *given, a, shift, state, slots, fresh, batch.q_start, outputs[0], given[0].shape[0], batch.rows,
+            op.value_heads, op.value_heads // op.key_heads, op.key_dim**-0.5, TINY, *(one.stride(0) for one in given),
+            K=op.key_dim, V=op.value_dim, BK=bk, BV=bv,
+        )  # fmt: skip
+
+
+def causal_conv(op: Op, weights: Sequence[Any]) -> Kernel | str:
+    """A short convolution along each row."""
+    if not isinstance(op, CausalConv):
+        return f"made for causal_conv, not {op.name}"
+    stock = stock_causal_conv(op, weights)
+    return stock if isinstance(stock, str) else _Conv(op, weights[0], weights[1].tensor.contiguous(), stock)
+
+
+def gated_delta(op: Op, weights: Sequence[Any]) -> Kernel | str:
+    """Linear attention by the gated delta rule."""
+    if not isinstance(op, GatedDelta):
+        return f"made for gated_delta, not {op.name}"
+    stock = stock_gated_delta(op, weights)
+    return stock if isinstance(stock, str) else _Delta(op, weights, stock)
