@@ -16,7 +16,7 @@ from tramontane_backend_cuda.bench.limits import CARDS, Line, table
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("sections", ["kernel", "step,prefill,streams,load"])
+@pytest.mark.parametrize("sections", ["tests,kernel", "step,prefill,streams,load"])
 def test_the_same_code_runs_tiny_shapes_on_the_host(sections: str, tmp_path: Path) -> None:
     out = tmp_path / "lines.json"
     command = [sys.executable, "-m", "tramontane_backend_cuda.bench", "--smoke", "--only", sections, "--json", str(out)]

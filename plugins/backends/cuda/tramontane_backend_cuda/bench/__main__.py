@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m tramontane_backend_cuda.bench``: measure everything and print one table.
+"""``python -m tramontane_backend_cuda.bench``: test and measure everything and print one table.
+
+Tests and measurements run in processes of their own (:mod:`.isolation`): one that crashes, hangs or spoils the card's
+context is a line of the table, and the others go on. Every result is printed as it comes, too.
 
 ``--smoke`` runs the same code over tiny shapes on the host, by Triton's interpreter: it shows that the script works and
 says nothing about speed.
@@ -16,70 +19,107 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-SECTIONS = ("kernel", "step", "prefill", "streams", "load")
+from tramontane_backend_cuda.bench.isolation import Found, Notes, Supervisor
+
+MEASURED = ("kernel", "step", "prefill", "streams", "load")
+SECTIONS = ("tests", *MEASURED)
+TESTS = Path(__file__).parents[2] / "tests"
+"""Of a checkout; an installed package has none."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; the exit status is 1 if some numbers are wrong, 2 if a goal was missed."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    sections = options.only.split(",")
+    unknown = sorted(set(sections) - set(SECTIONS))
+    if unknown:
+        parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    notes = Notes.here() if options.worker else None
+    if notes is not None:
+        return _work(options, sections, notes)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return _report(_measure(options, sections, given), options)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tramontane_backend_cuda.bench", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="tiny shapes on the host, by Triton's interpreter")
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"sections: {','.join(SECTIONS)}")
     parser.add_argument("--match", default="", help="regular expression that the names of kernels and models match")
     parser.add_argument("--backend", default="cuda", help="backend to measure: cuda, or torch to compare with")
     parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--json", type=Path, help="write the lines there too")
-    options = parser.parse_args(arguments)
-    sections = options.only.split(",")
-    unknown = sorted(set(sections) - set(SECTIONS))
-    if unknown:
-        parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    parser.add_argument("--limit", type=float, default=180, help="seconds that one job may take")
+    parser.add_argument("--budget", type=float, default=3600, help="seconds that all of it may take")
+    parser.add_argument("--json", type=Path, help="write the lines there too, after each of them")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def _work(options: Any, sections: Sequence[str], notes: Notes) -> int:
+    """Be a worker."""
     if options.smoke:
         os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
-    lines = []
-    for line in _measure(options, sections):
+    from tramontane_backend_cuda.bench.jobs import all_jobs, work
+
+    device = "cpu" if options.smoke else options.device
+    return work(all_jobs(options, sections, lambda text: notes.write("line", {"say": text})), notes, device)
+
+
+def _measure(options: Any, sections: Sequence[str], given: Sequence[str]) -> Iterator[tuple[str, Found]]:
+    """Results with their section: first the tests, then what is measured."""
+    begun = time.monotonic()
+    until = begun + options.budget
+    if "tests" in sections and TESTS.is_dir():
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(TESTS)]
+        if options.smoke:
+            command += ["-k", "test_gates"]
+        environment = {"TRITON_INTERPRET": "1" if options.smoke else "0", "OMP_NUM_THREADS": "1"}
+        for found in Supervisor(command, environment, options.limit, until).results():
+            yield "tests", found
+    measured = [section for section in sections if section in MEASURED]
+    if measured:
+        command = [sys.executable, "-m", "tramontane_backend_cuda.bench", *given]
+        command += ["--worker", "--only", ",".join(measured)]
+        for found in Supervisor(command, {}, options.limit, until).results():
+            yield measured[0], found
+    yield "all", Found("the whole run", line={
+        "section": "all", "what": "the whole run", "value": time.monotonic() - begun, "unit": "s"})  # fmt: skip
+
+
+def _report(results: Iterator[tuple[str, Found]], options: Any) -> int:
+    """Print every result as it comes, then the table."""
+    import attrs
+
+    from tramontane_backend_cuda.bench.limits import Line, table
+
+    lines: list[Line] = []
+    tests = {"passed": 0, "failed": 0, "skipped": 0}
+    for section, found in results:
+        given = dict(found.line or {})
+        if "say" in given:
+            print(given["say"], flush=True)
+            continue
+        if "outcome" in given:
+            tests[given["outcome"]] += 1
+            if given["outcome"] != "failed":
+                continue
+            line = Line(section="tests", what=found.job, value=0, unit="", check=given["reason"])
+        elif found.error:
+            line = Line(section=section, what=found.job, value=0, unit="", check=found.error)
+        else:
+            line = Line(**given)
         lines.append(line)
-        print(".", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    from tramontane_backend_cuda.bench.limits import table
-
-    print(table(lines))
-    if options.json is not None:
-        import attrs
-
-        options.json.write_text(json.dumps([attrs.asdict(line) for line in lines], indent=1), encoding="utf-8")
+        print(table([line], header=False), flush=True)
+        if options.json is not None:
+            options.json.write_text(json.dumps([attrs.asdict(one) for one in lines], indent=1), encoding="utf-8")
+    if any(tests.values()):
+        lines.insert(0, Line(section="tests", what=", ".join(f"{count} {name}" for name, count in tests.items()),
+                             value=tests["passed"], unit="tests"))  # fmt: skip
+    print(f"\n{table(lines)}")
     if any(line.wrong for line in lines):
         return 1
     return 2 if not options.smoke and any(line.reached is False for line in lines) else 0
-
-
-def _measure(options: Any, sections: Sequence[str]) -> Iterator[Any]:
-    import torch
-
-    from tramontane.load import LoadOptions, choose_backend
-    from tramontane.plugins import installed
-    from tramontane_backend_cuda.bench import kernels, loading, steps
-    from tramontane_backend_cuda.bench.cases import Bench
-    from tramontane_backend_cuda.bench.clock import Clock
-    from tramontane_backend_cuda.bench.limits import Line, this_card
-
-    torch.manual_seed(0)
-    plugins = installed()
-    device = "cpu" if options.smoke else options.device
-    backend = choose_backend(LoadOptions(device=device, backend=options.backend), plugins)
-    clock, card = Clock(backend.device), this_card(backend.device)
-    begun = time.perf_counter()
-    print(
-        f"{card.name}: {card.bytes_per_s / 1e12:.2f} TB/s, {card.flops_per_s / 1e12:.0f} TFLOP/s; "
-        f"torch {torch.__version__}, backend {backend.name} on {backend.device}"
-    )
-    with torch.inference_mode(), backend.guard():
-        if "kernel" in sections:
-            yield from kernels.measure(Bench(backend, plugins), clock, card, options.match)
-        if {"step", "prefill", "streams"} & set(sections):
-            yield from steps.measure(backend, plugins, clock, card, sections, options.match)
-        if "load" in sections:
-            yield from loading.measure(backend, plugins, clock)
-    yield Line(section="all", what="the whole run", value=time.perf_counter() - begun, unit="s")
 
 
 if __name__ == "__main__":

@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import re
-import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
-
-import torch
 
 from tramontane import nn
 from tramontane_backend_cuda.bench.cases import FORMATS, Bench, Case, attention, experts, linears, norms, prologue
 from tramontane_backend_cuda.bench.clock import Clock
+from tramontane_backend_cuda.bench.jobs import Job
 from tramontane_backend_cuda.bench.limits import Card, Line
 
 CLOSE = 0.02
@@ -22,18 +20,16 @@ GATED = (28672, 4096)
 TOKENS = (1, 4, 16, 64, 512)
 
 
-def measure(bench: Bench, clock: Clock, card: Card, match: str = "") -> Iterator[Line]:
-    """One line per case whose name matches; what a kernel raises is a line too, and the others go on."""
+def jobs(bench: Bench, clock: Clock, card: Card, match: str = "") -> Iterator[Job]:
+    """One job per group of cases whose name matches."""
     for name, make in _makers(bench, smoke=not clock.real):
-        if not re.search(match, name):
-            continue
-        try:
-            for case in make():
-                yield _line(case, clock, card)
-        except Exception as error:
-            traceback.print_exc()
-            torch.cuda.empty_cache()
-            yield Line(section="kernel", what=name, value=0, unit="us", check=f"{type(error).__name__}: {error}"[:120])
+        if re.search(match, name):
+            yield Job("kernel", name, "us", partial(_lines, make, clock, card))
+
+
+def _lines(make: Callable[[], Iterator[Case]], clock: Clock, card: Card) -> Iterator[Line]:
+    for case in make():
+        yield _line(case, clock, card)
 
 
 def _line(case: Case, clock: Clock, card: Card) -> Line:

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
 from attrs import frozen
+
+if TYPE_CHECKING:
+    import torch
 
 
 @frozen
@@ -30,6 +33,8 @@ HOST = Card("host", 10e9, 50e9)
 
 def this_card(device: torch.device) -> Card:
     """The limits of a device: by name, else by what its clock and width say."""
+    import torch  # whoever only prints a table does without
+
     if device.type != "cuda":
         return HOST
     name = torch.cuda.get_device_name(device)
@@ -77,9 +82,9 @@ class Line:
         return self.check not in ("", "ok")
 
 
-def table(lines: Sequence[Line]) -> str:
+def table(lines: Sequence[Line], *, header: bool = True) -> str:
     """All results, with limits and goals beside them."""
-    rows = [("section", "what", "result", "unit", "limit", "of limit", "goal", "numbers")]
+    rows = [("section", "what", "result", "unit", "limit", "of limit", "goal", "numbers")] * header
     for line in lines:
         share, verdict = line.share, {None: "", True: " reached", False: " MISSED"}[line.reached]
         rows.append(

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import time
-import traceback
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from tramontane.plugins import Plugins
 from tramontane.requests import EngineRequest, SamplingParams
 from tramontane.schemes import Affine, Float8, Ggml
 from tramontane_backend_cuda.bench.clock import Clock
+from tramontane_backend_cuda.bench.jobs import Job
 from tramontane_backend_cuda.bench.limits import Card, Line
 from tramontane_backend_cuda.bench.models import (
     EIGHT_B,
@@ -80,23 +80,15 @@ FULL = Load(prompt=128, answer=512, long_prompt=4096, streams=256, each=1024)
 LITTLE = Load(prompt=5, answer=6, long_prompt=40, streams=5, each=6)
 
 
-def measure(
+def jobs(
     backend: Backend, plugins: Plugins, clock: Clock, card: Card, sections: Sequence[str], match: str = ""
-) -> Iterator[Line]:
-    """Lines of every model whose name matches; one that fails is a line, and the others go on."""
+) -> Iterator[Job]:
+    """One job per model whose name matches."""
     asked = FULL if clock.real else LITTLE
     for run in RUNS if clock.real else SMOKE:
-        if not re.search(match, f"{run.shape.name} {run.kind}"):
-            continue
-        try:
-            yield from _one(run, backend, plugins, clock, card, asked, sections)
-        except Exception as error:
-            traceback.print_exc()
-            failed = f"{type(error).__name__}: {error}"[:160]
-            yield Line(section="step", what=f"{run.shape.name} {run.kind}", value=0, unit="tokens/s", check=failed)
-        gc.collect()
-        if clock.real:
-            torch.cuda.empty_cache()
+        name = f"{run.shape.name} {run.kind}"
+        if re.search(match, name):
+            yield Job("step", name, "tokens/s", partial(_one, run, backend, plugins, clock, card, asked, sections))
 
 
 def _one(
