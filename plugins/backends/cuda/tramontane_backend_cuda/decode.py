@@ -73,17 +73,26 @@ def super_factors(factor, low_factor, n, k, inside, supers, ZERO: tl.constexpr, 
 
 
 @triton.jit
-def group_scales(
-    scale, zero, above, below, n, k, inside, groups,
-    SCALE: tl.constexpr, ZERO: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, MIDDLE: tl.constexpr,
-    SUPERS: tl.constexpr,
+def load_scales(
+    scale, zero, n, k, inside, groups, SCALE: tl.constexpr, ZERO: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Scale and shift of the groups in which the inputs ``k`` lie, for the outputs ``n``; ``above`` and ``below`` are
-    theirs by :func:`super_factors`."""
+    """Scales, and zero points, offsets or minima, as they are stored, of the groups in which the inputs ``k`` lie, for
+    the outputs ``n``. What a layout does not have is the scale once more."""
     at = n // ROWS * groups + k * 0
     if GROUP > 0:
         at = n // ROWS * groups + k // GROUP
     raw = tl.load(scale + at, mask=inside, other=0)
+    raw_zero = raw
+    if ZERO == "code" or ZERO == "offset" or (ZERO == "low" and SCALE != "nibbles"):
+        raw_zero = tl.load(zero + at, mask=inside, other=0)
+    return raw, raw_zero
+
+
+@triton.jit
+def scales_of(
+    raw, raw_zero, above, below, SCALE: tl.constexpr, ZERO: tl.constexpr, MIDDLE: tl.constexpr, SUPERS: tl.constexpr,
+):  # fmt: skip
+    """Scale and shift of what :func:`load_scales` gave; ``above`` and ``below`` are those of :func:`super_factors`."""
     if SCALE == "e8m0":
         bits = raw.to(tl.int32)
         each = tl.where(bits == 0, 0x400000, bits << 23).to(tl.float32, bitcast=True)
@@ -97,16 +106,28 @@ def group_scales(
         each = each * above
     shift = each * -MIDDLE
     if ZERO == "code":
-        shift = -each * tl.load(zero + at, mask=inside, other=0).to(tl.float32)
+        shift = -each * raw_zero.to(tl.float32)
     elif ZERO == "offset":
-        shift = tl.load(zero + at, mask=inside, other=0).to(tl.float32)
+        shift = raw_zero.to(tl.float32)
     elif ZERO == "low":
         if SCALE == "nibbles":
             least = (raw >> 4).to(tl.float32)
         else:
-            least = tl.load(zero + at, mask=inside, other=0).to(tl.float32)
+            least = raw_zero.to(tl.float32)
         shift = -least * below
     return each, shift
+
+
+@triton.jit
+def group_scales(
+    scale, zero, above, below, n, k, inside, groups,
+    SCALE: tl.constexpr, ZERO: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, MIDDLE: tl.constexpr,
+    SUPERS: tl.constexpr,
+):  # fmt: skip
+    """Scale and shift of the groups in which the inputs ``k`` lie, for the outputs ``n``; ``above`` and ``below`` are
+    theirs by :func:`super_factors`."""
+    raw, raw_zero = load_scales(scale, zero, n, k, inside, groups, SCALE, ZERO, GROUP, ROWS)
+    return scales_of(raw, raw_zero, above, below, SCALE, ZERO, MIDDLE, SUPERS)
 
 
 @triton.jit

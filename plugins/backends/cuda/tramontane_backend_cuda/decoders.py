@@ -2,9 +2,9 @@
 """Machine code that decodes four bytes into four bfloat16 numbers, and which layouts have pieces it applies to.
 
 A byte below 128 under the exponent of 128 (``0x43``) is the bfloat16 ``128 + byte``, exactly: one permutation of bytes
-makes two numbers of two codes, one subtraction takes the 128 away. Bytes of 8 bits are two such numbers, their low
-seven bits and their sign. 8-bit and 4-bit floats need their bits at other places and one multiplication by a power of
-two. All of it is exact; it needs compute capability 8.0.
+makes two numbers of two codes, and the 128 are taken away from a group's sum. Bytes of 8 bits are two such numbers,
+their low seven bits and their sign. 8-bit and 4-bit floats need their bits at other places and one multiplication by a
+power of two. All of it is exact; it needs compute capability 8.0.
 """
 
 from __future__ import annotations
@@ -21,20 +21,14 @@ LEAST = 16
 MOST = 64
 
 
-def _whole(center: int) -> str:
-    """Packed codes of 4 bits at SHIFT as whole numbers, less ``center``."""
-    less = 0xC300 + center  # -(128 + center)
-    return f"""{{
-.reg .b32 t, one, less;
+_WHOLE = """{
+.reg .b32 t;
 shr.u32 t, $2, SHIFT;
 and.b32 t, t, 0x0f0f0f0f;
-mov.b32 one, 0x3f803f80;
-mov.b32 less, {less * 0x10001:#010x};
 prmt.b32 $0, t, 0x43434343, 0x5140;
 prmt.b32 $1, t, 0x43434343, 0x7362;
-fma.rn.bf16x2 $0, $0, one, less;
-fma.rn.bf16x2 $1, $1, one, less;
-}}"""
+}"""
+"""Packed codes of 4 bits at SHIFT as whole numbers, plus 128: what is too much is taken from the sums."""
 
 
 def _signed(flip: int) -> str:
@@ -103,7 +97,7 @@ class Pieces:
 
     Attributes:
         size: Codes of a byte plane that are one piece; 0: the layout has none.
-        center: What decoding subtracts from a code.
+        center: What decoding subtracts from a code; what it adds, if below zero.
         decoder: The machine code; empty where ordinary operations do.
     """
 
@@ -127,8 +121,7 @@ class Pieces:
         if low not in (4, 8) or form.packing.high or form.table == "look" or form.codes == "e5m2" or size < LEAST:
             return cls()
         if form.codes == "bits" and form.table == "":
-            center = form.middle if form.zero == "middle" else 0
-            return cls(size, center, _whole(center))
+            return cls(size, -128, _WHOLE)
         return cls(size, 128 if form.codes == "u8" else 0, _DECODERS[form.table or form.codes])
 
 

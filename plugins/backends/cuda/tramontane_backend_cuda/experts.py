@@ -127,7 +127,10 @@ def _tile(source: Source, pairs: int, *, gated: bool = False) -> dict[str, int]:
     bm = source.rows_of_a_tile(pairs)
     bg = source.chunks_of_a_tile(bm)
     bn, warps, stages = source.shape_of_a_tile(bm)
-    bn = 4 if bm == 1 else bn // (2 if gated and source.pieces["PIECE"] else 1)
+    if not source.in_pieces(bm):
+        bn = 4 if bm == 1 else bn
+    elif gated:
+        bn //= 2
     return {"BM": bm, "BN": bn, "BG": bg, "num_warps": warps, "num_stages": stages}
 
 

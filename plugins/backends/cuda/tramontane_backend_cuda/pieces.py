@@ -22,8 +22,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from tramontane_backend_cuda.decode import code_values, group_scales, super_factors
+from tramontane_backend_cuda.decode import code_values, group_scales, scales_of, super_factors
 from tramontane_backend_cuda.dot import INTERPRETED, dot
+
+ONES: tl.constexpr = tl.constexpr("mov.b32 $0, 0x3f803f80; mov.b32 $1, 0x3f803f80;")
+"""Machine code for four ones."""
 
 
 @triton.jit
@@ -50,9 +53,7 @@ def piece_values(
 def piece_ones(raw, kind: tl.constexpr, DECODER: tl.constexpr):
     """Ones [N, P] in the registers in which the weights are: as the result of an operation on the codes."""
     if DECODER != "" and kind == tl.bfloat16 and not INTERPRETED:
-        return tl.inline_asm_elementwise(
-            "mov.b32 $0, 0x3f803f80; mov.b32 $1, 0x3f803f80;", "=r,=r,r", [raw], dtype=tl.bfloat16, is_pure=True, pack=4
-        )
+        return tl.inline_asm_elementwise(ONES, "=r,=r,r", [raw], dtype=tl.bfloat16, is_pure=True, pack=4)
     return tl.full(raw.shape, 1.0, kind)
 
 
@@ -129,6 +130,85 @@ def multiply_pieces(
 
 
 @triton.jit
+def multiply_spread(
+    x, codes, scale, zero, factor, low_factor, table, norm, n, chunks, groups, supers, first, last,
+    CODES: tl.constexpr, TABLE: tl.constexpr, LOW: tl.constexpr, LANES: tl.constexpr, SCALE: tl.constexpr,
+    ZERO: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, MIDDLE: tl.constexpr, SUPERS: tl.constexpr,
+    CENTER: tl.constexpr, DECODER: tl.constexpr, NORM: tl.constexpr, BN: tl.constexpr, BG: tl.constexpr,
+):  # fmt: skip
+    """``W x^T`` of one token, whose groups of inputs are the columns of the product: [N], and the sum of squares of x.
+
+    Tensor cores take eight columns at least. Column ``s`` holds the inputs of the tile's group ``s`` and zeros
+    elsewhere, so that one product gives the sums of up to eight groups, and a thread has but the scales of its own rows
+    and columns. What no product consumes is read a tile ahead: nothing waits for memory here."""
+    SPLIT: tl.constexpr = 8 // LOW if LOW < 8 else 1
+    SHIFTED: tl.constexpr = ZERO != "none" and not (ZERO == "middle" and CENTER == MIDDLE)
+    SIZE: tl.constexpr = BG * LANES
+    EACH: tl.constexpr = GROUP // SPLIT  # bytes of a group
+    COUNT: tl.constexpr = SIZE // EACH if SIZE > EACH else 1  # groups of a tile
+    INPUTS: tl.constexpr = SIZE * SPLIT
+    kind: tl.constexpr = x.dtype.element_ty
+    b, s, i = tl.arange(0, SIZE), tl.arange(0, 8), tl.arange(0, INPUTS)
+    inner = (b // LANES * (LANES * SPLIT) + b % LANES)[:, None] + s[None, :] * 0
+    mine = (b // EACH)[:, None] == s[None, :]
+    rows, slot = n[:, None], s[None, :]
+    if COUNT < 8:
+        slot = tl.minimum(slot, COUNT - 1)
+    of_codes = codes + rows.to(tl.int64) * (chunks * LANES) + b[None, :]
+    of_scale, of_zero = scale + (rows // ROWS * groups + slot), zero + (rows // ROWS * groups + slot)
+    total = tl.zeros((BN, 8), tl.float32)
+    squares = tl.zeros((INPUTS,), tl.float32)
+    raw, raw_zero, above, below = spread_scales(
+        of_scale, of_zero, factor, low_factor, rows, first, supers, LANES * SPLIT, SCALE, ZERO, GROUP, SUPERS, COUNT
+    )
+    wide = i * 0.0
+    if NORM:
+        wide = tl.load(x + first * (LANES * SPLIT) + i).to(tl.float32)
+    for start in range(first, last, BG):
+        each, shift = scales_of(raw, raw_zero, above, below, SCALE, ZERO, MIDDLE, SUPERS)
+        after = tl.minimum(start + BG, last - BG)
+        raw, raw_zero, above, below = spread_scales(
+            of_scale, of_zero, factor, low_factor, rows, after, supers, LANES * SPLIT, SCALE, ZERO, GROUP, SUPERS, COUNT
+        )
+        if NORM:
+            squares += wide * wide
+            wide = tl.load(x + after * (LANES * SPLIT) + i).to(tl.float32)
+        bytes_of = tl.load(of_codes + start * LANES)
+        for j in tl.static_range(SPLIT):
+            at = start * (LANES * SPLIT) + j * LANES + inner
+            some = tl.load(x + at, mask=mine, other=0.0)
+            if NORM:
+                gain = tl.load(norm + at, mask=mine, other=0.0)
+                if norm.dtype.element_ty == kind and not INTERPRETED:
+                    some = some * gain  # rounded once, as below
+                else:
+                    some = (some.to(tl.float32) * gain.to(tl.float32)).to(kind)
+            w = piece_values(bytes_of, table, j, kind, DECODER, CODES, TABLE, LOW, LANES, CENTER)
+            total += dot(w, some, tl.zeros((BN, 8), tl.float32)) * each
+            if SHIFTED:  # the tensor cores add up faster than threads do
+                seen = dot(piece_ones(bytes_of, kind, DECODER), some, tl.zeros((BN, 8), tl.float32))
+                total += seen * (shift + CENTER * each)
+    return tl.sum(total, axis=1), tl.sum(squares, axis=0)
+
+
+@triton.jit
+def spread_scales(
+    of_scale, of_zero, factor, low_factor, rows, chunk, supers, INPUTS: tl.constexpr, SCALE: tl.constexpr,
+    ZERO: tl.constexpr, GROUP: tl.constexpr, SUPERS: tl.constexpr, COUNT: tl.constexpr,
+):  # fmt: skip
+    """What :func:`multiply_spread` needs beside the codes of the tile that begins with ``chunk`` (of INPUTS inputs): as
+    stored [N, 8], and factors [N, 1]."""
+    k = chunk * INPUTS
+    group = tl.multiple_of(k // GROUP, COUNT)
+    raw = tl.load(of_scale + group)
+    raw_zero = raw
+    if ZERO == "code" or ZERO == "offset" or (ZERO == "low" and SCALE != "nibbles"):
+        raw_zero = tl.load(of_zero + group)
+    above, below = super_factors(factor, low_factor, rows, k, rows >= 0, supers, ZERO, SUPERS)
+    return raw, raw_zero, above, below
+
+
+@triton.jit
 def expand_pieces(
     row, n, inside, codes, scale, zero, factor, low_factor, table, y, inputs, chunks, groups, supers, times,
     CODES: tl.constexpr, TABLE: tl.constexpr, LOW: tl.constexpr, LANES: tl.constexpr, SCALE: tl.constexpr,
@@ -154,7 +234,7 @@ def expand_pieces(
         for j in tl.static_range(SPLIT):
             value = piece_values(raw, table, j, kind, DECODER, CODES, TABLE, LOW, LANES, CENTER).to(tl.float32)
             if SCALE != "none":
-                value = value * each[:, None] + (shift + CENTER * each)[:, None]
+                value = (value + CENTER) * each[:, None] + shift[:, None]
             if TIMES:
                 value = value.to(kind).to(tl.float32) * times
             tl.store(place + (byte * SPLIT + j * LANES), value.to(kind), mask=inside[:, None])

@@ -21,7 +21,7 @@ import triton.language as tl
 
 from tramontane_backend_cuda.decode import activation, code_values, group_scales, read_chunks, super_factors
 from tramontane_backend_cuda.dot import dot
-from tramontane_backend_cuda.pieces import expand_pieces, multiply_pieces
+from tramontane_backend_cuda.pieces import expand_pieces, multiply_pieces, multiply_spread
 
 
 @triton.jit
@@ -44,6 +44,12 @@ def accumulate(
             BM, BN, BG,
         )  # fmt: skip
         return tl.trans(total), squares
+    if PIECE > 0 and CODES != "dense":
+        one, square = multiply_spread(
+            x, codes, scale, zero, factor, low_factor, table, norm, n, chunks, groups, supers, first, last,
+            CODES, TABLE, LOW, LANES, SCALE, ZERO, GROUP, ROWS, MIDDLE, SUPERS, CENTER, DECODER, NORM, BN, BG,
+        )  # fmt: skip
+        return one[None, :], tl.zeros((1,), tl.float32) + square
     return multiply_decoded(
         x, rows, x_inside, codes, high, scale, zero, factor, low_factor, table, norm, n[:, None], n_inside[:, None],
         inputs, chunks, groups, supers, first, last,
@@ -62,7 +68,7 @@ def accumulate_both(
 ):  # fmt: skip
     """:func:`accumulate` for BN outputs of the gate from ``o`` on and the same of the other half: [BM, BN] each, and
     the sums of squares. ``first_row``: the row of the planes that is output 0."""
-    if PIECE > 0 and BM > 1:  # in one product, so that activations are read once
+    if PIECE > 0 and (BM > 1 or CODES != "dense"):  # in one product, so that activations are read once
         i = tl.arange(0, 2 * BN)
         n = tl.minimum(o + i // 2, half - 1)
         both, squares = accumulate(

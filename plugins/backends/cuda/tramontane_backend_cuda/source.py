@@ -31,6 +31,10 @@ PIECE_PROGRAMS = 528
 """Programs worth having with pieces: four on each multiprocessor, since one waits for its copies in turns."""
 PIECE_BYTES = 128
 """Bytes of a row that a program reads at a time: a line of the cache, where a scale belongs to so many."""
+ONE_SHAPE = (64, 4, 3)
+"""Outputs, warps and tiles under way where one token's groups are columns. Not measured on a card."""
+ONE_INPUTS = 256
+"""Inputs that such a program reads at a time."""
 ONE_CHUNKS = 128
 """Chunks of a tile for one token: as many as a program has threads. With fewer, a thread would hold less than a chunk
 of the activations but whole chunks of codes, and the two would meet through shared memory."""
@@ -58,12 +62,11 @@ def choose_tiles(tokens: int, outputs: int, source: Source, *, gated: bool = Fal
     pieces 1-8, 9-16, 17-32, 33-64, and tiles of 128 above."""
     bm = source.rows_of_a_tile(tokens)
     bg = source.chunks_of_a_tile(bm)
-    if bm == 1:
-        bn = 8 if source.rules["LOW"] == 4 else 4
-    else:
-        bn = source.shape_of_a_tile(bm)[0] // (2 if gated and source.pieces["PIECE"] else 1)
+    bn = source.shape_of_a_tile(bm)[0]
+    if gated and source.in_pieces(bm):
+        bn //= 2
     programs, steps = triton.cdiv(outputs, bn), triton.cdiv(source.chunks, bg)
-    wanted = PIECE_PROGRAMS if bm > 1 and source.pieces["PIECE"] else PROGRAMS
+    wanted = PIECE_PROGRAMS if source.in_pieces(bm) else PROGRAMS
     splits = max(1, min(MAX_SPLITS, wanted // programs, steps)) if tokens <= bm else 1
     each = triton.cdiv(steps, splits)
     return Tiles(bm, bn, bg, triton.cdiv(steps, each), each * bg)
@@ -155,33 +158,41 @@ class Source:
         return bool(self.rules["LOW"] < 8)
 
     def rows_of_a_tile(self, tokens: int) -> int:
-        """BM: a power of two that tensor cores take; 1 where they are not used."""
-        if tokens == 1 and (self.dense is not None or not self.pieces["PIECE"]):
+        """BM: a power of two that tensor cores take; 1 where they are not used, or a token's groups are its columns."""
+        if tokens == 1 and (self.dense is not None or not self.pieces["PIECE"] or self.rules["GROUP"]):
             return 1
         least = 8 if self.pieces["PIECE"] else 16
         return next((size for size in (least, 16, 32, 64) if tokens <= size), 128)
 
+    def in_pieces(self, rows: int) -> bool:
+        """Whether tensor cores multiply tiles of so many rows."""
+        return bool(self.pieces["PIECE"]) and (rows > 1 or self.dense is None)
+
     def shape_of_a_tile(self, rows: int) -> tuple[int, int, int]:
         """BN, warps, and tiles under way at a time, for tiles of so many rows: as sweeps on a card found them."""
         piece, packed = self.pieces["PIECE"], self.packed
-        if rows == 1 or not piece:
-            return 32, 4, 3
+        if not self.in_pieces(rows):
+            return (32, 4, 3) if rows > 1 else (8 if self.rules["LOW"] == 4 else 4, 4, 3)
         if rows >= 32:  # as much as registers hold, so that activations are read by as few programs as possible
             return (128, 8, 3) if packed and piece >= 64 else (64, 4, 3)
+        if rows == 1:
+            return ONE_SHAPE
         if piece >= 64:
             return (64, 4, 4) if packed else (32, 2, 4)
         return (64, 4, 3) if piece == 32 else (32, 2, 3)
 
     def chunks_of_a_tile(self, rows: int) -> int:
         """BG, for tiles of so many rows."""
-        if rows == 1:
-            return ONE_CHUNKS
         piece, lanes = self.pieces["PIECE"], self.rules["LANES"]
-        if not piece:
-            return few_chunks(self.chunks, packed=self.packed)
-        most = min(4, PIECE_BYTES // (piece * self.pointers[0].element_size())) if rows <= 64 else 1
+        if not self.in_pieces(rows):
+            return ONE_CHUNKS if rows == 1 else few_chunks(self.chunks, packed=self.packed)
+        if rows == 1:
+            most = min(ONE_INPUTS, 8 * self.rules["GROUP"]) * self.rules["LOW"] // 8 // piece
+        else:
+            most = min(4, PIECE_BYTES // (piece * self.pointers[0].element_size())) if rows <= 64 else 1
         each = piece // lanes
-        return next(count * each for count in (4, 2, 1) if count <= max(1, most) and self.chunks % (count * each) == 0)
+        counts = (16, 8, 4, 2, 1)
+        return next(count * each for count in counts if count <= max(1, most) and self.chunks % (count * each) == 0)
 
     def few(self, x_MI: Tensor, y_MO: Tensor, extras: Extras = PLAIN) -> None:
         """Multiply by the planes, for at most :attr:`most` tokens."""
