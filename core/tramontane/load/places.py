@@ -2,8 +2,8 @@
 """Device maps: which layers of a model lie on which device.
 
 A map is ``DEVICE=LAYERS`` parts separated by commas, in the order of the layers: ``cuda:0=16,cuda:1=rest``. A device
-may name its backend too: ``cuda/torch=24,cpu=rest``. Lines of a topology that put layers on devices amount to a map, and
-``auto`` is one that :mod:`tramontane.load.auto_map` makes.
+may name its backend too: ``cuda/torch=24,cpu=rest``. Lines of a topology that put layers on devices amount to a map,
+and ``auto`` is one that :mod:`tramontane.load.auto_map` makes.
 """
 
 from __future__ import annotations
