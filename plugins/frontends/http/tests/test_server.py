@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole server as a process: start, answer, a port in use, drain on SIGTERM."""
+"""The whole server: as a process it starts, answers and drains on SIGTERM; as a command it says why it cannot."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -21,6 +22,8 @@ from threading import Thread
 import httpx
 import psutil
 import pytest
+
+from tramontane.cli.app import run
 
 pytest.importorskip("tramontane_loader_demo", reason="serves the demo model")
 pytest.importorskip("tramontane_frontend_openai", reason="asks the OpenAI frontend")
@@ -64,23 +67,6 @@ def served(*options: str) -> Iterator[tuple[subprocess.Popen[str], str, list[str
         process.wait(30)
 
 
-def test_it_answers_logs_and_drains() -> None:
-    with served("--drain-seconds", "20") as (process, url, said):
-        assert httpx.get(f"{url}/health").json()["status"] == "ok"
-        assert "tramontane_sampled_tokens_total" in httpx.get(f"{url}/metrics").text
-        body = {"model": "demo", "prompt": "Once upon a time", "max_tokens": 300, "ignore_eos": True, "stream": True}
-        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as answer:
-            lines = answer.iter_lines()
-            assert next(lines).startswith("data: {")
-            process.send_signal(signal.SIGTERM)
-            rest = [line for line in lines if line]
-        assert rest[-1] == "data: [DONE]", "an open answer is ended, not cut"
-        assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
-        assert process.wait(30) == 0
-    entries = [json.loads(line) for line in said if line.startswith("{")]
-    assert {(e["path"], e["status"]) for e in entries} >= {("/health", 200), ("/v1/completions", 200)}
-
-
 def certificate(folder: Path) -> tuple[str, str]:
     """A certificate for loopback that signs itself, and its key."""
     if shutil.which("openssl") is None:
@@ -92,33 +78,47 @@ def certificate(folder: Path) -> tuple[str, str]:
     return paths
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="classes of scheduling are Linux's")
-def test_it_serves_https_and_never_interrupts_its_engine(tmp_path: Path) -> None:
+def test_it_answers_by_https_logs_interrupts_no_engine_and_drains(tmp_path: Path) -> None:
+    """One server, since each takes seconds to start."""
     cert, key = certificate(tmp_path)
-    with served("--tls-certificate", cert, "--tls-key", key) as (process, url, _):
-        trusting = ssl.create_default_context(cafile=cert)
-        assert httpx.get(f"{url}/health", verify=trusting).json()["status"] == "ok"
+    trusting = ssl.create_default_context(cafile=cert)
+    with (
+        served("--drain-seconds", "20", "--tls-certificate", cert, "--tls-key", key) as (process, url, said),
+        httpx.Client(base_url=url, verify=trusting, timeout=60) as client,
+    ):
+        assert client.get("/health").json()["status"] == "ok"
         with pytest.raises(httpx.ConnectError, match="self-signed"):
             httpx.get(f"{url}/health")
-        (engine,) = psutil.Process(process.pid).children()
-        assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH, "the thread with the event loop"
-        assert {os.sched_getscheduler(thread.id) for thread in engine.threads()} == {os.SCHED_OTHER}
+        assert "tramontane_sampled_tokens_total" in client.get("/metrics").text
+        if sys.platform == "linux":
+            (engine,) = psutil.Process(process.pid).children()
+            assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH, "the thread with the event loop"
+            assert {os.sched_getscheduler(thread.id) for thread in engine.threads()} == {os.SCHED_OTHER}
+        body = {"model": "demo", "prompt": "Once upon a time", "max_tokens": 300, "ignore_eos": True, "stream": True}
+        with client.stream("POST", "/v1/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            assert next(lines).startswith("data: {")
+            process.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]", "an open answer is ended, not cut"
+        assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
+        assert process.wait(30) == 0
+    entries = [json.loads(line) for line in said if line.startswith("{")]
+    assert {(e["path"], e["status"]) for e in entries} >= {("/health", 200), ("/v1/completions", 200)}
 
 
-def test_a_port_in_use_is_said_at_once() -> None:
+def test_a_port_in_use_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "tramontane", "serve", "-m", "demo", "--port", port]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert f"port {port} is in use" in done.stderr
-    assert "--port 0" in done.stderr
+        assert run(["serve", "-m", "demo", "--port", port]) == 1
+    said = capsys.readouterr().err
+    assert f"port {port} is in use" in said
+    assert "--port 0" in said
+    assert logging.getLogger("tramontane.access").handlers == [], "it leaves no log behind that nobody reads"
 
 
-def test_an_open_bind_without_a_key_is_refused() -> None:
-    command = [sys.executable, "-m", "tramontane", "serve", "-m", "demo", "--host", "0.0.0.0", "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert "--insecure" in done.stderr
+def test_an_open_bind_without_a_key_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["serve", "-m", "demo", "--host", "0.0.0.0", "--port", "0"]) == 1
+    assert "--insecure" in capsys.readouterr().err

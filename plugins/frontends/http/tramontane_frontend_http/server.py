@@ -14,7 +14,8 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import uvicorn
 
@@ -27,6 +28,8 @@ from tramontane_frontend_http.settings import ServerSettings
 
 _log = logging.getLogger(__name__)
 _POLL_S = 0.05
+_GOODBYE_S = 1.0
+"""Seconds that connections may take to be closed when all is said."""
 
 
 def bind(settings: ServerSettings) -> socket.socket:
@@ -143,8 +146,7 @@ async def _run(
         server.should_exit = True
         raise
     finally:
-        server.should_exit = True
-        await asyncio.wait({running}, timeout=settings.drain_seconds + 5)
+        await _close(server, running, settings.drain_seconds)
         stopping.cancel()
 
 
@@ -162,6 +164,25 @@ async def _drain(app: Application, server: _Server, seconds: float) -> None:
         _log.warning("draining: %d requests are open, %.0f s to go", app.open_requests, seconds)
     while app.open_requests and loop.time() < until and not server.force_exit:
         await asyncio.sleep(_POLL_S)
+
+
+async def _close(server: _Server, running: asyncio.Task[None], seconds: float) -> None:
+    """End all connections, those with an answer on its way once it is sent. A client that does not say goodbye, as
+    TLS has it, is not waited for: nothing is on its way to it."""
+    server.should_exit = True
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    await asyncio.wait({running}, timeout=_GOODBYE_S)
+    while not running.done() and loop.time() < until and _unsent(server):
+        await asyncio.wait({running}, timeout=_POLL_S)
+    server.force_exit = True
+    await asyncio.wait({running}, timeout=_GOODBYE_S)
+
+
+def _unsent(server: _Server) -> bool:
+    """Whether bytes wait for a client to read others."""
+    protocols: Iterable[Any] = server.server_state.connections
+    return any(one.transport.get_write_buffer_size() for one in protocols)
 
 
 def _url(listening: socket.socket, settings: ServerSettings) -> str:
