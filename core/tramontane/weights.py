@@ -10,7 +10,7 @@ Legend: O outputs, I inputs, X experts, G key/value heads, D head dimension.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 from attrs import Factory, define, field, frozen
@@ -68,6 +68,23 @@ class Stored(Protocol):
 
     def expert(self, index: int) -> Tensor:
         """One matrix of a stack as floating point: [O, I]."""
+        ...
+
+
+@runtime_checkable
+class LaidOut(Protocol):
+    """A storage whose memory can be kept in a file, as it is, and mapped from there."""
+
+    def laid_out(self, part: int) -> Mapping[str, Tensor]:
+        """Everything that one part holds; memory of a layout as :func:`tramontane.saved.words.as_words` gives it."""
+        ...
+
+    def adopt(self, part: int, tensors: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`laid_out` gave, in place of ``fill``. The tensors may be views of a file.
+
+        Raises:
+            CheckpointError: They do not fit the layout.
+        """
         ...
 
 

@@ -59,6 +59,8 @@ class ModelSettings(TypedDict, total=False):
     """File of importances (llama.cpp's imatrix) that quantizing weighs by."""
     calibrate: str | None
     """Text that importances are collected from before quantizing."""
+    weights_cache: str | None
+    """Folder that keeps weights as the backend laid them out: the next start maps them instead of repacking."""
     kv_dtype: str | None
     """Type of the key-value cache: the activations' if not said, ``float32``, ``bfloat16``, ``float16``, ``fp8``
     (e4m3) or ``int8`` (with a scale per token and head)."""

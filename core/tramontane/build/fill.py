@@ -6,6 +6,8 @@ The whole model is never in memory twice: one part is in flight at a time.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -14,10 +16,25 @@ from tramontane.build.blueprint import Blueprint
 from tramontane.build.plan import ModelPlan, ParamPlan, PartPlan
 from tramontane.progress import Counter, Progress, silent
 from tramontane.schemes import Dense, Fields
+from tramontane.weights import Stored
 
 
-def fill_weights(plan: ModelPlan, blueprint: Blueprint, backend: Backend, progress: Progress | None = None) -> None:
-    """Load everything that the plan names into the blueprint's weights.
+class Layouts(Protocol):
+    """Weights that an earlier start laid out."""
+
+    def restore(self, stored: Stored, path: str, part: int) -> bool:
+        """Give a part of the matrix at ``path`` its memory; false where there is none to give."""
+        ...
+
+
+def fill_weights(
+    plan: ModelPlan,
+    blueprint: Blueprint,
+    backend: Backend,
+    progress: Progress | None = None,
+    layouts: Layouts | None = None,
+) -> None:
+    """Load everything that the plan names into the blueprint's weights, from ``layouts`` what they hold.
 
     Raises:
         CheckpointError: A tensor cannot be read.
@@ -28,7 +45,8 @@ def fill_weights(plan: ModelPlan, blueprint: Blueprint, backend: Backend, progre
         matrix.schemes = tuple(part.scheme for part in weight.parts)
         matrix.stored = backend.store(matrix, plan.dtype)
         for index, part in enumerate(weight.parts):
-            matrix.stored.fill(index, bring(part))
+            if layouts is None or not layouts.restore(matrix.stored, weight.path, index):
+                matrix.stored.fill(index, bring(part))
             counter.add(part.nbytes, part.path)
     for planned in plan.params:
         param = blueprint.params[planned.path]

@@ -98,6 +98,7 @@ class ModelOptions:
     activations: str | None = None
     imatrix: str | None = None
     calibrate: str | None = None
+    weights_cache: str | None = None
     kv_dtype: str | None = None
     kv_memory: int | None = None
     max_num_seqs: int | None = None
@@ -188,6 +189,7 @@ _MODEL = (
     ),
     shared("--imatrix", metavar="FILE", help="Importances to quantize by, as llama.cpp collects them."),
     shared("--calibrate", metavar="FILE", help="A text to collect importances from before quantizing."),
+    shared("--weights-cache", metavar="DIR", help="Keep the weights' layout there, for faster starts."),
     shared(
         "--kv-dtype", metavar="TYPE", help="Type of the key-value cache: auto, float32, bfloat16, float16, fp8, int8."
     ),

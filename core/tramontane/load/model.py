@@ -30,6 +30,7 @@ from tramontane.load.design import Design, design, plan_weights
 from tramontane.load.dump import dump_kept, dump_stored
 from tramontane.load.find import choose_backend, local_files, open_reference
 from tramontane.load.foreign import translated
+from tramontane.load.kept import laid_out
 from tramontane.load.options import LoadOptions
 from tramontane.load.parallel import Connect, check_parallel, device_of_worker, late_files
 from tramontane.load.places import AUTO, main_place, placed, settle, spread
@@ -187,7 +188,10 @@ def _build(
     dump_kept(plan)
     if connect is not None:
         connect(share, backend.device)
-    fill_weights(plan, blueprint, backend, progress)
+    layouts = laid_out(options, checkpoint, plan, backend, share)
+    fill_weights(plan, blueprint, backend, progress, layouts)
+    if layouts is not None and not layouts.exists:
+        layouts.keep(plan, blueprint)
     bind(blueprint, backend, plugins)
     max_rows, max_tokens = options.engine.max_num_seqs, options.engine.max_batched_tokens
     step = step_memory(made, take, backend, options, plan)

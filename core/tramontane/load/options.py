@@ -44,6 +44,8 @@ class LoadOptions:
     """File of importances that quantizing weighs by."""
     calibrate: str | None = None
     """Text that importances are collected from before quantizing."""
+    weights_cache: str | None = None
+    """Folder that keeps weights as the backend laid them out, for the next start: see :mod:`tramontane.load.kept`."""
     kv_dtype: str = "auto"
     """What entries of the cache are made of: see :func:`tramontane.cache.entries.parse_cache_dtype`. ``auto`` is the
     activations' type, or float16 where those are float32 unasked and most weights are narrower."""

@@ -20,8 +20,9 @@ from tramontane.weights import CacheSlot, Matrix, Stored
 from tramontane_backend_cpu import layouts
 from tramontane_backend_cpu.kernel import Engine
 from tramontane_backend_cpu.kernels import MAKERS, make
-from tramontane_backend_cpu.library import LibraryError, default_pool, library
+from tramontane_backend_cpu.library import LibraryError, default_pool, library, library_digest
 from tramontane_backend_cpu.planes import make_planes
+from tramontane_backend_cpu.precision import exact_activations
 from tramontane_backend_cpu.program import lower
 
 _log = logging.getLogger(__name__)
@@ -50,6 +51,11 @@ class CpuBackend(HostBackend):
     def probe(cls) -> str | None:
         """Why the native library cannot be used here; ``None`` if it can."""
         return _why_not()
+
+    @property
+    def layouts(self) -> str:
+        """The library that packs them decides their bytes."""
+        return f"cpu {library_digest()} exact {exact_activations()}"
 
     def choose_dtype(self, stored: torch.dtype) -> torch.dtype:
         """The stored type; bfloat16 for float16, which overflows and is converted at every use."""

@@ -14,6 +14,7 @@ from attrs import define, field
 from torch import Tensor
 
 import tramontane_backend_cpu
+from tramontane.saved.digests import digest_file
 from tramontane_backend_cpu import abi
 from tramontane_backend_cpu.threads import thread_count
 
@@ -76,6 +77,12 @@ def runnable_isas() -> list[str]:
 def current_isa() -> str:
     """The instruction set in use."""
     return str(library().tm_isa().decode())
+
+
+@functools.cache
+def library_digest() -> str:
+    """Tells one build of the library from another."""
+    return digest_file(_find())
 
 
 def _find() -> Path:

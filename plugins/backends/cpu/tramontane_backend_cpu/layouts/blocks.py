@@ -15,10 +15,11 @@ import torch
 from attrs import define, field
 from torch import Tensor
 
+from tramontane.saved.words import as_words
 from tramontane.schemes import Scheme
 from tramontane_backend_cpu import abi
 from tramontane_backend_cpu.layouts.codings import Coded, coded
-from tramontane_backend_cpu.layouts.stored import Room, matrix_rows
+from tramontane_backend_cpu.layouts.stored import MEMORY, Room, adopted, matrix_rows
 from tramontane_backend_cpu.library import default_pool, empty_bytes, library
 from tramontane_backend_cpu.precision import exact_activations
 
@@ -86,6 +87,15 @@ class BlockPart:
         self._forget()
         found = {"weight": weight.view(wanted["weight"].dtype), **self.coded.fields(beside), **self._kept}
         return {name: found[name].to(one.dtype) for name, one in wanted.items()}
+
+    def laid_out(self) -> Mapping[str, Tensor]:
+        """The panels, and small fields by their names."""
+        return {MEMORY: as_words(self.memory), **self._kept}
+
+    def adopt(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`laid_out` gave."""
+        self.memory = adopted(self.matrix, tensors)
+        self._kept = {name: tensor for name, tensor in tensors.items() if name != MEMORY}
 
     def rows(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         """Chosen rows, as the scheme defines them: int64 [n] -> [n, I]."""

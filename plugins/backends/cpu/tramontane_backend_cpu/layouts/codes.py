@@ -110,6 +110,14 @@ class CodePart:
         """The scheme's fields as they came."""
         return dict(self._fields)
 
+    def laid_out(self) -> Mapping[str, Tensor]:
+        """The scheme's fields: this layout has no other."""
+        return self._fields
+
+    def adopt(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the scheme's fields."""
+        self.fill(tensors)
+
     def rows(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         """Chosen rows, as the scheme defines them: int64 [n] -> [n, I]."""
         return matrix_rows(self.matrix, ids, dtype)

@@ -12,9 +12,10 @@ from attrs import define, field
 from torch import Tensor
 
 from tramontane.errors import PlanError
+from tramontane.saved.words import as_words
 from tramontane.schemes import Dense, Scheme
 from tramontane_backend_cpu import abi
-from tramontane_backend_cpu.layouts.stored import Room, matrix_rows
+from tramontane_backend_cpu.layouts.stored import MEMORY, Room, adopted, matrix_rows
 from tramontane_backend_cpu.library import default_pool, empty_bytes, library
 
 _WEIGHTS = (torch.float32, torch.bfloat16, torch.float16)
@@ -67,6 +68,14 @@ class PanelPart:
     def unpack(self) -> Mapping[str, Tensor]:
         """``weight`` [O, I]."""
         return {"weight": self.rows(torch.arange(self.matrix.outputs), self.dtype)}
+
+    def laid_out(self) -> Mapping[str, Tensor]:
+        """The panels."""
+        return {MEMORY: as_words(self.memory)}
+
+    def adopt(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`laid_out` gave."""
+        self.memory = adopted(self.matrix, tensors)
 
     def rows(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         """Chosen rows: int64 [n] -> [n, I]."""

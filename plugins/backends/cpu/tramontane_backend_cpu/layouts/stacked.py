@@ -42,7 +42,7 @@ class Shelf:
 
 @define(eq=False)
 class StackedStored:
-    """Implements :class:`tramontane.weights.Stored`."""
+    """Implements :class:`tramontane.weights.Stored` and :class:`tramontane.weights.LaidOut`."""
 
     path: str
     dtype: torch.dtype
@@ -88,6 +88,21 @@ class StackedStored:
         """The exact canonical fields of one part."""
         each = [one.unpack() for one in self.stacks[part]]
         return {name: torch.stack([one[name] for one in each]) for name in each[0]}
+
+    def laid_out(self, part: int) -> Mapping[str, Tensor]:
+        """What the experts' matrices of one part hold, by number and name."""
+        each = [one.laid_out() for one in self.stacks[part]]
+        return {f"{expert}.{name}": tensor for expert, held in enumerate(each) for name, tensor in held.items()}
+
+    def adopt(self, part: int, tensors: Mapping[str, Tensor]) -> None:
+        """Take what they are to hold."""
+        each: list[dict[str, Tensor]] = [{} for _ in self.stacks[part]]
+        for key, tensor in tensors.items():
+            expert, _, name = key.partition(".")
+            each[int(expert)][name] = tensor
+        for expert, (one, held) in enumerate(zip(self.stacks[part], each, strict=True)):
+            one.adopt(held)
+            self.matrices[expert * len(self.stacks) + part] = one.matrix
 
     def dequantize(self) -> Tensor:
         """All experts as one floating-point tensor [X, O, I]."""

@@ -12,10 +12,13 @@ import torch
 from attrs import define, field
 from torch import Tensor
 
-from tramontane.errors import PlanError
+from tramontane.errors import CheckpointError, PlanError
+from tramontane.saved.words import as_bytes
 from tramontane_backend_cpu import abi
 from tramontane_backend_cpu.library import default_pool, library
 
+MEMORY = "memory"
+"""Name of a matrix's panels among the tensors that are kept of it."""
 Room = Callable[[int], Tensor]
 """``room(nbytes)``: uninitialized memory, uint8 [nbytes]."""
 
@@ -44,6 +47,14 @@ class StoredPart(Protocol):
         """Chosen rows as floating point: int64 [n] -> [n, I]."""
         ...
 
+    def laid_out(self) -> Mapping[str, Tensor]:
+        """See :class:`tramontane.weights.LaidOut`."""
+        ...
+
+    def adopt(self, tensors: Mapping[str, Tensor]) -> None:
+        """See :class:`tramontane.weights.LaidOut`."""
+        ...
+
 
 def matrix_rows(matrix: abi.Matrix, ids: Tensor, dtype: torch.dtype) -> Tensor:
     """Chosen rows of one matrix, whatever its layout, as its scheme defines them: int64 [n] -> [n, I].
@@ -62,9 +73,22 @@ def matrix_rows(matrix: abi.Matrix, ids: Tensor, dtype: torch.dtype) -> Tensor:
     return found
 
 
+def adopted(matrix: abi.Matrix, tensors: Mapping[str, Tensor]) -> Tensor:
+    """The memory of one matrix from what its ``laid_out`` gave, and the matrix told of it: uint8.
+
+    Raises:
+        CheckpointError: It is missing, or of another size.
+    """
+    if MEMORY not in tensors:
+        raise CheckpointError(f"a layout of {matrix.outputs} x {matrix.inputs} was kept without its memory")
+    memory = as_bytes(tensors[MEMORY], library().tm_matrix_bytes(ctypes.byref(matrix)), "a matrix")
+    matrix.data = memory.data_ptr()
+    return memory
+
+
 @define(eq=False)
 class NativeStored:
-    """Implements :class:`tramontane.weights.Stored`."""
+    """Implements :class:`tramontane.weights.Stored` and :class:`tramontane.weights.LaidOut`."""
 
     path: str
     dtype: torch.dtype
@@ -91,6 +115,15 @@ class NativeStored:
     def unpack(self, part: int) -> Mapping[str, Tensor]:
         """The exact canonical fields of one part."""
         return self.parts[part].unpack()
+
+    def laid_out(self, part: int) -> Mapping[str, Tensor]:
+        """What one part holds."""
+        return self.parts[part].laid_out()
+
+    def adopt(self, part: int, tensors: Mapping[str, Tensor]) -> None:
+        """Take what one part is to hold."""
+        self.parts[part].adopt(tensors)
+        self.matrices[part] = self.parts[part].matrix
 
     def dequantize(self) -> Tensor:
         """All parts as one floating-point tensor [O, I]."""
