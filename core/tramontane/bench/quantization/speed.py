@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tramontane import LLM, SamplingParams
 from tramontane.api.settings import ModelSettings
+from tramontane.bench.quantization.quality import bits
 from tramontane.bench.quantization.records import BASE, Row
 from tramontane.load import LoadOptions, save_model
 
@@ -37,7 +38,14 @@ def measure(model: str, kinds: Sequence[str], folder: Path, *, tokens: int, repe
 
     with LLM(model, **LEAN) as base:
         rate(base)
-        yield BASE, {"tokens_per_s": statistics.median(rate(base) for _ in range(repeats)), "speed": 1.0}
+        yield (
+            BASE,
+            {
+                "bits": bits(base.plan),
+                "tokens_per_s": statistics.median(rate(base) for _ in range(repeats)),
+                "speed": 1.0,
+            },
+        )
         for kind in kinds:
             begin = time.perf_counter()
             with LLM(str(saved(model, kind, folder)), **LEAN) as llm:
@@ -47,6 +55,7 @@ def measure(model: str, kinds: Sequence[str], folder: Path, *, tokens: int, repe
             yield (
                 kind,
                 {
+                    "bits": bits(llm.plan),
                     "tokens_per_s": statistics.median(own for _, own in pairs),
                     "speed": statistics.median(own / original for original, own in pairs),
                     "load_s": seconds,

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from attrs import frozen
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from uqff_samples import (
@@ -32,8 +36,11 @@ from uqff_samples import (
 
 from tramontane import LLM
 from tramontane.build.sources import PartSource, Sources
-from tramontane.errors import CheckpointError, PlanError
+from tramontane.errors import CheckpointError
 from tramontane.schemes import Affine, Dense, Float8, Ggml, Micro
+from tramontane.tensors import AxisRanges, Ranges
+from tramontane.testing.quantized import check_slice
+from tramontane.testing.strategies import slices
 from tramontane.weightmap import WeightMap
 from tramontane_quant_uqff.files import choose, label_of
 from tramontane_quant_uqff.format import UqffFormat
@@ -81,16 +88,37 @@ def test_a_blob_as_mistral_rs_stored_it(kind: str, tmp_path: Path) -> None:
     assert error(values(found), LAYER) < BOUNDS[kind][0]
 
 
-@pytest.mark.parametrize("kind", ["q8_0", "afq3", "afq4", "hqq4", "hqq8", "fp8", "f8q8", "mxfp4"])
-def test_a_slice_is_a_slice_of_the_whole(kind: str, tmp_path: Path) -> None:
-    path = save_uqff(tmp_path, {NAME: recorded("1.2", kind)})
-    whole = values(part(path))
-    assert torch.equal(values(part(path, out=((16, 48),))), whole[16:48])
-    if kind.startswith("afq"):
-        with pytest.raises(PlanError):  # a row is one group
-            part(path, **{"in": ((32, 64),)})
-    else:
-        assert torch.equal(values(part(path, **{"in": ((32, 64),)})), whole[:, 32:])
+@frozen
+class OnFile:
+    """One layer of a file."""
+
+    path: Path
+
+    def weight(self, path: str, shape: tuple[int, ...], ranges: AxisRanges | None = None) -> Tensor:
+        return values(part(self.path, path, shape, **(ranges or {})))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], OnFile]:
+    return cache(lambda kind: OnFile(save_uqff(tmp_path_factory.mktemp(kind), {NAME: recorded("1.2", kind)})))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.sampled_from(sorted(BOUNDS)), slices((SIZE, SIZE)))
+def test_cut_then_dequantized_is_dequantized_then_cut(
+    files: Callable[[str], OnFile], kind: str, case: tuple[str, Ranges]
+) -> None:
+    check_slice(files(kind), NAME, (SIZE, SIZE), *case)
+
+
+@pytest.mark.parametrize(
+    ("kind", "axis", "works"),
+    [*((kind, "out", True) for kind in BOUNDS), ("q8_0", "in", True), ("mxfp4", "in", True), ("hqq4", "in", True),
+     ("fp8", "in", True), ("f8q8", "in", True), ("afq4", "in", False)],
+)  # fmt: skip
+def test_which_cuts_are_possible(files: Callable[[str], OnFile], kind: str, axis: str, works: bool) -> None:
+    """A row of AFQ is one group here."""
+    assert check_slice(files(kind), NAME, (SIZE, SIZE), axis, ((32, 64),)) is works
 
 
 def as_blob(kind: str) -> bytes:

@@ -132,7 +132,10 @@ def _f8q8(layer: Layer) -> FormatPart:
 
     def canonical(tensors: Mapping[str, Tensor], shape: Shape) -> Fields:
         scale, codes = _q8_blocks(tensors["weight"])
-        return {"weight": (codes.view(torch.uint8) ^ 0x80).reshape(shape), "scale": scale.reshape(*shape[:-1], -1)}
+        return {
+            "weight": (codes.view(torch.uint8) ^ 0x80).reshape(shape),
+            "scale": scale.reshape(*shape[:-1], shape[-1] // Q8_BLOCK),
+        }
 
     return FormatPart(scheme, {"weight": decl}, canonical, known=known)
 
