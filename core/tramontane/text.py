@@ -98,10 +98,16 @@ class OutputText:
         """The stop string that ended the text."""
         return self._stops.found if self._stops is not None else None
 
-    def feed(self, token_id: int) -> str:
-        """The text that a token lets be shown: never half a character, never the beginning of a stop string."""
-        self._tokens += 1
-        return self._check(self._detokenizer.push((token_id,)))
+    @property
+    def stops(self) -> bool:
+        """Whether its text may end it."""
+        return self._stops is not None
+
+    def feed(self, *token_ids: int) -> str:
+        """The text that tokens let be shown: never half a character, never the beginning of a stop string. A text that
+        may end by itself takes them one at a time."""
+        self._tokens += len(token_ids)
+        return self._check(self._detokenizer.push(token_ids))
 
     def finish(self) -> str:
         """The sequence ended by other means: what was held back."""

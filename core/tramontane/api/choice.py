@@ -58,6 +58,8 @@ class ChoiceOutput:
         Returns:
             What can be shown now, in order: one piece, unless its kinds alternate.
         """
+        if self.parser is None and (self.text_out is None or not self.text_out.stops):
+            return [self._push_plain(delta)]
         pieces = [Piece()]
         for place, token in enumerate(delta.token_ids, 1):
             self.token_ids.append(token)
@@ -76,6 +78,21 @@ class ChoiceOutput:
         for piece in pieces:
             self._keep(piece.shown)
         return pieces
+
+    def _push_plain(self, delta: Delta) -> Piece:
+        """The same for a text that nothing in it can end: its tokens are decoded at once."""
+        out, tokens = self.text_out, delta.token_ids
+        self.token_ids.extend(tokens)
+        self._logprobs += delta.logprobs
+        text = ""
+        if out is not None:
+            ended = delta.stop_token is not None and tokens[-1:] == (delta.stop_token,)
+            text = out.feed(*(tokens[:-1] if ended and not self.request.sampling.include_stop else tokens))
+            text += out.finish() if delta.finish_reason is not None else ""
+        self.finish_reason = delta.finish_reason
+        piece = Piece(Parsed(text), len(tokens))
+        self._keep(piece.shown)
+        return piece
 
     def result(self) -> Choice:
         """The choice as far as it is known; one that goes on counts as cancelled."""
