@@ -37,6 +37,11 @@ LAYOUTS: dict[str, Scheme] = {
     "q6_k": Ggml("q6_k"),
     "fp8": Float8(granularity="channel"),
     "mxfp4": Micro("mxfp4"),
+    "2 bits": Affine(bits=2, group=32, zero="offset"),
+    "1 bit": Affine(bits=1, group=64, zero="offset"),
+    "q5_0": Ggml("q5_0"),
+    "3 bits": Affine(bits=3, group=64, zero="offset"),
+    "6 bits": Affine(bits=6, group=128, zero="offset"),
 }
 
 
@@ -66,16 +71,29 @@ def with_scales_of_one(scheme: Scheme, outputs: int, inputs: int) -> dict[str, T
     return fields
 
 
+def code_of(pieces: Pieces, j: int, bits: int) -> str:
+    """The machine code for the codes ``j`` of bytes, as the kernels complete it."""
+    return pieces.decoder.replace("SHIFT", str(j * bits % 8)).replace(
+        "MASK", f"{0x01010101 * (2 ** min(bits, 4) - 1):#x}"
+    )
+
+
 def by_decoder(form: Form, pieces: Pieces, fields: dict[str, Tensor], inputs: int) -> np.ndarray:
     """Weights [O, I] by the machine code, put where the kernels look for them."""
-    codes = form.planes(fields)["codes"].contiguous().view(torch.uint8).numpy()
-    split = form.packing.split
+    planes = {name: one.contiguous().view(torch.uint8).numpy() for name, one in form.planes(fields).items()}
+    codes, (low, high), split = planes["codes"], (form.packing.low, form.packing.high), form.packing.split
     made = np.full((codes.shape[0], codes.shape[1] * split), np.nan)
     byte = np.arange(codes.shape[1])
     for j in range(split):
         place = byte // LANES * (LANES * split) + j * LANES + byte % LANES
-        made[:, place] = ptx.decoded(pieces.decoder.replace("SHIFT", "0" if j == 0 else "4"), codes)
-    made = made[:, :inputs] + pieces.center
+        made[:, place] = ptx.decoded(code_of(pieces, j, low), codes) + pieces.center
+    if high:
+        byte, each = np.arange(planes["high"].shape[1]), form.packing.high_bytes
+        for q in range(8 // high):
+            lane = q % split * LANES + q // split * each
+            place = byte // each * (LANES * split) + lane + byte % each
+            made[:, place] += (ptx.decoded(code_of(pieces, q, high), planes["high"]) + pieces.center) * 2**low
+    made = made[:, :inputs]
     return made - form.middle if form.zero == "middle" else made
 
 
@@ -84,12 +102,13 @@ def test_the_machine_code_decodes_what_the_scheme_means(name: str) -> None:
     scheme, shape = LAYOUTS[name], (16, 512)
     form = form_of(scheme)
     assert form is not None
-    pieces = Pieces.of(form, shape[1])
-    assert pieces.size
+    pieces = Pieces.of_one(form, shape[1])
+    if pieces.size == 0:  # a scale for a whole row
+        pieces = Pieces.of(form, shape[1])
     assert pieces.decoder
     fields = with_scales_of_one(scheme, *shape)
     wanted = scheme.dequantize(fields, shape).double().numpy()
-    assert len(np.unique(wanted)) >= 15
+    assert len(np.unique(wanted)) >= min(15, 2**form.packing.low)
     assert np.array_equal(by_decoder(form, pieces, fields, shape[1]), wanted)
 
 
@@ -101,26 +120,29 @@ def decoders() -> dict[str, tuple[str, np.ndarray, int]]:
     floats = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).double().numpy()
     small = np.array([*E2M1, *(-one for one in E2M1)])
     found = {}
-    for name, meaning in (("4 bits", (low + 128, high + 128)), ("8 bits", (byte - 128,)), ("q8_0", (signed,)),
-                          ("fp8", (floats,)), ("mxfp4", (small[low], small[high]))):  # fmt: skip
+    for name, meaning in (
+        ("4 bits", [low + 128, high + 128]), ("8 bits", [byte - 128]), ("q8_0", [signed]), ("fp8", [floats]),
+        ("mxfp4", [small[low], small[high]]), ("2 bits", [(byte >> s) % 4 + 128 for s in (0, 2, 4, 6)]),
+        ("1 bit", [(byte >> s) % 2 + 128 for s in range(8)]),
+    ):  # fmt: skip
         form = form_of(LAYOUTS[name])
         assert form is not None
-        found[name] = (Pieces.of(form, 512).decoder, np.stack(meaning), len(meaning))
+        pieces = Pieces.of(form, 512) if name == "fp8" else Pieces.of_one(form, 512)
+        found[name] = (pieces.decoder, np.stack(meaning), len(meaning))
     return found
 
 
-@pytest.mark.parametrize("name", ["4 bits", "8 bits", "q8_0", "fp8", "mxfp4"])
+@pytest.mark.parametrize("name", ["4 bits", "8 bits", "q8_0", "fp8", "mxfp4", "2 bits", "1 bit"])
 def test_every_byte_at_every_place(name: str) -> None:
     code, meaning, count = decoders()[name]
+    bits = 8 // count
     drawn = np.random.default_rng(0).integers(0, 256, (4, 256, 4), dtype=np.uint8)
     for place in range(4):
         drawn[place, :, place] = np.arange(256)
     for j in range(count):
-        made, wanted = ptx.decoded(code.replace("SHIFT", "0" if j == 0 else "4"), drawn), meaning[j][drawn]
+        made, wanted = ptx.decoded(code_of(Pieces(16, 0, code), j, bits), drawn), meaning[j][drawn]
         real = np.isfinite(wanted)  # the codes of NaN are never stored
         assert np.array_equal(made[real], wanted[real])
-    if count == 1:
-        assert "SHIFT" not in code
 
 
 def test_ones_are_ones() -> None:
@@ -131,7 +153,7 @@ def test_a_wrong_decoder_is_found() -> None:
     """The emulator itself: a selector off by one byte, a register that is none, an instruction that is not known."""
     code, meaning, _ = decoders()["4 bits"]
     codes = np.arange(64, dtype=np.uint8).reshape(-1, 4)
-    good = code.replace("SHIFT", "0")
+    good = code_of(Pieces(16, 0, code), 0, 4)
     assert np.array_equal(ptx.decoded(good, codes), meaning[0][codes])
     assert not np.array_equal(ptx.decoded(good.replace("0x5140", "0x5141"), codes), meaning[0][codes])
     with pytest.raises(AssertionError, match="no register"):

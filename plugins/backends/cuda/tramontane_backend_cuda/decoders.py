@@ -24,11 +24,11 @@ MOST = 64
 _WHOLE = """{
 .reg .b32 t;
 shr.u32 t, $2, SHIFT;
-and.b32 t, t, 0x0f0f0f0f;
+and.b32 t, t, MASK;
 prmt.b32 $0, t, 0x43434343, 0x5140;
 prmt.b32 $1, t, 0x43434343, 0x7362;
 }"""
-"""Packed codes of 4 bits at SHIFT as whole numbers, plus 128: what is too much is taken from the sums."""
+"""Packed codes at SHIFT as whole numbers, plus 128: what is too much is taken from the sums."""
 
 
 def _signed(flip: int) -> str:
@@ -120,9 +120,41 @@ class Pieces:
             return cls(size if size >= LEAST else 0)
         if low not in (4, 8) or form.packing.high or form.table == "look" or form.codes == "e5m2" or size < LEAST:
             return cls()
-        if form.codes == "bits" and form.table == "":
+        if _is_whole(form):
             return cls(size, -128, _WHOLE)
         return cls(size, 128 if form.codes == "u8" else 0, _DECODERS[form.table or form.codes])
+
+    @classmethod
+    def of_one(cls, form: Form, inputs: int) -> Pieces:
+        """For one token, whose groups are columns: there are codes in two planes too, of one or two bits each."""
+        some = cls.of(form, inputs)
+        if isinstance(form, DenseForm) or not form.group:
+            return cls()
+        least = min(tile_inputs(form.group, form.packing.inputs, inputs) * low // 8 for low in _planes(form))
+        if least < LEAST:
+            return cls()
+        return cls(LEAST, -128, _WHOLE) if not some.size and _is_whole(form) else some
+
+
+MOST_INPUTS = 256
+"""Inputs of a tile where one token's groups are columns."""
+
+
+def tile_inputs(group: int, chunk: int, inputs: int) -> int:
+    """Inputs of such a tile: up to eight groups, whole chunks, and rows are whole tiles; 0 if there is no such size."""
+    sizes = (MOST_INPUTS >> turn for turn in range(6))
+    return next((
+        size for size in sizes if size <= 8 * group and size % chunk == 0 and inputs % size == 0
+        and (size % group == 0 or group % size == 0)
+    ), 0)  # fmt: skip
+
+
+def _planes(form: Form) -> list[int]:
+    return [bits for bits in (form.packing.low, form.packing.high) if bits]
+
+
+def _is_whole(form: Form) -> bool:
+    return form.codes == "bits" and form.table == ""
 
 
 _DECODERS = {"e2m1": _E2M1, "e4m3": _E4M3, "i8": _signed(0), "u8": _signed(0x80808080)}

@@ -73,7 +73,7 @@ class _Experts:
         down_token[(tokens, triton.cdiv(source.outputs, tile["BN"]))](
             h_NF, ids_TK, weights_TK, self._bias(1, h_NF), y_TD, *source.pointers, top_k, source.inputs,
             source.outputs, source.chunks, *source.strides,
-            **source.rules, **source.pieces, BIAS=self.op.bias, **tile,
+            **source.rules, **source.pieces_of(tile["BM"]), BIAS=self.op.bias, **tile,
         )  # fmt: skip
 
     def _many(self, x_TD: Tensor, weights_TK: Tensor, ids_TK: Tensor, y_TD: Tensor) -> None:
@@ -97,7 +97,7 @@ class _Experts:
         down_pairs[(tiles, triton.cdiv(source.outputs, tile["BN"]))](
             h_NF, order, experts_of, self._bias(1, h_NF), made_ND, *source.pointers, pairs, source.inputs,
             source.outputs, source.chunks, *source.strides,
-            **source.rules, **source.pieces, BIAS=self.op.bias, **tile,
+            **source.rules, **source.pieces_of(tile["BM"]), BIAS=self.op.bias, **tile,
         )  # fmt: skip
         mix_pairs[(tokens, triton.cdiv(source.outputs, 1024))](
             made_ND, weights_TK, y_TD, source.outputs, top_k, B=min(1024, triton.next_power_of_2(source.outputs))
@@ -114,7 +114,7 @@ class _Experts:
             x_TD, ids_TK, order, experts_of, self._bias(0, x_TD), h_NF, *source.pointers,
             ids_TK.numel(), ids_TK.shape[1], source.inputs, half, source.chunks, *source.strides, alpha, limit,
             x_TD.stride(0),
-            **source.rules, **source.pieces, BIAS=self.op.bias, GATE=gate, SORTED=sorted_by > 1, **tile,
+            **source.rules, **source.pieces_of(tile["BM"]), BIAS=self.op.bias, GATE=gate, SORTED=sorted_by > 1, **tile,
         )  # fmt: skip
 
     def _bias(self, which: int, some: Tensor) -> Tensor:

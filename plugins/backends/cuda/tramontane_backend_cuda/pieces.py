@@ -38,8 +38,26 @@ def piece_values(
     if CODES == "dense":
         return raw.to(kind)
     if DECODER != "" and kind == tl.bfloat16 and not INTERPRETED:
+        SHIFT: tl.constexpr = j * LOW
         return tl.inline_asm_elementwise(
-            DECODER.replace("SHIFT", "0" if j == 0 else "4"),
+            DECODER.replace(
+                "SHIFT",
+                "0"
+                if SHIFT == 0
+                else "1"
+                if SHIFT == 1
+                else "2"
+                if SHIFT == 2
+                else "3"
+                if SHIFT == 3
+                else "4"
+                if SHIFT == 4
+                else "5"
+                if SHIFT == 5
+                else "6"
+                if SHIFT == 6
+                else "7",
+            ).replace("MASK", "0x0f0f0f0f" if LOW == 4 else "0x03030303" if LOW == 2 else "0x01010101"),
             "=&r,=&r,r",
             [raw],
             dtype=tl.bfloat16,
@@ -131,64 +149,98 @@ def multiply_pieces(
 
 @triton.jit
 def multiply_spread(
-    x, codes, scale, zero, factor, low_factor, table, norm, n, chunks, groups, supers, first, last,
-    CODES: tl.constexpr, TABLE: tl.constexpr, LOW: tl.constexpr, LANES: tl.constexpr, SCALE: tl.constexpr,
-    ZERO: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, MIDDLE: tl.constexpr, SUPERS: tl.constexpr,
-    CENTER: tl.constexpr, DECODER: tl.constexpr, NORM: tl.constexpr, BN: tl.constexpr, BG: tl.constexpr,
+    x, codes, high, scale, zero, factor, low_factor, table, norm, n, chunks, groups, supers, first, last,
+    CODES: tl.constexpr, TABLE: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, LANES: tl.constexpr,
+    SCALE: tl.constexpr, ZERO: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, MIDDLE: tl.constexpr,
+    SUPERS: tl.constexpr, CENTER: tl.constexpr, DECODER: tl.constexpr, NORM: tl.constexpr, BN: tl.constexpr,
+    BG: tl.constexpr,
 ):  # fmt: skip
     """``W x^T`` of one token, whose groups of inputs are the columns of the product: [N], and the sum of squares of x.
 
     Tensor cores take eight columns at least. Column ``s`` holds the inputs of the tile's group ``s`` and zeros
     elsewhere, so that one product gives the sums of up to eight groups, and a thread has but the scales of its own rows
-    and columns. What no product consumes is read a tile ahead: nothing waits for memory here."""
+    and columns. What no product consumes is read a tile ahead: nothing waits for memory here. Codes in two planes are
+    two products."""
     SPLIT: tl.constexpr = 8 // LOW if LOW < 8 else 1
-    SHIFTED: tl.constexpr = ZERO != "none" and not (ZERO == "middle" and CENTER == MIDDLE)
-    SIZE: tl.constexpr = BG * LANES
-    EACH: tl.constexpr = GROUP // SPLIT  # bytes of a group
-    COUNT: tl.constexpr = SIZE // EACH if SIZE > EACH else 1  # groups of a tile
-    INPUTS: tl.constexpr = SIZE * SPLIT
     kind: tl.constexpr = x.dtype.element_ty
-    b, s, i = tl.arange(0, SIZE), tl.arange(0, 8), tl.arange(0, INPUTS)
-    inner = (b // LANES * (LANES * SPLIT) + b % LANES)[:, None] + s[None, :] * 0
-    mine = (b // EACH)[:, None] == s[None, :]
+    LESS: tl.constexpr = CENTER if kind == tl.bfloat16 else 0
+    SHIFTED: tl.constexpr = ZERO != "none" and not (ZERO == "middle" and LESS == MIDDLE)
+    CHUNK: tl.constexpr = LANES * SPLIT
+    INPUTS: tl.constexpr = BG * CHUNK
+    COUNT: tl.constexpr = INPUTS // GROUP if INPUTS > GROUP else 1  # groups of a tile
+    UPPER: tl.constexpr = SPLIT * HIGH if HIGH > 0 else 1  # bytes of a chunk's high bits
+    b, s, i = tl.arange(0, BG * LANES), tl.arange(0, 8), tl.arange(0, INPUTS)
+    h = tl.arange(0, BG * UPPER)
     rows, slot = n[:, None], s[None, :]
     if COUNT < 8:
         slot = tl.minimum(slot, COUNT - 1)
     of_codes = codes + rows.to(tl.int64) * (chunks * LANES) + b[None, :]
+    of_high = high + rows.to(tl.int64) * (chunks * UPPER) + h[None, :]
     of_scale, of_zero = scale + (rows // ROWS * groups + slot), zero + (rows // ROWS * groups + slot)
     total = tl.zeros((BN, 8), tl.float32)
     squares = tl.zeros((INPUTS,), tl.float32)
     raw, raw_zero, above, below = spread_scales(
-        of_scale, of_zero, factor, low_factor, rows, first, supers, LANES * SPLIT, SCALE, ZERO, GROUP, SUPERS, COUNT
+        of_scale, of_zero, factor, low_factor, rows, first, supers, CHUNK, SCALE, ZERO, GROUP, SUPERS, COUNT
     )
     wide = i * 0.0
     if NORM:
-        wide = tl.load(x + first * (LANES * SPLIT) + i).to(tl.float32)
+        wide = tl.load(x + first * CHUNK + i).to(tl.float32)
     for start in range(first, last, BG):
         each, shift = scales_of(raw, raw_zero, above, below, SCALE, ZERO, MIDDLE, SUPERS)
         after = tl.minimum(start + BG, last - BG)
         raw, raw_zero, above, below = spread_scales(
-            of_scale, of_zero, factor, low_factor, rows, after, supers, LANES * SPLIT, SCALE, ZERO, GROUP, SUPERS, COUNT
+            of_scale, of_zero, factor, low_factor, rows, after, supers, CHUNK, SCALE, ZERO, GROUP, SUPERS, COUNT
         )
         if NORM:
             squares += wide * wide
-            wide = tl.load(x + after * (LANES * SPLIT) + i).to(tl.float32)
+            wide = tl.load(x + after * CHUNK + i).to(tl.float32)
+        k = start * CHUNK
+        seen = tl.zeros((BN, 8), tl.float32)
+        part = tl.zeros((BN, 8), tl.float32)
         bytes_of = tl.load(of_codes + start * LANES)
         for j in tl.static_range(SPLIT):
-            at = start * (LANES * SPLIT) + j * LANES + inner
-            some = tl.load(x + at, mask=mine, other=0.0)
-            if NORM:
-                gain = tl.load(norm + at, mask=mine, other=0.0)
-                if norm.dtype.element_ty == kind and not INTERPRETED:
-                    some = some * gain  # rounded once, as below
-                else:
-                    some = (some.to(tl.float32) * gain.to(tl.float32)).to(kind)
-            w = piece_values(bytes_of, table, j, kind, DECODER, CODES, TABLE, LOW, LANES, CENTER)
-            total += dot(w, some, tl.zeros((BN, 8), tl.float32)) * each
+            some = spread_inputs(x, norm, k, b, j * LANES, LANES, CHUNK, GROUP, NORM)
+            w = piece_values(bytes_of, table, j, kind, DECODER, CODES, TABLE, LOW, LANES, LESS)
+            part = dot(w, some, part)
             if SHIFTED:  # the tensor cores add up faster than threads do
-                seen = dot(piece_ones(bytes_of, kind, DECODER), some, tl.zeros((BN, 8), tl.float32))
-                total += seen * (shift + CENTER * each)
+                seen = dot(piece_ones(bytes_of, kind, DECODER), some, seen)
+        if HIGH > 0:
+            upper = tl.zeros((BN, 8), tl.float32)
+            bytes_of = tl.load(of_high + start * UPPER)
+            for q in tl.static_range(8 // HIGH):
+                some = spread_inputs(x, norm, k, h, q % SPLIT * LANES + q // SPLIT * UPPER, UPPER, CHUNK, GROUP, NORM)
+                w = piece_values(bytes_of, table, q, kind, DECODER, CODES, TABLE, HIGH, LANES, LESS)
+                upper = dot(w, some, upper)
+            part += (upper + LESS * seen) * (1 << LOW)
+        total += part * each
+        if SHIFTED:
+            total += seen * (shift + LESS * each)
     return tl.sum(total, axis=1), tl.sum(squares, axis=0)
+
+
+@triton.jit
+def spread_inputs(
+    x, norm, k, byte, lane: tl.constexpr, SIZE: tl.constexpr, CHUNK: tl.constexpr, GROUP: tl.constexpr,
+    NORM: tl.constexpr,
+):  # fmt: skip
+    """The inputs of the tile that begins with ``k`` whose codes lie in ``byte`` (SIZE of each chunk, the first one that
+    of input ``lane``), each in the column of its group: [K, 8]."""
+    kind: tl.constexpr = x.dtype.element_ty
+    s = tl.arange(0, 8)[None, :]
+    if GROUP >= CHUNK:  # both ways the compiler sees runs of inputs that are masked alike
+        mine = (byte // (SIZE * GROUP // CHUNK))[:, None] == s
+    else:
+        mine = (byte // SIZE * (CHUNK // GROUP) + lane // GROUP)[:, None] == s
+    place = byte // SIZE * CHUNK + byte % SIZE
+    at = k + lane + (place[:, None] + s * 0)
+    some = tl.load(x + at, mask=mine, other=0.0)
+    if NORM:
+        gain = tl.load(norm + at, mask=mine, other=0.0)
+        if norm.dtype.element_ty == kind and not INTERPRETED:
+            some = some * gain  # rounded once, as below
+        else:
+            some = (some.to(tl.float32) * gain.to(tl.float32)).to(kind)
+    return some
 
 
 @triton.jit

@@ -46,8 +46,8 @@ def accumulate(
         return tl.trans(total), squares
     if PIECE > 0 and CODES != "dense":
         one, square = multiply_spread(
-            x, codes, scale, zero, factor, low_factor, table, norm, n, chunks, groups, supers, first, last,
-            CODES, TABLE, LOW, LANES, SCALE, ZERO, GROUP, ROWS, MIDDLE, SUPERS, CENTER, DECODER, NORM, BN, BG,
+            x, codes, high, scale, zero, factor, low_factor, table, norm, n, chunks, groups, supers, first, last,
+            CODES, TABLE, LOW, HIGH, LANES, SCALE, ZERO, GROUP, ROWS, MIDDLE, SUPERS, CENTER, DECODER, NORM, BN, BG,
         )  # fmt: skip
         return one[None, :], tl.zeros((1,), tl.float32) + square
     return multiply_decoded(

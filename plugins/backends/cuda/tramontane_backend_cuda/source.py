@@ -14,7 +14,7 @@ from tramontane.backends.base import DenseStored
 from tramontane.ops.activations import Span, spans
 from tramontane.weights import Matrix
 from tramontane_backend_cuda.codes import LANES, VECTOR
-from tramontane_backend_cuda.decoders import Pieces
+from tramontane_backend_cuda.decoders import Pieces, tile_inputs
 from tramontane_backend_cuda.planes import DenseForm, Form
 from tramontane_backend_cuda.product import expand, product
 from tramontane_backend_cuda.storage import PlaneStored
@@ -33,8 +33,6 @@ PIECE_BYTES = 128
 """Bytes of a row that a program reads at a time: a line of the cache, where a scale belongs to so many."""
 ONE_SHAPE = (64, 4, 3)
 """Outputs, warps and tiles under way where one token's groups are columns. Not measured on a card."""
-ONE_INPUTS = 256
-"""Inputs that such a program reads at a time."""
 ONE_CHUNKS = 128
 """Chunks of a tile for one token: as many as a program has threads. With fewer, a thread would hold less than a chunk
 of the activations but whole chunks of codes, and the two would meet through shared memory."""
@@ -110,6 +108,8 @@ class Source:
     """What kernels that decode have to know of the layout."""
     pieces: dict[str, Any]
     """What those have to know besides that multiply in pieces."""
+    one: dict[str, Any]
+    """The same for one token."""
     span: Span | None = None
     """The rule for activations, where there is one."""
     dense: Tensor | None = None
@@ -130,14 +130,14 @@ class Source:
             "LANES": lanes, "SCALE": form.scale, "ZERO": form.zero, "GROUP": form.group, "ROWS": form.rows,
             "MIDDLE": form.middle, "SUPERS": form.supers,
         }  # fmt: skip
-        pieces = Pieces.of(form, inputs).rules
+        pieces, one = Pieces.of(form, inputs).rules, Pieces.of_one(form, inputs).rules
         chunks = triton.cdiv(inputs, lanes) if dense is not None else codes.shape[-1] // LANES
         groups = planes["scale"].shape[-1] if "scale" in planes else 0
         supers = planes["factor"].shape[-1] if "factor" in planes else 0
         pointers = (*(planes.get(name, codes) for name in names), table)
         arrived = torch.zeros(triton.cdiv(outputs, 4), dtype=torch.int32, device=codes.device)
         return cls(
-            first, outputs, inputs, chunks, pointers, (groups, supers), rules, pieces, dense=dense, arrived=arrived
+            first, outputs, inputs, chunks, pointers, (groups, supers), rules, pieces, one, dense=dense, arrived=arrived
         )
 
     @property
@@ -150,7 +150,7 @@ class Source:
     @property
     def plain(self) -> Source:
         """The same matrix, multiplied without pieces."""
-        return evolve(self, pieces=Pieces().rules)
+        return evolve(self, pieces=Pieces().rules, one=Pieces().rules)
 
     @property
     def packed(self) -> bool:
@@ -159,14 +159,18 @@ class Source:
 
     def rows_of_a_tile(self, tokens: int) -> int:
         """BM: a power of two that tensor cores take; 1 where they are not used, or a token's groups are its columns."""
-        if tokens == 1 and (self.dense is not None or not self.pieces["PIECE"] or self.rules["GROUP"]):
+        if tokens == 1 and (self.dense is not None or not self.pieces["PIECE"] or self.one["PIECE"]):
             return 1
         least = 8 if self.pieces["PIECE"] else 16
         return next((size for size in (least, 16, 32, 64) if tokens <= size), 128)
 
+    def pieces_of(self, rows: int) -> dict[str, Any]:
+        """What kernels have to know that multiply tiles of so many rows."""
+        return self.pieces if rows > 1 else self.one
+
     def in_pieces(self, rows: int) -> bool:
         """Whether tensor cores multiply tiles of so many rows."""
-        return bool(self.pieces["PIECE"]) and (rows > 1 or self.dense is None)
+        return bool(self.pieces_of(rows)["PIECE"])
 
     def shape_of_a_tile(self, rows: int) -> tuple[int, int, int]:
         """BN, warps, and tiles under way at a time, for tiles of so many rows: as sweeps on a card found them."""
@@ -187,12 +191,11 @@ class Source:
         if not self.in_pieces(rows):
             return ONE_CHUNKS if rows == 1 else few_chunks(self.chunks, packed=self.packed)
         if rows == 1:
-            most = min(ONE_INPUTS, 8 * self.rules["GROUP"]) * self.rules["LOW"] // 8 // piece
-        else:
-            most = min(4, PIECE_BYTES // (piece * self.pointers[0].element_size())) if rows <= 64 else 1
+            chunk = lanes * 8 // self.rules["LOW"]
+            return tile_inputs(self.rules["GROUP"], chunk, self.inputs) // chunk
+        most = min(4, PIECE_BYTES // (piece * self.pointers[0].element_size())) if rows <= 64 else 1
         each = piece // lanes
-        counts = (16, 8, 4, 2, 1)
-        return next(count * each for count in counts if count <= max(1, most) and self.chunks % (count * each) == 0)
+        return next(count * each for count in (4, 2, 1) if count <= max(1, most) and self.chunks % (count * each) == 0)
 
     def few(self, x_MI: Tensor, y_MO: Tensor, extras: Extras = PLAIN) -> None:
         """Multiply by the planes, for at most :attr:`most` tokens."""
@@ -207,8 +210,8 @@ class Source:
             x_MI, *self.pointers, norm, bias, residual, y_MO, parts, self.arrived,
             tokens, self.inputs, self.outputs, self.chunks, *self.strides, tiles.reach, width, extras.eps,
             x_MI.stride(0), residual.stride(0), y_MO.stride(0),
-            **self.rules, **self.pieces, NORM=extras.norm is not None, BIAS=extras.bias is not None, GATE=extras.gate,
-            RESIDUAL=extras.residual is not None, SPLIT=split, BM=tiles.bm, BN=tiles.bn, BG=tiles.bg,
+            **self.rules, **self.pieces_of(tiles.bm), NORM=extras.norm is not None, BIAS=extras.bias is not None,
+            GATE=extras.gate, RESIDUAL=extras.residual is not None, SPLIT=split, BM=tiles.bm, BN=tiles.bn, BG=tiles.bg,
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
 
