@@ -21,8 +21,10 @@ from typing import Any
 
 from tramontane_backend_cuda.bench.isolation import Found, Notes, Supervisor
 
-MEASURED = ("kernel", "step", "prefill", "streams", "load")
+MEASURED = ("kernel", "sweep", "step", "prefill", "streams", "load")
 SECTIONS = ("tests", *MEASURED)
+UNASKED = tuple(one for one in SECTIONS if one != "sweep")
+"""Sections of a run that names none."""
 TESTS = Path(__file__).parents[2] / "tests"
 """Of a checkout; an installed package has none."""
 
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tramontane_backend_cuda.bench", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="tiny shapes on the host, by Triton's interpreter")
-    parser.add_argument("--only", default=",".join(SECTIONS), help=f"sections: {','.join(SECTIONS)}")
+    parser.add_argument("--only", default=",".join(UNASKED), help=f"sections: {','.join(SECTIONS)}")
     parser.add_argument("--match", default="", help="regular expression that the names of kernels and models match")
     parser.add_argument("--backend", default="cuda", help="backend to measure: cuda, or torch to compare with")
     parser.add_argument("--device", default="cuda:0")

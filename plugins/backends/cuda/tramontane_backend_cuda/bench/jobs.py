@@ -90,6 +90,8 @@ def all_jobs(options: Any, sections: Sequence[str], say: Callable[[str], None]) 
     with torch.inference_mode(), backend.guard():
         if "kernel" in sections:
             yield from kernels.jobs(Bench(backend, plugins), clock, card, options.match)
+        if "sweep" in sections:
+            yield from kernels.sweeps(Bench(backend, plugins), clock, card, options.match)
         if {"step", "prefill", "streams"} & set(sections):
             yield from steps.jobs(backend, plugins, clock, card, sections, options.match)
         if "load" in sections:

@@ -7,7 +7,10 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from attrs import evolve
+
 from tramontane import nn
+from tramontane_backend_cuda import source
 from tramontane_backend_cuda.bench.cases import FORMATS, Bench, Case, attention, experts, linears, norms, prologue
 from tramontane_backend_cuda.bench.clock import Clock
 from tramontane_backend_cuda.bench.jobs import Job
@@ -25,6 +28,35 @@ def jobs(bench: Bench, clock: Clock, card: Card, match: str = "") -> Iterator[Jo
     for name, make in _makers(bench, smoke=not clock.real):
         if re.search(match, name):
             yield Job("kernel", name, "us", partial(_lines, make, clock, card))
+
+
+ONE_SHAPES = ((64, 4, 3), (64, 4, 4), (64, 2, 3), (32, 2, 3), (32, 2, 4), (128, 4, 3), (128, 8, 3))
+"""Outputs, warps and tiles under way to try for one token."""
+
+
+def sweeps(bench: Bench, clock: Clock, card: Card, match: str = "") -> Iterator[Job]:
+    """One token by tiles of several shapes: a job per format and matrix."""
+    shapes = ((48, 256),) if not clock.real else (*SHAPES, GATED)
+    for name in FORMATS:
+        for shape in shapes:
+            what = f"sweep {name} {shape[0]}x{shape[1]}"
+            if name != "bf16" and re.search(match, what):
+                yield Job("sweep", what, "us", partial(_swept, bench, clock, card, name, shape))
+
+
+def _swept(bench: Bench, clock: Clock, card: Card, name: str, shape: tuple[int, int]) -> Iterator[Line]:
+    usual = source.ONE_SHAPE
+    try:
+        for tried in ONE_SHAPES if clock.real else ONE_SHAPES[:1]:
+            source.ONE_SHAPE = tried
+            for case in linears(bench, name, *shape, (1,), gated=shape == GATED):
+                line = _line(case, clock, card)
+                outputs, warps, stages = tried
+                yield evolve(
+                    line, section="sweep", what=f"{line.what}: {outputs} outputs, {warps} warps, {stages} tiles"
+                )
+    finally:
+        source.ONE_SHAPE = usual
 
 
 def _lines(make: Callable[[], Iterator[Case]], clock: Clock, card: Card) -> Iterator[Line]:
