@@ -13,7 +13,7 @@ from tramontane.api import LLM
 from tramontane.api.service import Service
 from tramontane.api.settings import load_options
 from tramontane.cli.app import run
-from tramontane.cli.measure import Bench, Case, Spread, cases
+from tramontane.cli.measure import EXTRAS, Bench, Case, Spread, cases
 from tramontane.engine import EngineConfig
 from tramontane.errors import RequestError
 from tramontane.testing.answering import answering_llm, answering_service
@@ -27,6 +27,9 @@ def test_names_are_those_of_llama_bench() -> None:
         (name, count) for count in (1, 8) for name in ("pp512", "tg128", "pp512@d4096", "tg128@d4096")
     ]
     assert cases((0,), (0,), (0,), (1,)) == []
+    further = cases((512,), (128,), (0,), (1,), ["a"], ["logprobs", "grammar"])
+    names = ["pp512", "pp512+a", "tg128", "tg128+a", "tg128+logprobs", "tg128+grammar"]
+    assert [case.name for case in further] == names
     assert [case.longest for case in cases((512,), (128,), (0, 10), (1,))] == [514, 130, 523, 139]
 
 
@@ -105,6 +108,14 @@ def test_json(settings: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
     assert all(row["tokens_per_s"] > 0 and row["ttft_s"] > 0 and len(row["samples"]) == 2 for row in rows)
     assert {"stddev", "n_prompt", "n_gen", "n_depth", "repetitions", "model", "device", "dtype"} <= rows[0].keys()
     assert settings[0]["max_num_seqs"] == 2
+
+
+def test_decoding_with_extras(settings: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    given = [part for extra in EXTRAS for part in ("--with", extra)]
+    assert run(["bench", "-m", "some", "-p", "16", "-g", "4", "-r", "1", "--json", *given]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["extra"] for row in rows] == [None, None, *EXTRAS]
+    assert all(row["tokens_per_s"] > 0 for row in rows)
 
 
 def test_the_prefix_cache_is_off_unless_prefill_at_a_depth_needs_it(

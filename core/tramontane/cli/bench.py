@@ -37,6 +37,9 @@ def _list_option(short: str, long: str, default: str, low: int, text: str) -> Ca
 @_list_option("-g", "--new-tokens", "128", 0, "Decode lengths; 0 skips.")
 @_list_option("-d", "--depth", "0", 0, "Tokens in the cache before.")
 @_list_option("-c", "--concurrency", "1", 1, "Requests at a time.")
+@click.option(
+    "--with", "extras", type=click.Choice(["logprobs", "grammar"]), multiple=True, help="Measure decoding with it too."
+)
 @click.option("-r", "--repetitions", type=click.IntRange(1), default=5, show_default=True, help="Per test.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list with an object per test.")
 @common_options(model_options)
@@ -47,6 +50,7 @@ def command(
     new_tokens: tuple[int, ...],
     depth: tuple[int, ...],
     concurrency: tuple[int, ...],
+    extras: tuple[str, ...],
     repetitions: int,
     as_json: bool,
     model_options: ModelOptions,
@@ -55,14 +59,15 @@ def command(
 
     ppN: N prompt tokens are computed. tgN: N tokens are generated, one by one. @dN: with N tokens in the cache before.
     Numbers may be lists: -p 128,512 -c 1,8. Rates are tokens per second of all requests together. With --adapter, each
-    test is run without and with every adapter; +NAME says which.
+    test is run without and with every adapter, and --with adds decoding with log-probabilities or under a grammar;
+    +NAME says which.
     """
     from tramontane.api import LLM
     from tramontane.api.service import Service
     from tramontane.cli.measure import Bench, cases
 
     adapters = [adapter for adapter, _ in model_options.adapter]
-    planned = cases(prompt_tokens, new_tokens, depth, concurrency, adapters)
+    planned = cases(prompt_tokens, new_tokens, depth, concurrency, adapters, tuple(dict.fromkeys(extras)))
     if not planned:
         raise click.UsageError("nothing to measure: --prompt-tokens and --new-tokens are both 0")
     name, given = one_model(state, reference, model_options)

@@ -12,16 +12,25 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
 from tramontane.errors import RequestError
+from tramontane.grammar import Constraint
 from tramontane.requests import SamplingParams
 
 if TYPE_CHECKING:
     from tramontane.api import LLM
+
+
+EXTRAS: Mapping[str, Mapping[str, Any]] = {
+    "logprobs": {"logprobs": 5},
+    "grammar": {"constraint": Constraint.regex("([a-z]+ )*")},
+}
+"""What decoding may be measured with, and what a request then asks for: the five likeliest tokens of each step, or
+words in lower case, of which no token is known before it is chosen."""
 
 
 @frozen
@@ -33,13 +42,15 @@ class Case:
     depth: int
     concurrency: int
     adapter: str | None = None
+    extra: str | None = None
+    """One of ``EXTRAS``."""
 
     @property
     def name(self) -> str:
-        """llama-bench's name: ``pp512``, ``tg128``, ``tg128@d4096``; with an adapter ``tg128+NAME``."""
+        """llama-bench's name: ``pp512``, ``tg128``, ``tg128@d4096``; with an adapter or an extra ``tg128+NAME``."""
         what = f"pp{self.prompt}" if self.prompt else f"tg{self.new}"
         deep = f"{what}@d{self.depth}" if self.depth else what
-        return deep if self.adapter is None else f"{deep}+{self.adapter}"
+        return "+".join((deep, *(name for name in (self.adapter, self.extra) if name is not None)))
 
     @property
     def longest(self) -> int:
@@ -53,15 +64,20 @@ def cases(
     depths: Sequence[int],
     concurrencies: Sequence[int],
     adapters: Sequence[str] = (),
+    extras: Sequence[str] = (),
 ) -> list[Case]:
-    """Every combination, first without and then with each adapter; zeros among ``prompts`` and ``news`` skip that
-    half."""
+    """Every combination, first bare, then with each adapter, then decoding with each extra; zeros among ``prompts`` and
+    ``news`` skip that half."""
     return [
-        Case(prompt, new, depth, concurrency, adapter)
+        Case(prompt, new, depth, concurrency, adapter, extra)
         for concurrency in concurrencies
         for depth in depths
         for prompt, new in [*((p, 0) for p in prompts if p), *((0, n) for n in news if n)]
-        for adapter in (None, *adapters)
+        for adapter, extra in [
+            (None, None),
+            *((name, None) for name in adapters),
+            *((None, name) for name in extras if new),
+        ]
     ]
 
 
@@ -104,6 +120,7 @@ class Measurement:
             "n_depth": self.case.depth,
             "concurrency": self.case.concurrency,
             "adapter": self.case.adapter,
+            "extra": self.case.extra,
             "repetitions": len(self.tokens_per_s.samples),
         }
 
@@ -171,7 +188,8 @@ class Bench:
     def _decode(self, case: Case) -> tuple[float, float]:
         """Rate while every request generates, and mean time to first token."""
         prompts = [self._prompt(max(case.depth, 1)) for _ in range(case.concurrency)]
-        params = SamplingParams(max_tokens=None, temperature=0, ignore_eos=True)
+        asked = {} if case.extra is None else EXTRAS[case.extra]
+        params = SamplingParams(max_tokens=None, temperature=0, ignore_eos=True, **asked)
         made = [0] * case.concurrency
         first: dict[int, float] = {}
         begun = last = start = time.monotonic()
