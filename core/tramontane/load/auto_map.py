@@ -170,14 +170,16 @@ def demand_of(made: Design, plan: ModelPlan, options: LoadOptions) -> Demand:
     layout, blueprint = made.layout, made.blueprint
     count = max((layer_of(path) or 0 for path in blueprint.caches), default=0) + 1
     layers, first, last = [0] * count, 0, 0
-    for one in (*plan.weights, *plan.params):
-        layer = layer_of(one.path)
+    parts = [(w.path, w.nbytes, w.uses) for w in plan.weights]
+    parts += [(p.path, p.nbytes, frozenset[str]()) for p in plan.params]
+    for path, nbytes, uses in parts:
+        layer = layer_of(path)
         if layer is not None and layer < count:
-            layers[layer] += one.nbytes
-        elif "rows" in getattr(one, "uses", ()) and "linear" not in one.uses:
-            first += one.nbytes
+            layers[layer] += nbytes
+        elif "rows" in uses and "linear" not in uses:
+            first += nbytes
         else:
-            last += one.nbytes
+            last += nbytes
     for path, place in layout.layers.items():
         if blueprint.caches[path].spec.share_with is None:
             layers[layer_of(path) or 0] += _cached(place, layout, made.max_model_len, state_slots(options))
