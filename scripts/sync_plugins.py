@@ -92,6 +92,7 @@ def _with_extras(every: list[Plugin], version: str) -> str:
 def _known(every: list[Plugin]) -> str:
     """Kind -> key -> distribution, from the catalogs; every plugin of the repository must be installed and work."""
     from tramontane.plugins import Plugins, Settings, discovery
+    from tramontane.plugins.known import FILE_ENDING
 
     names = {plugin.name for plugin in every}
     candidates = [found for found in discovery.installed() if found.id.distribution in names]
@@ -107,6 +108,10 @@ def _known(every: list[Plugin]) -> str:
             if owner is None or owner.distribution is None:
                 raise SystemExit("; ".join(map(str, catalog.conflicts())))
             table.setdefault(catalog.kind, {})[key] = owner.distribution
+    for loader in loaded.catalogs.loaders:
+        owner = loaded.catalogs.loaders.owner(loader.name)
+        if owner is not None and owner.distribution is not None and owner.distribution in names:
+            table.setdefault(FILE_ENDING, {}).update(dict.fromkeys(loader.extensions, owner.distribution))
     return json.dumps(table, indent=2, sort_keys=True) + "\n"
 
 

@@ -137,6 +137,38 @@ def test_a_missing_plugin(tmp_path: Path, seal_plugins: SealPlugins, capsys: pyt
     )
 
 
+MISSING = {
+    "run -p x": (
+        "error: the model 'demo' comes with a plugin that is not in use\n  -> pip install tramontane-loader-demo"
+    ),
+    "run -m x.gguf -p x": (
+        "error: no loader recognizes x.gguf\n"
+        "  -> pip install tramontane-quant-gguf; installed loaders: safetensors (.safetensors)"
+    ),
+    "run -m model --backend cuda -p x": (
+        "error: there is no backend 'cuda'\n  -> pip install tramontane-backend-cuda"
+    ),
+    "serve": (
+        "Usage: tramontane [OPTIONS] COMMAND [ARGS]...\nTry 'tramontane --help' for help.\n\n"
+        "Error: there is no command 'serve'\n  -> pip install tramontane-frontend-http"
+    ),
+}  # fmt: skip
+"""Of the core alone: what is typed, and what is said."""
+
+
+@pytest.mark.parametrize("line", MISSING)
+def test_what_is_missing_names_its_package(
+    line: str, says: Says, seal_plugins: SealPlugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal_plugins()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
+    save_file({"x": torch.zeros(4)}, tmp_path / "model" / "model.safetensors")
+    assert says(*line.split(), code=2 if line == "serve" else 1) == MISSING[line]
+
+
 def test_a_port_in_use(says: Says) -> None:
     pytest.importorskip("tramontane_frontend_http", reason="brings the server")
     with socket.socket() as taken:

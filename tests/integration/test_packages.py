@@ -97,7 +97,7 @@ def ask(paths: list[Path], *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def test_the_core_alone_and_with_one_plugin_each(dist: Path, third_party: Path, tmp_path: Path) -> None:
+def test_the_core_alone_with_one_plugin_each_and_with_all(dist: Path, third_party: Path, tmp_path: Path) -> None:
     core = unpacked(dist, tmp_path, "tramontane")
     code, out, err = ask([core, third_party], "plugins", "--json", "--check")
     assert code == 0, err
@@ -109,6 +109,10 @@ def test_the_core_alone_and_with_one_plugin_each(dist: Path, third_party: Path, 
         found = json.loads(out)
         assert code == 0, f"{name}: {found['broken_references']} {err}"
         assert [report["status"] for report in found["plugins"]] == ["ok", "ok"], name
+    everything = sorted(folder for folder in tmp_path.iterdir() if folder != core)
+    code, out, err = ask([core, *everything, third_party], "plugins", "--json", "--check")
+    assert code == 0, err
+    assert [report["status"] for report in json.loads(out)["plugins"]] == ["ok"] * (len(PLUGINS) + 1)
 
 
 def test_standard_in_a_fresh_environment(dist: Path, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import torch
 from tramontane import hub
 from tramontane.backends.base import Backend
 from tramontane.checkpoint import Checkpoint, OpenOptions
-from tramontane.errors import CheckpointError, PlanError
+from tramontane.errors import CheckpointError, ModelNotFoundError, PlanError, UnknownNameError
 from tramontane.load.options import LoadOptions
 from tramontane.plugins import Plugins
+from tramontane.plugins.known import FILE_ENDING, distribution_of
 from tramontane.progress import Progress, silent
 from tramontane.records import ArchitectureSpec, BackendSpec, LoaderSpec, resolve
 
@@ -52,6 +53,7 @@ def local_files(
         HubError: The reference cannot be resolved to files.
     """
     loaders = _loaders(plugins)
+    _refuse_missing(ref, plugins)
     asked = {"revision": options.revision, "offline": options.offline, "quant": options.quant}
     found = plugins.decisions.resolve_model(ref, asked)
     if found is not None:
@@ -75,13 +77,29 @@ def local_files(
     )
 
 
+def _refuse_missing(ref: str, plugins: Plugins) -> None:
+    """A name that a plugin of this project would know, were it in use, is no name to ask the hub for."""
+    catalog = plugins.catalogs.loaders
+    if distribution_of(LoaderSpec.kind, ref) is not None and not Path(ref).exists():
+        try:
+            catalog.get(ref)
+        except UnknownNameError as missing:
+            raise ModelNotFoundError(
+                f"the model {ref!r} comes with a plugin that is not in use", hint=missing.hint
+            ) from None
+
+
 def _unrecognized(path: Path, loaders: Sequence[LoaderSpec], trouble: str | None) -> CheckpointError:
     """No loader wants a path: what it is, and what the loaders read."""
     kinds = [f"{spec.name} ({' '.join(spec.extensions)})" for spec in loaders if spec.extensions]
+    held = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else [path.name]
+    known = {ending for spec in loaders for ending in spec.extensions}
+    brings = {distribution_of(FILE_ENDING, ending) for ending in {Path(name).suffix for name in held} - known} - {None}
     hint = f"installed loaders: {', '.join(kinds)}" + (f"; {trouble}" if trouble else "")
+    if brings:
+        hint = f"pip install {' '.join(sorted(filter(None, brings)))}; {hint}"
     if not path.is_dir():
         return CheckpointError(f"no loader recognizes {path}", hint=hint)
-    held = sorted(entry.name for entry in path.iterdir())
     what = f"it has {', '.join(held[:5])}{' ...' if len(held) > 5 else ''}" if held else "it is empty"
     return CheckpointError(f"the folder {path} holds no model: {what}", hint=hint)
 

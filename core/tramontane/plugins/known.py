@@ -10,6 +10,9 @@ import json
 from functools import cache
 from importlib import resources
 
+FILE_ENDING = "file ending"
+"""The kind whose keys are what files' names end in, with the dot: who opens them."""
+
 
 @cache
 def _known() -> dict[str, dict[str, str]]:
