@@ -17,6 +17,8 @@ from pathlib import Path
 import httpx
 
 WORDS = "word " * 2000
+EACH = 20
+"""Responses of a server that are acknowledged before it is killed, in the middle of others."""
 
 
 def run(folder: Path, kills: int) -> tuple[int, list[str]]:
@@ -46,7 +48,9 @@ def run_server(folder: Path, kills: int) -> tuple[int, list[str]]:
     for _ in range(kills):
         with served(*flags) as (url, process), ThreadPoolExecutor(4) as clients:
             asking = [clients.submit(_ask, url, acknowledged) for _ in range(4)]
-            time.sleep(1.5)
+            wanted, until = len(acknowledged) + EACH, time.monotonic() + 120
+            while len(acknowledged) < wanted and time.monotonic() < until:
+                time.sleep(0.003)
             process.kill()
             for one in asking:
                 one.result(60)
