@@ -136,7 +136,7 @@ def test_too_many_open_requests_and_draining() -> None:
         c.gate.draining = True  # type: ignore[attr-defined]
         refused = c.get("/v1/models")
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
-        assert c.get("/health").status_code == 200
+        assert c.get("/health").status_code == 503, "nobody is to be sent here any more"
         assert c.gate.open_requests == 0  # type: ignore[attr-defined]
 
 

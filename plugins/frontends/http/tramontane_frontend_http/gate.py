@@ -132,10 +132,10 @@ class Gate:
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > settings.max_body_bytes:
             return 413, "body_too_large", f"the body is larger than {settings.max_body_bytes} bytes", {}
+        if self.draining:  # /health says so too: who asks it sends no more requests here
+            return 503, "shutting_down", "the server is shutting down", {}
         if path in OPEN_PATHS:
             return None
-        if self.draining:
-            return 503, "shutting_down", "the server is shutting down", {}
         if self.open_requests >= settings.max_concurrent:
             return 429, "too_many_requests", "too many requests are open; try again shortly", {"Retry-After": "1"}
         if settings.max_queue is not None and scope["method"] == "POST" and self.waiting() >= settings.max_queue:
