@@ -31,6 +31,19 @@ prmt.b32 $1, t, 0x43434343, 0x7362;
 """Packed codes at SHIFT as whole numbers, plus 128: what is too much is taken from the sums."""
 
 
+def _whole_less(center: int) -> str:
+    """The same less ``center``: dearer for each weight, but for many tokens less than the sums of their activations."""
+    less = 0xC300 + center  # -(128 + center)
+    return (
+        _WHOLE.replace(".b32 t;", ".b32 t, one, less;").removesuffix("}")
+        + f"""mov.b32 one, 0x3f803f80;
+mov.b32 less, {less * 0x10001:#010x};
+fma.rn.bf16x2 $0, $0, one, less;
+fma.rn.bf16x2 $1, $1, one, less;
+}}"""
+    )
+
+
 def _signed(flip: int) -> str:
     """Bytes as signed numbers, after their bits were flipped: ``(128 + low) - (128 + sign)``."""
     return f"""{{
@@ -120,8 +133,9 @@ class Pieces:
             return cls(size if size >= LEAST else 0)
         if low not in (4, 8) or form.packing.high or form.table == "look" or form.codes == "e5m2" or size < LEAST:
             return cls()
-        if _is_whole(form):
-            return cls(size, -128, _WHOLE)
+        if _is_whole(form):  # where there are zero points or minima, sums of activations are needed anyway
+            middle = form.zero == "middle"
+            return cls(size, form.middle, _whole_less(form.middle)) if middle else cls(size, -128, _WHOLE)
         return cls(size, 128 if form.codes == "u8" else 0, _DECODERS[form.table or form.codes])
 
     @classmethod
@@ -133,7 +147,7 @@ class Pieces:
         least = min(tile_inputs(form.group, form.packing.inputs, inputs) * low // 8 for low in _planes(form))
         if least < LEAST:
             return cls()
-        return cls(LEAST, -128, _WHOLE) if not some.size and _is_whole(form) else some
+        return cls(LEAST, -128, _WHOLE) if _is_whole(form) else some
 
 
 MOST_INPUTS = 256

@@ -44,7 +44,7 @@ def accumulate(
             BM, BN, BG,
         )  # fmt: skip
         return tl.trans(total), squares
-    if PIECE > 0 and CODES != "dense":
+    if PIECE > 0 and BM == 1 and CODES != "dense":
         one, square = multiply_spread(
             x, codes, high, scale, zero, factor, low_factor, table, norm, n, chunks, groups, supers, first, last,
             CODES, TABLE, LOW, HIGH, LANES, SCALE, ZERO, GROUP, ROWS, MIDDLE, SUPERS, CENTER, DECODER, NORM, BN, BG,
