@@ -112,6 +112,15 @@ def test_nothing_runs_where_nobody_can_be_asked(talk: Conversation, file: Path) 
     assert talk.answer("twice 21?", Writer()).text == "It is Error: the user did not allow this call."
 
 
+def test_a_question_does_not_steer_the_terminal() -> None:
+    ask, asked = answering("n")
+    box = Toolbox(ask=ask, tools={"f": Tool(name="f", function=str)})
+    box.run(ToolCall(id="1", name="f", arguments='{"a": "\x9b2J"}' + " " * 500))
+    assert asked[0].startswith('Run f({"a": "2J"}  ')
+    assert asked[0].endswith("  ...)? [y]es, [n]o, [a]lways: ")
+    assert len(asked[0]) < 450
+
+
 def test_the_person_plays_a_function_that_is_only_described(talk: Conversation, file: Path) -> None:
     run_command(talk, f"/tools {file.with_suffix('.json')}")
     talk.toolbox.ask, asked = answering("forty-two")

@@ -20,6 +20,7 @@ from attrs import define, evolve, field
 
 from tramontane.errors import RequestError, TramontaneError
 from tramontane.tools import Tool, as_tool, run_call
+from tramontane_frontend_chat.markdown import printable
 
 if TYPE_CHECKING:
     from tramontane.tools import ToolCall, ToolProvider
@@ -104,7 +105,7 @@ class Toolbox:
     def _approve(self, call: ToolCall) -> bool:
         if call.name in self._played or call.name in self._allowed:
             return True
-        shown = call.arguments if len(call.arguments) <= _SHOWN else f"{call.arguments[:_SHOWN]}..."
+        shown = printable(call.arguments[:_SHOWN]) + ("..." if len(call.arguments) > _SHOWN else "")
         try:
             answer = self.ask(f"Run {call.name}({shown})? [y]es, [n]o, [a]lways: ").strip().lower()
         except (EOFError, KeyboardInterrupt):
