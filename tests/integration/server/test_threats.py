@@ -172,6 +172,24 @@ def test_foreign_names_and_pages_are_refused(attacked: Server, path: str) -> Non
     assert attacked.client.get(path, headers={**KEY, "Origin": "http://evil.com"}).status_code == 403
 
 
+AMBIGUOUS = {
+    "two lengths": b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "length and pieces": b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "unknown coding": b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "negative length": b"Content-Length: -2\r\n\r\n{}",
+    "space before the colon": b"Content-Length : 2\r\n\r\n{}",
+    "folded line": b"X: a\r\n b\r\nContent-Length: 2\r\n\r\n{}",
+    "zero byte": b"X: a\0b\r\nContent-Length: 2\r\n\r\n{}",
+    "two hosts": b"Host: 127.0.0.1\r\nContent-Length: 2\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("ending", AMBIGUOUS.values(), ids=AMBIGUOUS.keys())
+def test_heads_that_a_proxy_may_read_otherwise_are_refused(attacked: Server, ending: bytes) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer one\r\n"
+    assert b" 400 " in attacked.raw(head + ending).split(b"\r\n")[0]
+
+
 def test_it_listens_on_its_one_port_alone(attacked: Server) -> None:
     family = [attacked.process, *attacked.process.children(recursive=True)]
     bound = {c.laddr for one in family for c in one.net_connections("inet") if c.status == psutil.CONN_LISTEN}

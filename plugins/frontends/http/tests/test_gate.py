@@ -91,6 +91,12 @@ def test_foreign_host_names_are_refused(host: str) -> None:
         assert c.get("/health", headers={"Host": host}).status_code == 403
 
 
+def test_two_host_names_are_one_too_many() -> None:
+    with client() as c:
+        hosts = [("Host", "localhost"), ("Host", "evil.com")]
+        assert c.get("/v1/models", headers=hosts).status_code == 400
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1:1", "localhost", "LOCALHOST:8000", "[::1]:8000"])
 def test_loopback_names_are_served(host: str) -> None:
     with client() as c:

@@ -120,6 +120,8 @@ class Gate:
     def _fault(self, scope: Scope, headers: Headers) -> tuple[int, str, str, dict[str, str]] | None:
         settings, path = self.settings, path_below_root(scope)
         open_to_all = path in OPEN_PATHS or (path in self.keyless and scope["method"] in ("GET", "HEAD"))
+        if len(headers.getlist("host")) > 1:  # a proxy may have looked at the other one
+            return 400, "ambiguous_host", "the request names two hosts", {}
         if not self._host_is_served(headers.get("host", "")):
             return 403, "host_not_allowed", "this server does not answer to that host name", {}
         origin = headers.get("origin")
