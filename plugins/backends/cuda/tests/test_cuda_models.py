@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("triton", reason="triton has packages for Linux only")
@@ -13,9 +15,12 @@ from cuda_kit import HERE, close, matrix, param
 from tramontane.backends.torch import TorchBackend
 from tramontane.batch import Ctx
 from tramontane.ops import BoundOp, Linear, RmsNorm, Runtime
+from tramontane.plugins import installed
 from tramontane.schemes import Affine, Dense, Ggml, Scheme
 from tramontane.tape.capture import capture
 from tramontane.tape.ir import Kind, OpNode, Size, Tape, TorchNode, Value
+from tramontane.testing.checkpoints import write_random
+from tramontane.testing.harness import Harness
 from tramontane.testing.tiny import BLOCK, make_batch, make_tiny
 from tramontane_backend_cuda import tasks
 from tramontane_backend_cuda.backend import CudaBackend
@@ -85,3 +90,14 @@ def test_torch_code_between_a_norm_and_a_product_keeps_them_apart() -> None:
         tape = Tape(values, [OpNode(norm, (0,), (1,)), *between, OpNode(linear, (1,), (2,))], (2,))
         assert fuse_norm(tape, fuse) is not bool(between)
         assert len(tape.nodes) == kept
+
+
+@pytest.mark.full
+def test_a_model_with_recurrent_layers_gives_what_stock_torch_gives(tmp_path: Path) -> None:
+    """Convolution, delta rule, gated attention and experts, loaded from files, prompts beside decoding rows."""
+    spec = installed().catalogs.architectures.get("qwen3next")
+    path = write_random(tmp_path / "model", next(iter(spec.load("samples")().values())))
+    ours, stock = (Harness.load(path, backend=name, max_num_seqs=2, max_batched_tokens=8) for name in ("cuda", "torch"))
+    kernels = {call.op.name: call.choice.kernel for call in ours.loaded.blueprint.ops if call.choice is not None}
+    assert {kernels["causal_conv"], kernels["gated_delta"]} == {"cuda.causal_conv", "cuda.gated_delta"}
+    assert ours.greedy([[3, 4, 5], [9]], 2) == stock.greedy([[3, 4, 5], [9]], 2)
