@@ -22,7 +22,7 @@ from tramontane_backend_cuda import recurrent
 
 SLOTS, CHANNELS = 7, 150
 CONV = CausalConv(4, "silu")
-DELTA = GatedDelta(key_heads=1, value_heads=2, key_dim=8, value_dim=36)
+DELTA = GatedDelta(key_heads=1, value_heads=2, key_dim=8, value_dim=12)
 BATCHES = {
     "one token each": ([1, 1, 1], [3, 1, 5], [False, True, False]),
     "mixed": ([1, 19, 2, 1], [4, 6, 1, 2], [False, False, False, True]),

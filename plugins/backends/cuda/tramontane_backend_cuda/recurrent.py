@@ -33,8 +33,9 @@ from tramontane_backend_cuda.rows import rows_of
 
 CHANNELS = 128
 """Channels of a program."""
-VALUES = 32
-"""Features of values that a program carries a state for: with keys of 128 features 32 registers of a thread."""
+VALUES = 8
+"""Features of values that a program, which is one warp, carries a state for: with keys of 128 features 32 registers of
+a thread. Sums over keys then stay inside the warp: with four warps each token waited at 18 barriers, as compiled."""
 LONG = 256
 """Tokens of a row from which on it goes through stock torch, where the host knows the rows."""
 
@@ -177,7 +178,7 @@ class _Delta:
         delta_rows[(batch.rows, op.value_heads, triton.cdiv(op.value_dim, bv))](
             *given, a, shift, state, slots, fresh, batch.q_start, outputs[0], given[0].shape[0], batch.rows,
             op.value_heads, op.value_heads // op.key_heads, op.key_dim**-0.5, TINY, *(one.stride(0) for one in given),
-            K=op.key_dim, V=op.value_dim, BK=bk, BV=bv,
+            K=op.key_dim, V=op.value_dim, BK=bk, BV=bv, num_warps=1,
         )  # fmt: skip
 
 
