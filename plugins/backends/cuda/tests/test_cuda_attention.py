@@ -13,14 +13,16 @@ import pytest
 pytest.importorskip("triton", reason="triton has packages for Linux only")
 
 import torch
-from cuda_kit import batch, cache, close, draw, kernel_of, param, run
+from cuda_kit import batch, cache, close, draw, kernel_of, matrix, param, run
 from torch import Tensor
 
 from tramontane.batch import Ctx, HostRows
-from tramontane.ops import Attend
+from tramontane.ops import Attend, AttendLatent
+from tramontane.schemes import Dense
 from tramontane.weights import CacheSlot
 from tramontane_backend_cuda import attention, tasks
 from tramontane_backend_cuda.attention import AttendMap, AttendMapped
+from tramontane_backend_cuda.latent import latent_map
 from tramontane_backend_cuda.tasks import MapShape, make_map
 
 DECODE = ((1, 1), (1, 17), (1, 40))
@@ -168,6 +170,21 @@ def test_a_shared_map_gives_the_same() -> None:
     kernel_of(AttendMap(heads=4, kv_heads=2, window=40), ())(ctx, (), (made,))
     (ours,) = run(AttendMapped(op), (slot,), q, made, ctx=ctx)
     assert torch.equal(ours, run(op, (slot,), q, ctx=ctx)[0])
+
+
+@pytest.mark.parametrize("kept", [torch.float32, pytest.param(torch.float8_e4m3fn, marks=full)], ids=str)
+def test_latents_are_keys_and_values_at_once(kept: torch.dtype) -> None:
+    """Absorbed matrices, rows cut along the keys, and the map that layers share."""
+    op = AttendLatent(heads=5, nope_dim=12, rope_dim=16, rank=32, value_dim=20, scale=0.2)
+    slot = cache(1, 48, 0, kept, blocks=80, latent=True)
+    weight = matrix([Dense(torch.float32)], [5 * (12 + 20)], 32, torch.float32, uses={"absorbed"})
+    ctx = batch(((1, 150), (3, 70)))
+    q_THN, q_THP = queries(ctx, 5, 12), draw(ctx.tokens, 5, 16, seed=3)
+    (ours,) = run(op, (slot, weight), q_THN, q_THP, ctx=ctx)
+    close(ours, op.reference(ctx, (slot, weight), q_THN, q_THP)[0])
+    made = torch.full((ctx.tokens + 128, 6), -7, dtype=torch.int32)
+    kernel_of(latent_map(op), ())(ctx, (), (made,))
+    assert torch.equal(ours, run(AttendMapped(op), (slot, weight), q_THN, q_THP, made, ctx=ctx)[0])
 
 
 @pytest.mark.parametrize("window", [0, 50])
