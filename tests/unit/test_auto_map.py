@@ -89,6 +89,9 @@ def test_a_model_is_planned_and_loaded(tmp_path: Path, monkeypatch: pytest.Monke
     path, plugins = write_random(tmp_path / "model", config), installed()
     assert auto_map.automatic(open_reference(str(path), LoadOptions(), plugins), LoadOptions(
         device="cpu", device_map="auto"), plugins).device_map is None  # fmt: skip
+    monkeypatch.setattr(auto_map, "rooms", lambda asked: [Room("cuda:0", 64 << 30), Room("cpu", 64 << 30)])
+    assert auto_map.automatic(open_reference(str(path), LoadOptions(), plugins), LoadOptions(
+        backend="reference-invariant", device_map="auto"), plugins).device == "cpu"  # fmt: skip
     monkeypatch.setattr(auto_map, "choose_backend", lambda options, plugins: _host())
     monkeypatch.setattr(auto_map, "RESERVE", 0)
     seen: list[Demand] = []

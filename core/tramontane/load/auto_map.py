@@ -154,6 +154,9 @@ def _fits(demand: Demand, given: Sequence[Room], found: Sequence[tuple[str, int]
 def automatic(checkpoint: Checkpoint, options: LoadOptions, plugins: Plugins) -> LoadOptions:
     """The options with a device, or with a map that says which layers lie where, instead of ``auto``."""
     given = rooms(options.device)
+    if options.backend != "auto":  # what it does not run on is left out; layers on the host find their own
+        runs_on = plugins.catalogs.backends.get(options.backend).devices
+        given = [room for room in given if room.device == "cpu" or room.device.split(":")[0] in runs_on]
     backend = choose_backend(evolve(options, device=given[0].device, device_map=None), plugins)
     made = design(checkpoint, options, plugins, backend)
     plan = plan_weights(made, checkpoint, options, plugins, backend)
