@@ -21,7 +21,7 @@ PYTHON = BIN / "python"
 OLDEST = (3, 11)
 NEWER = ("python3.14", "python3.13", "python3.12", "python3.11")
 USER, DEVELOPER = "requirements.txt", "requirements-dev.txt"
-PAGES = ("sync_plugins", "hook_pages", "model_pages", "error_pages")
+PAGES = ("sync_plugins", "hook_pages", "model_pages", "error_pages", "quantization_page")
 
 
 def run(arguments):

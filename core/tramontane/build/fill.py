@@ -40,6 +40,8 @@ def fill_weights(
         CheckpointError: A tensor cannot be read.
     """
     counter = Counter(progress or silent, "load", plan.nbytes)
+    for constant in blueprint.constants.values():  # first: tables of long contexts take more while they are made
+        constant.value = constant.make().to(constant.device or backend.device)
     for weight in plan.weights:
         matrix = blueprint.matrices[weight.path]
         matrix.schemes = tuple(part.scheme for part in weight.parts)
@@ -52,8 +54,6 @@ def fill_weights(
         param = blueprint.params[planned.path]
         param.value = _read_param(planned, param.offset).to(backend.at(planned.path).device)
         counter.add(planned.nbytes, planned.path)
-    for constant in blueprint.constants.values():
-        constant.value = constant.make().to(constant.device or backend.device)
 
 
 def bring(part: PartPlan) -> Fields:

@@ -37,6 +37,7 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--tokens", type=int, default=16, help="speed: tokens of one measurement")
     parser.add_argument("--repeats", type=int, default=5, help="speed: pairs of measurements")
+    parser.add_argument("--work", action="store_true", help="speed: processor time of one thread, beside other work")
     given = parser.parse_args()
     if given.what == "quality" and given.text is None:
         parser.error("quality needs --text FILE")
@@ -52,7 +53,8 @@ def rows(given: argparse.Namespace, kinds: list[str]) -> Iterator[tuple[str, Row
     elif given.what == "loading":
         yield from ((kind, loading.measure(given.model, kind)) for kind in kinds)
     else:
-        yield from speed.measure(given.model, kinds, given.saved, tokens=given.tokens, repeats=given.repeats)
+        counts = {"tokens": given.tokens, "repeats": given.repeats, "work": given.work}
+        yield from speed.measure(given.model, kinds, given.saved, **counts)
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 
+from attrs import evolve
+
 from tramontane.bench.quantization.quality import bits
 from tramontane.bench.quantization.records import Row
 from tramontane.build.fill import fill_weights
@@ -38,6 +40,10 @@ def load(model: str, kind: str) -> Row:
     options, plugins = LoadOptions(quant=kind), installed()
     with planned(model, options, plugins) as one:
         backend = choose_backend(main_place(options), plugins)
+        first = min(one.plan.weights, key=lambda weight: weight.nbytes)
+        fill_weights(
+            evolve(one.plan, weights=(first,)), one.made.blueprint, backend
+        )  # libraries and pools, not counted
         begin = time.perf_counter()
         with PeakMemory() as peak:
             fill_weights(one.plan, one.made.blueprint, backend)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decoding speed of each type against the unquantized model, one stream, with the machine's own backend: original and
-type in turns, the median of the ratios. Types are saved first, so that they load at once."""
+type in turns, the median of the ratios. Types are saved first, so that they load at once. On a machine with other work,
+processor time of one thread stands for time."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from tramontane.bench.quantization.quality import bits
 from tramontane.bench.quantization.records import BASE, Row
 from tramontane.load import LoadOptions, save_model
 
-PROMPT = list(range(5, 13))
+PROMPT = [5]
+"""As short as it can be, so that what is measured is decoding."""
 LEAN: ModelSettings = {"max_num_seqs": 1, "max_model_len": 512, "prefix_cache": False}
 
 
@@ -28,15 +30,20 @@ def saved(model: str, kind: str, folder: Path) -> Path:
     return target
 
 
-def measure(model: str, kinds: Sequence[str], folder: Path, *, tokens: int, repeats: int) -> Iterator[tuple[str, Row]]:
-    """Measure types one after the other."""
+def measure(
+    model: str, kinds: Sequence[str], folder: Path, *, tokens: int, repeats: int, work: bool = False
+) -> Iterator[tuple[str, Row]]:
+    """Measure types one after the other; by processor time on one thread if that is asked for (``work``)."""
     params = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
+    clock = time.process_time if work else time.perf_counter
+    settings: ModelSettings = {**LEAN, "threads": 1} if work else LEAN
 
     def rate(llm: LLM) -> float:
-        usage = llm.generate(PROMPT, params).usage
-        return usage.decode_tps or 0.0
+        begin = clock()
+        llm.generate(PROMPT, params)
+        return tokens / (clock() - begin)
 
-    with LLM(model, **LEAN) as base:
+    with LLM(model, **settings) as base:
         rate(base)
         yield (
             BASE,
@@ -48,7 +55,7 @@ def measure(model: str, kinds: Sequence[str], folder: Path, *, tokens: int, repe
         )
         for kind in kinds:
             begin = time.perf_counter()
-            with LLM(str(saved(model, kind, folder)), **LEAN) as llm:
+            with LLM(str(saved(model, kind, folder)), **settings) as llm:
                 seconds = time.perf_counter() - begin
                 rate(llm)
                 pairs = [(rate(base), rate(llm)) for _ in range(repeats)]
