@@ -54,7 +54,13 @@ def test_two_workers_answer_as_one(config: dict[str, Any], tmp_path: Path) -> No
 @pytest.mark.full
 @pytest.mark.parametrize("config", list(samples()))
 def test_every_architecture_that_says_so_can_be_shared(config: dict[str, Any], tmp_path: Path) -> None:
-    assert_shared_is_alone(write_random(tmp_path / "model", config), backend="torch")
+    path = write_random(tmp_path / "model", config)
+    if config.get("num_key_value_heads") == 3:  # samples of uneven sizes are refused while they are planned
+        reason = "3 elements do not split evenly over 2 workers|norms each head by weights of its own"
+        with pytest.raises(PlanError, match=reason):
+            assert_shared_is_alone(path, backend="torch")
+    else:
+        assert_shared_is_alone(path, backend="torch")
 
 
 @pytest.mark.parametrize("backend", ["auto", pytest.param("torch", marks=pytest.mark.full)])
