@@ -35,11 +35,12 @@ def blocks(language: str) -> Iterator[tuple[str, str]]:
 
 
 def shell() -> Iterator[tuple[str, str]]:
-    """(page, line) of every block that shows what to type."""
+    """(page, line) of every block that shows what to type; a line that goes on is one."""
     for language in ("", "sh", "bash"):
         for page, text in blocks(language):
             if page != DRAWN:
-                yield from ((page, line.strip()) for line in text.splitlines() if line.strip())
+                whole = re.sub(r"\\\n\s*", "", text)
+                yield from ((page, line.strip()) for line in whole.splitlines() if line.strip())
 
 
 def without_remark(line: str) -> str:
