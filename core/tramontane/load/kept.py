@@ -24,7 +24,7 @@ from tramontane.saved.laid_out import LaidOutWeights
 
 _log = logging.getLogger(__name__)
 
-_VALUES = ("quant", "organization", "activations", "arch", "device_map")
+_VALUES = ("quant", "organization", "activations", "arch")
 _FILES = ("topology", "imatrix", "calibrate")
 """Options that decide the kept weights: what they say, and what the files hold that they name."""
 

@@ -18,12 +18,12 @@ def as_words(memory: Tensor) -> Tensor:
     return (torch.nn.functional.pad(memory, (0, missing)) if missing else memory).view(_WORD)
 
 
-def as_bytes(words: Tensor, nbytes: int, what: str) -> Tensor:
+def as_bytes(words: Tensor, nbytes: int) -> Tensor:
     """The bytes of :func:`as_words` again, not copied.
 
     Raises:
         CheckpointError: They are others than the layout has.
     """
     if words.dtype is not _WORD or words.nbytes - nbytes not in range(_LINE):
-        raise CheckpointError(f"{what}: {words.nbytes} bytes of {words.dtype} were kept for a layout of {nbytes}")
+        raise CheckpointError(f"{words.nbytes} bytes of {words.dtype} were kept for a layout of {nbytes}")
     return words.view(torch.uint8)[:nbytes]

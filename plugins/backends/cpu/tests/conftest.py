@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import tramontane_backend_cpu.plugin
+from tramontane.plugins import Plugins, discovery, installed
+from tramontane.testing.sealed import sealed
 from tramontane_backend_cpu.kernel import Engine
 from tramontane_backend_cpu.library import ISAS, LibraryError, choose_isa, pool, runnable_isas
 
@@ -32,6 +35,14 @@ def pytest_report_header() -> str:
         return f"cpu backend: {MISSING}"
     others = [isa for isa in ISAS if isa not in RUNNABLE]
     return f"cpu backend: {', '.join(RUNNABLE)}" + (f"; not tested here: {', '.join(others)}" if others else "")
+
+
+@pytest.fixture(scope="session")
+def plugins() -> Plugins:
+    """What is installed, and this backend even where it is not."""
+    found = installed()
+    names = {spec.name for spec in found.catalogs.backends}
+    return found if "cpu" in names else sealed(tramontane_backend_cpu.plugin, *discovery.installed())
 
 
 @pytest.fixture(params=RUNNABLE)

@@ -11,20 +11,11 @@ import pytest
 import torch
 
 from tramontane.build import fill
-from tramontane.plugins import Plugins, installed
+from tramontane.plugins import Plugins
 from tramontane.testing.checkpoints import write_random
 from tramontane.testing.harness import Harness
 
 PROMPT = tuple(range(3, 20))
-
-
-@pytest.fixture(scope="module")
-def plugins() -> Plugins:
-    """What is installed."""
-    found = installed()
-    if "cpu" not in {spec.name for spec in found.catalogs.backends}:
-        pytest.skip("the backend is not installed")
-    return found
 
 
 def write(folder: Path, architecture: str, plugins: Plugins, **changes: int) -> Path:

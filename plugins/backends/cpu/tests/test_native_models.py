@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import tramontane_backend_cpu.plugin
-from tramontane.plugins import Plugins, discovery, installed
+from tramontane.plugins import Plugins, installed
 from tramontane.testing.checkpoints import write_random
 from tramontane.testing.harness import Harness
 from tramontane.testing.invariants import INVARIANTS, Subject
-from tramontane.testing.sealed import sealed
 from tramontane_backend_cpu.kernel import NativeKernel
 from tramontane_backend_cpu.library import choose_isa, runnable_isas
 from tramontane_backend_cpu.program import NativeProgram
@@ -39,14 +37,6 @@ def samples() -> Iterator[Any]:
             continue
         for index, (name, content) in enumerate(spec.load("samples")().items()):
             yield pytest.param(spec.name, content, id=f"{spec.name}-{name}", marks=[pytest.mark.full] * bool(index))
-
-
-@pytest.fixture(scope="module")
-def plugins() -> Plugins:
-    """What is installed, and this backend even where it is not."""
-    found = installed()
-    names = {spec.name for spec in found.catalogs.backends}
-    return found if "cpu" in names else sealed(tramontane_backend_cpu.plugin, *discovery.installed())
 
 
 @pytest.mark.parametrize("checks", CHECKS)

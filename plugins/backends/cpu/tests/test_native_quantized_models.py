@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tramontane.plugins import Plugins, installed
+from tramontane.plugins import Plugins
 from tramontane.testing.checkpoints import write_random
 from tramontane.testing.harness import Harness
 from tramontane_backend_cpu.precision import VARIABLE
@@ -20,15 +20,6 @@ MORE_TYPES = ("q4_0", "q5_0", "hqq8", "int8", "mxfp4")
 PROMPT = tuple(range(3, 51))
 ROUNDED, EXACT = 4e-2, 2e-5
 """Largest difference of logits, relative to the largest: activations of eight bits, or sums in another order."""
-
-
-@pytest.fixture(scope="module")
-def plugins() -> Plugins:
-    """What is installed."""
-    found = installed()
-    if "cpu" not in {spec.name for spec in found.catalogs.backends}:
-        pytest.skip("the backend is not installed")
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ dimension.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,6 @@ from tramontane.backends.torch.recurrent import gated_delta as stock_gated_delta
 from tramontane.batch import Ctx
 from tramontane.ops import CausalConv, GatedDelta, Kernel, Op
 from tramontane.ops.recurrent import TINY
-from tramontane.weights import CacheSlot
 from tramontane_backend_cuda.decode import FUNCTIONS, activation
 from tramontane_backend_cuda.rows import rows_of
 
@@ -121,65 +120,25 @@ def delta_rows(
             tl.store(y + (token * heads + head) * V + f, tl.zeros((BV,), kind), mask=f < V)
 
 
-def _rows_of_states(ctx: Ctx | None) -> tuple[Ctx, Tensor, Tensor]:
-    """The batch, the slots of its rows, and which of them start afresh (bytes)."""
-    if ctx is None or ctx.state_slot_R is None or ctx.state_fresh_R is None:
-        raise TypeError("a recurrent op needs a batch with state slots")
-    return ctx, ctx.state_slot_R, ctx.state_fresh_R.view(torch.uint8)
-
-
-def _is_long(ctx: Ctx) -> bool:
-    """Whether the host knows of a long row."""
-    if ctx.host is None:
-        return False
-    return max((end - begin for begin, end in itertools.pairwise(ctx.host.q_start)), default=0) >= LONG
+Launch = Callable[[Ctx, Tensor, Tensor, Sequence[Tensor], Tensor], None]
+"""``f(batch, slots of its rows, which start afresh (bytes), inputs, output)``."""
 
 
 @define(eq=False)
-class _Conv:
-    """The kernel of one layer."""
+class _ByRows:
+    """The kernel of one layer: a launch of ours, or stock torch's where the host knows of a long row."""
 
-    op: CausalConv
-    slot: CacheSlot
-    weight_CW: Tensor = field(repr=False)
+    launch: Launch = field(repr=False)
     stock: Kernel = field(repr=False)
 
     def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        batch, slots, fresh = _rows_of_states(ctx)
-        if _is_long(batch):
+        if ctx is None or ctx.state_slot_R is None or ctx.state_fresh_R is None:
+            raise TypeError("a recurrent op needs a batch with state slots")
+        starts = () if ctx.host is None else ctx.host.q_start
+        if any(end - begin >= LONG for begin, end in itertools.pairwise(starts)):
             self.stock(ctx, inputs, outputs)
             return
-        x, (state,), (channels, width) = rows_of(inputs[0]), self.slot.states, self.weight_CW.shape
-        each = min(CHANNELS, triton.next_power_of_2(channels))
-        convolve_rows[(batch.rows, triton.cdiv(channels, each))](
-            x, self.weight_CW, state, slots, fresh, batch.q_start, outputs[0], x.shape[0], batch.rows, channels,
-            x.stride(0),
-            W=width, ACT=FUNCTIONS[self.op.act], BT=1 if x.shape[0] <= 2 * batch.rows else 16, BC=each,
-            BW=triton.next_power_of_2(max(1, width - 1)),
-        )  # fmt: skip
-
-
-@define(eq=False)
-class _Delta:
-    """The kernel of one layer."""
-
-    op: GatedDelta
-    weights: Sequence[Any] = field(repr=False)
-    stock: Kernel = field(repr=False)
-
-    def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        batch, slots, fresh = _rows_of_states(ctx)
-        if _is_long(batch):
-            self.stock(ctx, inputs, outputs)
-            return
-        given, op = [rows_of(one) for one in inputs], self.op
-        (state,), a, shift = self.weights[0].states, self.weights[1].tensor, self.weights[2].tensor
-        bk, bv = triton.next_power_of_2(op.key_dim), min(VALUES, triton.next_power_of_2(op.value_dim))
-        delta_rows[(batch.rows, op.value_heads, triton.cdiv(op.value_dim, bv))](
-            *given, a, shift, state, slots, fresh, batch.q_start, outputs[0], given[0].shape[0], batch.rows,
-            op.value_heads, op.value_heads // op.key_heads, op.key_dim**-0.5, TINY, *(one.stride(0) for one in given),
-            K=op.key_dim, V=op.value_dim, BK=bk, BV=bv, num_warps=1,
-        )  # fmt: skip
+        self.launch(ctx, ctx.state_slot_R, ctx.state_fresh_R.view(torch.uint8), inputs, outputs[0])
 
 
 def causal_conv(op: Op, weights: Sequence[Any]) -> Kernel | str:
@@ -187,7 +146,21 @@ def causal_conv(op: Op, weights: Sequence[Any]) -> Kernel | str:
     if not isinstance(op, CausalConv):
         return f"made for causal_conv, not {op.name}"
     stock = stock_causal_conv(op, weights)
-    return stock if isinstance(stock, str) else _Conv(op, weights[0], weights[1].tensor.contiguous(), stock)
+    if isinstance(stock, str):
+        return stock
+    slot, weight_CW, act = weights[0], weights[1].tensor.contiguous(), FUNCTIONS[op.act]
+    channels, width = weight_CW.shape
+    each = min(CHANNELS, triton.next_power_of_2(channels))
+
+    def launch(batch: Ctx, slots: Tensor, fresh: Tensor, inputs: Sequence[Tensor], y: Tensor) -> None:
+        x, (state,) = rows_of(inputs[0]), slot.states
+        convolve_rows[(batch.rows, triton.cdiv(channels, each))](
+            x, weight_CW, state, slots, fresh, batch.q_start, y, x.shape[0], batch.rows, channels, x.stride(0),
+            W=width, ACT=act, BT=1 if x.shape[0] <= 2 * batch.rows else 16, BC=each,
+            BW=triton.next_power_of_2(max(1, width - 1)),
+        )  # fmt: skip
+
+    return _ByRows(launch, stock)
 
 
 def gated_delta(op: Op, weights: Sequence[Any]) -> Kernel | str:
@@ -195,4 +168,18 @@ def gated_delta(op: Op, weights: Sequence[Any]) -> Kernel | str:
     if not isinstance(op, GatedDelta):
         return f"made for gated_delta, not {op.name}"
     stock = stock_gated_delta(op, weights)
-    return stock if isinstance(stock, str) else _Delta(op, weights, stock)
+    if isinstance(stock, str):
+        return stock
+    slot, a, shift = weights[0], weights[1].tensor, weights[2].tensor
+    heads, keys, values = op.value_heads, op.key_dim, op.value_dim
+    shared, bk, bv = heads // op.key_heads, triton.next_power_of_2(keys), min(VALUES, triton.next_power_of_2(values))
+
+    def launch(batch: Ctx, slots: Tensor, fresh: Tensor, inputs: Sequence[Tensor], y: Tensor) -> None:
+        given, (state,) = [rows_of(one) for one in inputs], slot.states
+        delta_rows[(batch.rows, heads, triton.cdiv(values, bv))](
+            *given, a, shift, state, slots, fresh, batch.q_start, y, given[0].shape[0], batch.rows, heads, shared,
+            keys**-0.5, TINY, *(one.stride(0) for one in given),
+            K=keys, V=values, BK=bk, BV=bv, num_warps=1,
+        )  # fmt: skip
+
+    return _ByRows(launch, stock)

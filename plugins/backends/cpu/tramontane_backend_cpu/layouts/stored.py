@@ -81,7 +81,7 @@ def adopted(matrix: abi.Matrix, tensors: Mapping[str, Tensor]) -> Tensor:
     """
     if MEMORY not in tensors:
         raise CheckpointError(f"a layout of {matrix.outputs} x {matrix.inputs} was kept without its memory")
-    memory = as_bytes(tensors[MEMORY], library().tm_matrix_bytes(ctypes.byref(matrix)), "a matrix")
+    memory = as_bytes(tensors[MEMORY], library().tm_matrix_bytes(ctypes.byref(matrix)))
     matrix.data = memory.data_ptr()
     return memory
 

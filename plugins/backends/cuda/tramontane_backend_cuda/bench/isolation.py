@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -94,7 +94,7 @@ class Supervisor:
             idle = 0 if len(self._done) > before else idle + 1
         yield Found("the worker", error="it ended twice without a job done; the rest was not run")
 
-    def _one_worker(self) -> Iterator[Found]:  # type: ignore[misc]
+    def _one_worker(self) -> Generator[Found, None, bool]:
         """Until a worker ends; returns whether nothing is left to do."""
         with TemporaryDirectory() as folder:
             events, skip, said = (Path(folder) / name for name in ("events", "skip", "said"))
@@ -118,7 +118,7 @@ class Supervisor:
                 yield from self._failed(f"exit status {worker.returncode}: " + " | ".join(last)[-600:])
             return False
 
-    def _watch(self, worker: subprocess.Popen[bytes], events: Path) -> Iterator[Found]:  # type: ignore[misc]
+    def _watch(self, worker: subprocess.Popen[bytes], events: Path) -> Generator[Found, None, str]:
         """Read events until the worker ends; returns why it had to be ended, or nothing."""
         self._current, began, read = "", time.monotonic(), 0
         while True:
