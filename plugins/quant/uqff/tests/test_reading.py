@@ -111,6 +111,10 @@ def test_cut_then_dequantized_is_dequantized_then_cut(
     check_slice(files(kind), NAME, (SIZE, SIZE), *case)
 
 
+def test_a_cut_inside_the_last_block(files: Callable[[str], OnFile]) -> None:
+    assert check_slice(files("f8q8"), NAME, (SIZE, SIZE), "in", ((0, SIZE - 31),))
+
+
 @pytest.mark.parametrize(
     ("kind", "axis", "works"),
     [*((kind, "out", True) for kind in BOUNDS), ("q8_0", "in", True), ("mxfp4", "in", True), ("hqq4", "in", True),

@@ -132,10 +132,9 @@ def _f8q8(layer: Layer) -> FormatPart:
 
     def canonical(tensors: Mapping[str, Tensor], shape: Shape) -> Fields:
         scale, codes = _q8_blocks(tensors["weight"])
-        return {
-            "weight": (codes.view(torch.uint8) ^ 0x80).reshape(shape),
-            "scale": scale.reshape(*shape[:-1], shape[-1] // Q8_BLOCK),
-        }
+        rows, groups = shape[:-1], -(-shape[-1] // Q8_BLOCK)  # a slice may end inside its last block
+        weight = (codes.view(torch.uint8) ^ 0x80).reshape(*rows, groups * Q8_BLOCK)
+        return {"weight": weight[..., : shape[-1]], "scale": scale.reshape(*rows, groups)}
 
     return FormatPart(scheme, {"weight": decl}, canonical, known=known)
 
