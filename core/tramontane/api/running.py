@@ -71,6 +71,12 @@ class Running(Protocol):
         ...
 
     @property
+    def stream_interval(self) -> float:
+        """Seconds in which a thread that reads is woken at most once, but for first tokens and ends; 0 where deltas are
+        held together before they come here."""
+        ...
+
+    @property
     def adapters(self) -> Adapters:
         """What requests may choose; others can be loaded."""
         ...
@@ -129,6 +135,11 @@ class LocalModel:
     def text(self) -> TextSide:
         """As :attr:`Running.text`."""
         return self.model.text
+
+    @property
+    def stream_interval(self) -> float:
+        """As :attr:`Running.stream_interval`."""
+        return self.model.engine.stream_interval
 
     @property
     def vocab_size(self) -> int:

@@ -8,14 +8,13 @@ by the reader's own thread or loop.
 from __future__ import annotations
 
 import asyncio
-import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tramontane.api.answers import Answers
 from tramontane.api.results import Completion, CompletionDelta
+from tramontane.api.thread_sink import ThreadSink
 from tramontane.errors import RequestError
 from tramontane.requests import Delta
 
@@ -24,40 +23,6 @@ if TYPE_CHECKING:
 
 MOST_A_TURN = 16
 """Brief prompts, a tenth of a millisecond each, that an event loop encodes between two looks at its sockets."""
-_POLL_S = 0.2 if sys.platform == "win32" else None
-"""On Windows a waiting main thread sees Ctrl-C only between waits."""
-
-
-class _ThreadSink:
-    """Holds deltas until the thread that owns the stream asks for them."""
-
-    loop: asyncio.AbstractEventLoop | None = None
-
-    def __init__(self) -> None:
-        self._posts: list[tuple[Sequence[Delta], float]] = []
-        self._woken = False
-        self._changed = threading.Condition()
-
-    def put(self, deltas: list[Delta]) -> None:
-        """Called by the engine thread."""
-        with self._changed:
-            self._posts.append((deltas, time.monotonic()))
-            self._changed.notify()
-
-    def wake(self) -> None:
-        """Let :meth:`wait` return. The condition's lock is reentrant, so a signal handler may call this."""
-        with self._changed:
-            self._woken = True
-            self._changed.notify()
-
-    def wait(self) -> list[tuple[Sequence[Delta], float]]:
-        """Wait for deltas or for :meth:`wake`; all there are, with the times of their delivery."""
-        with self._changed:
-            while not self._posts and not self._woken:
-                self._changed.wait(_POLL_S)
-            posts, self._posts = self._posts, []
-            self._woken = False
-            return posts
 
 
 class _LoopSink:
@@ -104,7 +69,7 @@ class CompletionStream:
     def __init__(self, service: Service, answers: Answers) -> None:
         self._service = service
         self._answers = answers
-        self._sink = _ThreadSink()
+        self._sink = ThreadSink(service.running.stream_interval)
         self._cancelled = False
         service.submit(answers, self._sink)
 

@@ -49,6 +49,7 @@ class ChildModel:
     text: TextSide
     info: EngineInfo
     vocab_size: int
+    stream_interval: float = 0.0  # the other side holds together what comes fast
 
     def __init__(self) -> None:
         self._owner: Callable[[EngineDiedError], None] | None = None

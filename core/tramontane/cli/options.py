@@ -204,7 +204,7 @@ _MODEL = (
         "--stream-interval",
         type=click.FloatRange(0, 10),
         metavar="SECONDS",
-        help="Between two pieces of a served stream; 0.016 by default, 0 for each token.",
+        help="Between two pieces of a stream; 0.016 by default, 0 for each token.",
     ),
     shared("--threads", type=_WHOLE, metavar="N", help="Threads on the CPU."),
     shared("--tensor-parallel", type=_WHOLE, metavar="N", help="Devices that share every layer of the model."),
