@@ -131,6 +131,16 @@ async def test_answers_are_those_of_an_engine_in_this_process(apart: Host, here:
     assert "".join(pieces) == (await other.generate(PROMPTS[0], GREEDY)).text
 
 
+async def test_what_is_asked_in_one_turn_begins_in_one_step(apart: Host) -> None:
+    llm = await apart.acquire()
+    await asyncio.sleep(0.2)  # what was told last of the engine is at most a tenth of a second old
+    before = llm.stats()
+    params = SamplingParams(max_tokens=2, temperature=0, ignore_eos=True)
+    await asyncio.gather(*(llm.generate(f"{number} boats", params).completions() for number in range(12)))
+    await reached(lambda: llm.stats().requests == before.requests + 12 and not llm.stats().running)
+    assert llm.stats().steps - before.steps <= 4  # one after the other they take two each
+
+
 def figures(completion: Completion) -> list[float]:
     """Every log-probability of an answer and of its prompt."""
     told = [one for choice in completion.choices for one in choice.logprobs or ()]

@@ -45,7 +45,7 @@ def gather(sink: QueueSink) -> tuple[list[int], Delta]:
 
 def generate(engine: EngineThread, asked: EngineRequest) -> list[int]:
     sink = QueueSink(asked.sampling.n)
-    engine.submit(asked, sink)
+    engine.submit([asked], sink)
     return gather(sink)[0]
 
 
@@ -64,7 +64,7 @@ def test_many_threads_get_their_own_answers(engine: EngineThread) -> None:
 async def test_many_coroutines_get_their_own_answers(engine: EngineThread) -> None:
     async def one(asked: EngineRequest) -> list[int]:
         sink = AsyncSink()
-        engine.submit(asked, sink)
+        engine.submit([asked], sink)
         return [token async for delta in sink for token in delta.token_ids]
 
     asked = [ask(str(i), range(i, i + 20), max_tokens=10 + i) for i in range(24)]
@@ -86,13 +86,13 @@ async def test_a_step_costs_an_event_loop_one_call(engine: EngineThread, monkeyp
 
 
 def core_submit(engine: EngineThread, index: int, sink: AsyncSink) -> None:
-    engine.submit(ask(str(index), [index, 1, 2], max_tokens=30), sink)
+    engine.submit([ask(str(index), [index, 1, 2], max_tokens=30)], sink)
 
 
 def test_a_slow_reader_loses_nothing_and_hoards_nothing(engine: EngineThread) -> None:
     asked = ask("a", range(10), max_tokens=140, n=2)
     sink = QueueSink(2)
-    engine.submit(asked, sink)
+    engine.submit([asked], sink)
     while engine._core.has_work or engine.stats().requests == 0:
         time.sleep(0.005)
     deltas = list(sink)
@@ -124,7 +124,7 @@ def test_merged_deltas_say_what_their_parts_said() -> None:
 def test_abort_ends_the_answer(engine: EngineThread) -> None:
     slow_down(engine)
     sink = QueueSink()
-    engine.submit(ask("a", range(10), max_tokens=None), sink)
+    engine.submit([ask("a", range(10), max_tokens=None)], sink)
     sink.get(PATIENCE)
     engine.abort("a")
     _, last = gather(sink)
@@ -135,11 +135,11 @@ def test_abort_ends_the_answer(engine: EngineThread) -> None:
 
 def test_what_can_never_run_is_refused_at_once(engine: EngineThread) -> None:
     with pytest.raises(PromptTooLongError):
-        engine.submit(ask("a", [1] * 500), QueueSink())
+        engine.submit([ask("a", [1] * 500)], QueueSink())
     slow_down(engine)
-    engine.submit(ask("b", [1], max_tokens=50), QueueSink())
+    engine.submit([ask("b", [1], max_tokens=50)], QueueSink())
     with pytest.raises(RequestError, match="'b' is being served"):
-        engine.submit(ask("b", [1]), QueueSink())
+        engine.submit([ask("b", [1])], QueueSink())
 
 
 def test_an_id_is_free_again_after_its_answer(engine: EngineThread) -> None:
@@ -165,7 +165,7 @@ class DeadSink:
 
 
 def test_a_sink_that_fails_loses_its_request_only(engine: EngineThread) -> None:
-    engine.submit(ask("dead", range(10), max_tokens=None), DeadSink())
+    engine.submit([ask("dead", range(10), max_tokens=None)], DeadSink())
     asked = ask("alive", range(10), max_tokens=40)
     assert generate(engine, asked) == right(engine._core, asked)
     assert not engine.call(lambda core: core.serves("dead")).result(PATIENCE)
@@ -176,7 +176,7 @@ def test_a_closed_event_loop_frees_its_requests(engine: EngineThread) -> None:
 
     async def leave() -> None:
         sink = AsyncSink()
-        engine.submit(ask("gone", range(10), max_tokens=None), sink)
+        engine.submit([ask("gone", range(10), max_tokens=None)], sink)
         await sink.get()
 
     asyncio.run(leave())
@@ -195,7 +195,7 @@ def test_nothing_a_runner_raises_ends_the_thread(engine: EngineThread, error: Ba
 
     runner.launch = explode
     sink = QueueSink(2)
-    engine.submit(ask("a", range(10), n=2), sink)
+    engine.submit([ask("a", range(10), n=2)], sink)
     _, last = gather(sink)
     assert last.finish_reason is FinishReason.ERROR
     runner.launch = launch
@@ -206,7 +206,7 @@ def test_nothing_a_runner_raises_ends_the_thread(engine: EngineThread, error: Ba
 def test_a_fault_in_the_bookkeeping_ends_requests_and_not_the_thread(engine: EngineThread) -> None:
     slow_down(engine)
     sink = QueueSink()
-    engine.submit(ask("a", range(10), max_tokens=None), sink)
+    engine.submit([ask("a", range(10), max_tokens=None)], sink)
     sink.get(PATIENCE)
 
     def sabotage(core: Any) -> None:
@@ -223,7 +223,7 @@ def test_a_request_that_cannot_be_added_is_told(engine: EngineThread) -> None:
     slow_down(engine)
     engine.call(lambda core: core.add(ask("a", range(5), max_tokens=None))).result(PATIENCE)
     sink = QueueSink(2)
-    engine.submit(ask("a", range(5), n=2), sink)
+    engine.submit([ask("a", range(5), n=2)], sink)
     _, last = gather(sink)
     assert last.error is not None
     assert "is being served already" in last.error
@@ -245,14 +245,14 @@ def test_calls_return_results_and_errors(engine: EngineThread) -> None:
 def test_close_cancels_and_refuses(engine: EngineThread) -> None:
     slow_down(engine)
     sink = QueueSink()
-    engine.submit(ask("a", range(10), max_tokens=None), sink)
+    engine.submit([ask("a", range(10), max_tokens=None)], sink)
     sink.get(PATIENCE)
     engine.close(timeout=PATIENCE)
     _, last = gather(sink)
     assert last.finish_reason is FinishReason.CANCELED
     assert engine.closed
     with pytest.raises(EngineClosedError):
-        engine.submit(ask("b", [1]), QueueSink())
+        engine.submit([ask("b", [1])], QueueSink())
     with pytest.raises(EngineClosedError):
         engine.call(lambda core: None)
     engine.close()
@@ -262,7 +262,7 @@ def test_close_with_drain_serves_to_the_end(engine: EngineThread) -> None:
     asked = [ask(str(i), range(i, i + 10), max_tokens=60) for i in range(12)]
     sinks = [QueueSink() for _ in asked]
     for one, sink in zip(asked, sinks, strict=True):
-        engine.submit(one, sink)
+        engine.submit([one], sink)
     engine.close(drain=True, timeout=PATIENCE)
     for one, sink in zip(asked, sinks, strict=True):
         assert gather(sink)[0] == right(engine._core, one)
@@ -275,7 +275,7 @@ def test_a_sink_may_close_the_engine(engine: EngineThread) -> None:
         def put(self, deltas: list[Delta]) -> None:
             engine.close()
 
-    engine.submit(ask("a", range(10), max_tokens=None), Closing())
+    engine.submit([ask("a", range(10), max_tokens=None)], Closing())
     engine._thread.join(PATIENCE)
     assert not engine._thread.is_alive()
 
@@ -288,7 +288,7 @@ def test_the_interpreter_exits_cleanly_in_the_middle_of_an_answer() -> None:
         engine = EngineThread(small_engine())
         for number in range(5):
             sink = QueueSink()
-            engine.submit(ask(str(number), range(10), max_tokens=None), sink)
+            engine.submit([ask(str(number), range(10), max_tokens=None)], sink)
             sink.get(20)
         print("leaving")
     """

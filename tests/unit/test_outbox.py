@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 
 from tramontane.child.outbox import Outbox
+from tramontane.engine.posts import MOST_S
 from tramontane.requests import Delta, FinishReason
 
 
@@ -39,6 +40,18 @@ def test_many_steps_are_few_messages_and_nothing_is_lost() -> None:
         mine = [delta for _, deltas in told for delta in deltas if delta.request_id == request_id]
         assert [one for delta in mine for one in delta.token_ids] == list(range(51))
         assert [delta.finish_reason for delta in mine] == [None] * (len(mine) - 1) + [reason]
+
+
+def test_many_streams_are_told_more_rarely() -> None:
+    box, told = started(0.001)
+    names = [str(number) for number in range(40)]
+    begun = time.monotonic()
+    for number in range(50):
+        box.put([token(number, name) for name in names])
+        time.sleep(0.004)
+    box.put([token(50, name, FinishReason.LENGTH) for name in names])
+    until(told, 51 * len(names))
+    assert len(told) <= (told[-1][0] - begun) / MOST_S + 3
 
 
 def test_first_tokens_and_ends_do_not_wait_for_others() -> None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 
 from tramontane.engine.mail import Mailroom
-from tramontane.engine.posts import Letter, LoopPost
+from tramontane.engine.posts import MOST_S, Letter, LoopPost, pause
 from tramontane.errors import ConfigError
 from tramontane.requests import Delta, EngineRequest, FinishReason
 from tramontane.testing.mock_engine import small_engine
@@ -73,6 +73,26 @@ async def test_what_is_urgent_goes_at_once_with_what_was_held_before_it() -> Non
     assert patient.tokens == [0]
 
 
+@pytest.mark.parametrize(
+    ("interval", "streams", "seconds"),
+    [(0.016, 1, 0.016), (0.016, 8, 0.016), (0.016, 16, 0.032), (0.016, 500, MOST_S), (0.2, 500, 0.2), (0.0, 500, 0.0)],
+)
+def test_many_streams_are_told_more_rarely(interval: float, streams: int, seconds: float) -> None:
+    assert pause(interval, streams) == pytest.approx(seconds)
+
+
+async def test_a_loop_with_many_streams_waits_longer() -> None:
+    boxes = [Box() for _ in range(40)]
+    post = LoopPost(asyncio.get_running_loop(), 0.001)
+    begun = time.monotonic()
+    for number in range(60):
+        post.send([Letter(box, [token(number)], urgent=False) for box in boxes])
+        await asyncio.sleep(0.004)
+    await asyncio.sleep(2 * MOST_S)
+    assert all(box.tokens == list(range(60)) for box in boxes)
+    assert len(boxes[0].got) <= (time.monotonic() - begun) / MOST_S + 2
+
+
 async def test_without_an_interval_every_step_is_delivered() -> None:
     box = Box()
     post = LoopPost(asyncio.get_running_loop(), 0.0)
@@ -96,7 +116,7 @@ async def test_a_held_token_is_delivered_though_no_step_follows() -> None:
 async def test_first_tokens_and_ends_are_urgent() -> None:
     box = Box()
     room = Mailroom(lambda request_id: None, interval=30.0)
-    room.expect(EngineRequest(id="a", prompt_token_ids=(1,)), box)
+    room.expect([EngineRequest(id="a", prompt_token_ids=(1,))], box)
     for step in ([token(0)], [token(1)], [token(2)]):
         room.deliver(step)
         await asyncio.sleep(0.005)
@@ -111,7 +131,7 @@ def test_a_closed_loop_loses_its_requests_though_a_delivery_was_due() -> None:
     room = Mailroom(lost.append, interval=30.0)
 
     async def leave() -> None:
-        room.expect(EngineRequest(id="a", prompt_token_ids=(1,)), Box())
+        room.expect([EngineRequest(id="a", prompt_token_ids=(1,))], Box())
         for number in range(3):
             room.deliver([token(number)])
             await asyncio.sleep(0.005)

@@ -8,7 +8,7 @@ is in a process of its own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
@@ -81,7 +81,7 @@ class Running(Protocol):
         """What requests may choose; others can be loaded."""
         ...
 
-    def submit(self, request: EngineRequest, sink: Sink) -> None:
+    def submit(self, requests: Sequence[EngineRequest], sink: Sink) -> None:
         """As :meth:`tramontane.engine.EngineThread.submit`."""
         ...
 
@@ -161,9 +161,9 @@ class LocalModel:
         """Nothing but this process ends it."""
         return None
 
-    def submit(self, request: EngineRequest, sink: Sink) -> None:
+    def submit(self, requests: Sequence[EngineRequest], sink: Sink) -> None:
         """As :meth:`Running.submit`."""
-        self.engine.submit(request, sink)
+        self.engine.submit(requests, sink)
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """As :meth:`Running.abort`."""

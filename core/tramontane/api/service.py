@@ -86,13 +86,12 @@ class Service:
         """Hand a call's requests to the engine; their deltas go to ``sink``.
 
         Raises:
-            RequestError: The engine can never run one of them; the others are ended.
+            RequestError: The engine can never run one of them; then it runs none.
             EngineClosedError: The engine is closed.
             EngineDiedError: The engine's process has ended.
         """
         try:
-            for output in answers.outputs:
-                self.running.submit(output.request, sink)
+            self.running.submit([output.request for output in answers.outputs], sink)
         except BaseException:
             self.forget(answers)
             raise

@@ -82,7 +82,8 @@ class ModelSettings(TypedDict, total=False):
     """Launch a step before the tokens of the one before it are read."""
     stream_interval: float | None
     """Seconds between two deliveries to whoever reads a stream (0.016, as long as a display shows a picture): tokens
-    that come faster go together, but first ones and ends do not wait. 0 delivers every token at once."""
+    that come faster go together, but first ones and ends do not wait. An event loop with many streams takes longer, up
+    to 0.05. 0 delivers every token at once."""
     capture: bool | None
     """Record the model's step once and replay it: ``True`` insists, ``False`` never, ``None`` where it works."""
     threads: int | None

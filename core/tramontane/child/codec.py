@@ -28,6 +28,8 @@ from tramontane.records import EngineInfo
 from tramontane.requests import Delta, EngineRequest, FinishReason
 
 DELTAS = "deltas"
+TOLD = "told"
+"""What an engine's process is told at a time: pairs of a kind and a body."""
 _converter: cattrs.Converter = make_converter(omit_if_default=True, forbid_extra_keys=True)
 
 

@@ -18,15 +18,17 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from attrs import define, field
 
-from tramontane.child.codec import pack, pack_deltas, pack_error, unpack_request
+from tramontane.child.codec import TOLD, pack, pack_deltas, pack_error, unpack_request
 from tramontane.child.frames import Channel, Frame
 from tramontane.child.outbox import Outbox
 from tramontane.engine.outputs import refusal
-from tramontane.errors import EngineError, TramontaneError
+from tramontane.errors import EngineClosedError, EngineError, TramontaneError
 from tramontane.progress import ProgressEvent
 from tramontane.requests import Delta, EngineRequest
 
@@ -103,27 +105,32 @@ class Child:
     def _read(self) -> None:
         try:
             for frame in self.channel:
-                self._take(frame)
+                if frame.kind != TOLD:
+                    raise EngineError(f"a message of the kind {frame.kind!r} is none of ours")
+                for kind, told in groupby(frame.body, itemgetter(0)):
+                    self._take(kind, [body for _, body in told])
         except Exception:
             log.exception("what the server sends cannot be read")
             os._exit(1)
         os._exit(0)  # nobody is left to be told anything
 
-    def _take(self, frame: Frame) -> None:
-        if frame.kind == "call":
-            self._calls.put(tuple(frame.body))
+    def _take(self, kind: str, told: list[Any]) -> None:
+        if kind == "call":
+            for body in told:
+                self._calls.put(tuple(body))
         elif self.model is None:
-            raise EngineError(f"{frame.kind}: no model is loaded")
-        elif frame.kind == "add":
-            self._add(self.model, unpack_request(frame.body))
-        elif frame.kind == "abort":
-            self.model.abort(*frame.body)
+            raise EngineError(f"{kind}: no model is loaded")
+        elif kind == "add":
+            self._add(self.model, [unpack_request(body) for body in told])
+        elif kind == "abort":
+            for body in told:
+                self.model.abort(*body)
 
-    def _add(self, model: LocalModel, request: EngineRequest) -> None:
+    def _add(self, model: LocalModel, requests: list[EngineRequest]) -> None:
         try:
-            model.engine.add(request)
-        except TramontaneError as error:  # such as an adapter that was unloaded since the request was made
-            self._deliver(refusal(request, error))
+            model.engine.add(requests)
+        except EngineClosedError as error:
+            self._deliver([delta for request in requests for delta in refusal(request, error)])
 
     def _deliver(self, deltas: list[Delta]) -> None:
         """Runs in the engine's thread, after every step."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tramontane.api.settings import load_options
@@ -127,24 +127,27 @@ class ChildModel:
         """Why the process has ended unasked, if it did."""
         return self._process.dead
 
-    def submit(self, request: EngineRequest, sink: Sink) -> None:
-        """Queue a request; its deltas go to ``sink``.
+    def submit(self, requests: Sequence[EngineRequest], sink: Sink) -> None:
+        """Queue requests; their deltas go to ``sink``.
 
         Raises:
-            RequestError: The request can never run, or its id is being served.
+            RequestError: One of them can never run, or its id is being served; none is queued.
             EngineClosedError: The engine was closed.
             EngineDiedError: Its process has ended.
         """
-        check_request(request, self.vocab_size, self.info.max_model_len)
-        if request.sampling.constraint is not None and self.text.tokenizer is None:
-            raise GrammarError("constrained output needs a tokenizer, and this model has none")
+        for request in requests:
+            check_request(request, self.vocab_size, self.info.max_model_len)
+            if request.sampling.constraint is not None and self.text.tokenizer is None:
+                raise GrammarError("constrained output needs a tokenizer, and this model has none")
         if self._process.closed and self.dead is None:
             raise EngineClosedError("the engine is closed and takes no requests")
-        self._mail.expect(request, sink)
+        self._mail.expect(requests, sink)
         if self.dead is not None:  # looked at last: who dies later ends what is expected
-            self._mail.forget(request.id)
+            for request in requests:
+                self._mail.forget(request.id)
             raise self.dead
-        self._process.send("add", pack(request))
+        for request in requests:
+            self._process.send("add", pack(request))
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """End a request, or one of its choices; its sink gets a last delta. Unknown ids are no error."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 
+from tramontane.engine.posts import pause
 from tramontane.engine.sinks import merge
 from tramontane.requests import Delta
 
@@ -28,12 +29,13 @@ class Outbox:
     """Called in the writing thread, with one delta per choice. If it fails, the process ends: who waits for a delta
     that cannot be told would wait for ever, but is told of a death."""
     interval: float = 0.0
-    """Seconds between two messages of what is not urgent; 0 tells every step."""
+    """Least seconds between two messages of what is not urgent, see :func:`pause`; 0 tells every step."""
     _begun: set[str] = field(factory=set, init=False)
     """Requests of which something was told and more will come."""
     _urgent: list[Delta] = field(factory=list, init=False)
     _held: dict[str, list[Delta]] = field(factory=dict, init=False)
-    _sent: float = field(default=0.0, init=False)
+    _due: float = field(default=0.0, init=False)
+    """``time.monotonic()`` from which on what is held may go out."""
     _changed: threading.Condition = field(factory=threading.Condition, init=False)
 
     def start(self) -> None:
@@ -72,13 +74,14 @@ class Outbox:
         """Wait for something that may go out."""
         with self._changed:
             while not self._urgent:
-                left = self._sent + self.interval - time.monotonic()
+                left = self._due - time.monotonic()
                 if self._held and left <= 0:
                     break
                 self._changed.wait(left if self._held else None)
             found, self._urgent = self._urgent, []
-            if self._held and time.monotonic() >= self._sent + self.interval:
+            now = time.monotonic()
+            if self._held and now >= self._due:
                 found += [delta for deltas in self._held.values() for delta in deltas]
+                self._due = now + pause(self.interval, len(self._held))
                 self._held = {}
-                self._sent = time.monotonic()
             return found

@@ -2,10 +2,13 @@
 """The process of an engine as the asking side holds it: started, asked, ended; its death is noticed and told.
 
 Nothing is written to the pipe by whoever asks: a thread does it, so that a process that does not read holds up nobody.
+What one turn of an event loop tells goes together: each message wakes the process, and an engine that has heard of one
+request of many begins a step for it while the others are on their way.
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import itertools
 import logging
@@ -14,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -21,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-from tramontane.child.codec import unpack_error, unpack_event
+from tramontane.child.codec import TOLD, unpack_error, unpack_event
 from tramontane.child.frames import Channel, Frame
 from tramontane.errors import EngineDiedError, EngineError
 from tramontane.progress import Progress, silent
@@ -54,7 +58,11 @@ class ChildProcess:
         self._numbers = itertools.count()
         self._calls: dict[int, tuple[Future[Any], Progress]] = {}
         self._lock = threading.Lock()
-        self._outgoing: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._told: deque[tuple[str, Any]] = deque()
+        self._turn: asyncio.AbstractEventLoop | None = None
+        """Whose turn ends before what was told goes out."""
+        self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        """Has the writing thread look at what was told, for the last time where it is ``False``."""
         self._closed = False
         self._dead: EngineDiedError | None = None
         root, level = str(Path(__file__).parents[2]), logging.getLogger("tramontane").getEffectiveLevel()
@@ -86,8 +94,25 @@ class ChildProcess:
         return self._dead
 
     def send(self, kind: str, body: Any) -> None:
-        """Tell it something. It may be gone: then nothing happens."""
-        self._outgoing.put(Frame(kind, body))
+        """Tell it something, in an event loop when the loop's turn ends. It may be gone: then nothing happens.
+
+        Takes no lock, since a stream that is forgotten ends its requests wherever it is collected.
+        """
+        self._told.append((kind, body))
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._send_told()
+            return
+        if self._turn is None:
+            self._turn = loop
+            loop.call_soon(self._send_told)
+        elif self._turn is not loop:
+            self._send_told()
+
+    def _send_told(self) -> None:
+        self._turn = None
+        self._wake.put(True)
 
     def ask(self, name: str, body: Any, progress: Progress | None = None) -> Any:
         """Call something in the process and wait for the answer.
@@ -109,7 +134,7 @@ class ChildProcess:
         """End the process and wait for it. May be called again, from any thread."""
         with self._lock:
             self._closed = True
-        self._outgoing.put(None)
+        self._wake.put(False)
         try:
             self._process.wait(CLOSE_S)
         except subprocess.TimeoutExpired:
@@ -121,9 +146,12 @@ class ChildProcess:
     # --- the threads --------------------------------------------------------------------------------------------------
 
     def _write(self) -> None:
+        more = True
         with suppress(OSError):  # it is gone; the reading thread finds out
-            while (frame := self._outgoing.get()) is not None:
-                self._channel.send(frame)
+            while more:
+                more = self._wake.get()
+                if told := [self._told.popleft() for _ in range(len(self._told))]:
+                    self._channel.send(Frame(TOLD, told))
         with suppress(OSError):
             self._channel.writer.close()
 
@@ -138,7 +166,7 @@ class ChildProcess:
             self._process.kill()
         code = self._process.wait()
         self._channel.reader.close()
-        self._outgoing.put(None)
+        self._wake.put(False)
         self._note_end(EngineDiedError(f"the engine's process ended by itself: {reason or _cause(code)}"))
 
     def _obey(self, frame: Frame) -> None:

@@ -37,8 +37,8 @@ class EngineConfig:
     prompt_seconds: float = 0.1
     """Most seconds of prompt work in a step that also decodes, by the measured speed."""
     stream_interval: float = 0.016
-    """Seconds between two deliveries to a reader: tokens that come faster go together. First tokens and ends do not
-    wait; 0 delivers every step."""
+    """Least seconds between two deliveries to a reader: tokens that come faster go together. First tokens and ends do
+    not wait; 0 delivers every step."""
 
     def __attrs_post_init__(self) -> None:
         wrong = list(self._faults())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from attrs import define, field
 
@@ -56,16 +56,18 @@ class Mailroom:
     _boxes: dict[str, _Box] = field(factory=dict, init=False)
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
 
-    def expect(self, request: EngineRequest, sink: Sink) -> None:
-        """From now on the deltas of this request go to ``sink``.
+    def expect(self, requests: Sequence[EngineRequest], sink: Sink) -> None:
+        """From now on the deltas of these requests go to ``sink``.
 
         Raises:
-            RequestError: A request of that id is being served.
+            RequestError: A request of one's id is being served; none is expected then.
         """
+        boxes = {request.id: _Box(sink, set(range(request.sampling.n))) for request in requests}
         with self._lock:
-            if request.id in self._boxes:
-                raise RequestError(f"a request with id {request.id!r} is being served already")
-            self._boxes[request.id] = _Box(sink, set(range(request.sampling.n)))
+            known = next((one for one in boxes if one in self._boxes), None)
+            if known is not None:
+                raise RequestError(f"a request with id {known!r} is being served already")
+            self._boxes |= boxes
 
     def forget(self, request_id: str) -> None:
         """Drop what may still come for a request. Unknown ids are no error."""

@@ -13,7 +13,7 @@ import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 from weakref import WeakSet
@@ -23,7 +23,7 @@ from tramontane.engine.mail import Mailroom
 from tramontane.engine.outputs import refusal
 from tramontane.engine.sinks import Sink
 from tramontane.engine.stats import EngineStats
-from tramontane.errors import EngineClosedError
+from tramontane.errors import EngineClosedError, TramontaneError
 from tramontane.requests import Delta, EngineRequest
 
 log = logging.getLogger(__name__)
@@ -84,31 +84,31 @@ class EngineThread:
         """Most tokens of a sequence, by the model and by the cache."""
         return self._core.max_len
 
-    def submit(self, request: EngineRequest, sink: Sink) -> None:
-        """Queue a request; its deltas go to ``sink``.
+    def submit(self, requests: Sequence[EngineRequest], sink: Sink) -> None:
+        """Queue requests, which one step begins together if it can; their deltas go to ``sink``.
 
         Raises:
-            RequestError: The request can never run, or its id is being served.
+            RequestError: One of them can never run, or its id is being served; none is queued.
             EngineClosedError: The engine was closed.
         """
-        self._core.check(request)
+        for request in requests:
+            self._core.check(request)
         with self._lock:
             self._refuse_if_closed()
-            self._mail.expect(request, sink)
-            self._commands.append(lambda: self._add(request))
+            self._mail.expect(requests, sink)
+            self._commands.append(lambda: self._add(requests))
         self._wake.set()
 
-    def add(self, request: EngineRequest) -> None:
-        """Queue a request for whose deltas no sink is named: ``deliver`` of the constructor gets them.
+    def add(self, requests: Sequence[EngineRequest]) -> None:
+        """Queue requests for whose deltas no sink is named: ``deliver`` of the constructor gets them, and those of the
+        requests that can never run.
 
         Raises:
-            RequestError: The request can never run.
             EngineClosedError: The engine was closed.
         """
-        self._core.check(request)
         with self._lock:
             self._refuse_if_closed()
-            self._commands.append(lambda: self._add(request))
+            self._commands.append(lambda: self._add(requests))
         self._wake.set()
 
     def abort(self, request_id: str, index: int | None = None) -> None:
@@ -184,12 +184,14 @@ class EngineThread:
             except Exception:
                 log.exception("a command to the engine failed")
 
-    def _add(self, request: EngineRequest) -> None:
-        try:
-            self._core.add(request)
-        except Exception as error:
-            log.exception("request %s was not taken", request.id)
-            self._deliver(refusal(request, error))
+    def _add(self, requests: Sequence[EngineRequest]) -> None:
+        for request in requests:
+            try:
+                self._core.add(request)
+            except Exception as error:
+                if not isinstance(error, TramontaneError):
+                    log.exception("request %s was not taken", request.id)
+                self._deliver(refusal(request, error))
 
     def _step(self) -> list[Delta]:
         try:
