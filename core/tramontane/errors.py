@@ -76,10 +76,14 @@ class ConfigError(TramontaneError):
 class RequestError(TramontaneError):
     """A request is not valid: wrong sampling parameters, an empty prompt, a prompt that cannot fit.
 
-    Correct the request; nothing ran, and the engine goes on.
+    Correct the request; nothing ran, and the engine goes on. Where one parameter is at fault, ``param`` is its name.
     """
 
     code = "invalid_request"
+
+    def __init__(self, message: str, *, hint: str | None = None, param: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
 
 
 class ModalityError(RequestError):

@@ -109,11 +109,13 @@ class SamplingParams:
     def __attrs_post_init__(self) -> None:
         wrong = list(_faults(self))
         if wrong:
-            raise RequestError("wrong sampling parameters: " + "; ".join(wrong))
+            said = "; ".join(f"{name} {fault}" for name, fault in wrong)
+            raise RequestError(f"wrong sampling parameters: {said}", param=wrong[0][0])
 
 
-def _faults(p: SamplingParams) -> Iterator[str]:
-    """Yield one sentence per parameter that is out of range. NaN fails every comparison, so ranges are asked for."""
+def _faults(p: SamplingParams) -> Iterator[tuple[str, str]]:
+    """Yield each parameter that is out of range, and what is wrong with it. NaN fails every comparison, so ranges are
+    asked for."""
     numbers: tuple[tuple[str, float, float, float], ...] = (
         ("temperature", p.temperature, 0.0, 100.0),
         ("top_p", p.top_p, 0.0, 1.0),
@@ -126,9 +128,9 @@ def _faults(p: SamplingParams) -> Iterator[str]:
     )
     for name, number, least, most in numbers:
         if not _is_number(number) or not least <= number <= most:
-            yield f"{name} must be between {least:g} and {most:g}, got {number!r}"
+            yield name, f"must be between {least:g} and {most:g}, got {number!r}"
     if _is_number(p.top_p) and p.top_p == 0.0:
-        yield "top_p must be above 0 (use temperature=0 for greedy decoding)"
+        yield "top_p", "must be above 0 (use temperature=0 for greedy decoding)"
     whole: tuple[tuple[str, object, int, int, bool], ...] = (
         ("max_tokens", p.max_tokens, 1, 2**31 - 1, True),
         ("min_tokens", p.min_tokens, 0, 2**31 - 1, False),
@@ -143,18 +145,18 @@ def _faults(p: SamplingParams) -> Iterator[str]:
         if value is None and optional:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            yield f"{name} must be a whole number from {low} to {high}, got {value!r}"
+            yield name, f"must be a whole number from {low} to {high}, got {value!r}"
     if p.max_tokens is not None and _is_number(p.min_tokens) and p.min_tokens > p.max_tokens:
-        yield f"min_tokens ({p.min_tokens}) is above max_tokens ({p.max_tokens})"
+        yield "min_tokens", f"({p.min_tokens}) is above max_tokens ({p.max_tokens})"
     if len(p.stop) > MAX_STOP_STRINGS or not all(_is_stop(text) for text in p.stop):
-        yield f"stop must be at most {MAX_STOP_STRINGS} strings of 1 to {MAX_STOP_LENGTH} characters"
+        yield "stop", f"must be at most {MAX_STOP_STRINGS} strings of 1 to {MAX_STOP_LENGTH} characters"
     if len(p.logit_bias) > MAX_LOGIT_BIAS or any(token < 0 or math.isnan(bias) for token, bias in p.logit_bias):
-        yield f"logit_bias must map at most {MAX_LOGIT_BIAS} token ids (not negative) to numbers"
+        yield "logit_bias", f"must map at most {MAX_LOGIT_BIAS} token ids (not negative) to numbers"
     if any(token < 0 for token in p.stop_token_ids):
-        yield "stop_token_ids must not be negative"
+        yield "stop_token_ids", "must not be negative"
     constraint: object = p.constraint
     if not isinstance(constraint, Constraint | None):
-        yield f"constraint must be a tramontane.grammar.Constraint, got {type(constraint).__name__}"
+        yield "constraint", f"must be a tramontane.grammar.Constraint, got {type(constraint).__name__}"
 
 
 def _is_stop(text: object) -> bool:

@@ -123,9 +123,13 @@ def test_sampling_fields_translate() -> None:
     [
         (RequestError("wrong"), 400, "wrong"),
         (FieldError("gone", status=404), 404, "gone"),
-        (UnknownNameError("there is no model 'x'"), 404, "there is no"),
+        (
+            UnknownNameError("there is no model 'x'", hint="known models: y"),
+            404,
+            "there is no model 'x'; known models: y",
+        ),
         (EngineClosedError("closed at 0x7f12"), 503, "the model was stopped"),
-        (EngineError("/root/secret.py:3 tensor at 0x7f12"), 500, "the model failed"),
+        (EngineError("/root/secret.py:3 tensor at 0x7f12", hint="/root"), 500, "the model failed"),
         (TramontaneError("/etc/passwd"), 500, "the server failed"),
     ],
 )

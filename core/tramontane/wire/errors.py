@@ -37,8 +37,7 @@ class FieldError(RequestError):
     def __init__(
         self, message: str, *, param: str | None = None, status: int = 400, wire_code: str | None = None
     ) -> None:
-        super().__init__(message)
-        self.param = param
+        super().__init__(message, param=param)
         self.status = status
         self.wire_code = wire_code
 
@@ -67,7 +66,7 @@ def kind_of(status: int) -> str:
 def public_message(error: TramontaneError) -> str:
     """What a client may read of an error. Of faults of the inside it learns nothing: they name paths and addresses."""
     if status_of(error) < 500:
-        return error.message
+        return f"{error.message}; {error.hint}" if error.hint else error.message
     if isinstance(error, EngineClosedError):
         return "the model was stopped"
     if isinstance(error, EngineDiedError):

@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import frozen
 
+from tramontane.errors import RequestError
 from tramontane.grammar import Constraint
 from tramontane.wire.errors import FieldError
 from tramontane.wire.fields import identifier
 
 if TYPE_CHECKING:
     from tramontane.api.settings import RequestSettings
+    from tramontane.requests import SamplingParams
 
 _DIRECT = (
     "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty",
@@ -92,6 +95,26 @@ class SamplingFields:
         if self.grammar is not None:
             found["constraint"] = self.grammar.constraint()
         return found
+
+    @staticmethod
+    def made(defaults: Callable[..., SamplingParams], given: Mapping[str, Any], **names: str) -> SamplingParams:
+        """The parameters, with the model's defaults filled in by ``defaults(**given)``.
+
+        Args:
+            defaults: Makes them, such as :meth:`tramontane.AsyncLLM.default_params`.
+            given: As of :meth:`parameters`.
+            names: What the client calls those that it calls otherwise.
+
+        Raises:
+            FieldError: Some are out of range, by the client's names; the first is named as its field.
+        """
+        try:
+            return defaults(**given)
+        except RequestError as error:
+            said = error.message
+            for ours, theirs in names.items():
+                said = re.sub(rf"\b{ours}\b", theirs, said)
+            raise FieldError(said, param=names.get(error.param or "", error.param)) from None
 
     def settings(self, tenant: bytes = b"") -> RequestSettings:
         """What a request says beside its prompt and its parameters: the salt of the prefix cache, which is the

@@ -146,6 +146,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tool_choice": {"type": "tool"}}, "tool_choice.name"),
     ({"tool_choice": {"type": "maybe"}}, "tool_choice.type"),
     ({"temperature": "hot"}, "temperature"),
+    ({"stop_sequences": [""]}, "stop_sequences must"),
     ({"metadata": {"user_id": "a/b"}}, "metadata.user_id"),
     ({"container": {"skills": []}}, "container"),
     ({"output_config": {"effort": "heroic"}}, "effort"),

@@ -119,7 +119,7 @@ class MessagesRequest(Prompt):
         given = self.parameters() | {"max_tokens": self.max_tokens}
         if self.stop_sequences:
             given["stop"] = self.stop_sequences
-        return defaults(**given)
+        return self.made(defaults, given, stop="stop_sequences")
 
     def call(self, *, bounded: bool) -> dict[str, Any]:
         """What the chat is given beside messages and parameters.

@@ -184,16 +184,17 @@ def test_models_by_name(client: TestClient) -> None:
     assert [m["id"] for m in client.get("/models").json()["data"]] == ["demo", "talker"]
     assert client.get("/models/talker").json()["id"] == "talker"
     assert client.get("/models/nobody").status_code == 404
+    assert "talker" in client.get("/models/walker").json()["error"]["message"], "it says which there are"
 
 
 TURN = [{"role": "user", "content": "x"}]
 WRONG: list[tuple[str, dict[str, Any], int, str | None]] = [
     ("/completions", {"prompt": "a", "temperature": "hot"}, 400, "temperature"),
-    ("/completions", {"prompt": "a", "temperature": -1}, 400, None),
-    ("/completions", {"prompt": "a", "n": 10**9}, 400, None),
-    ("/completions", {"prompt": "a", "max_tokens": 2**63}, 400, None),
-    ("/completions", {"prompt": "a", "top_k": -5}, 400, None),
-    ("/completions", {"prompt": "a", "stop": ["x"] * 10**5}, 400, None),
+    ("/completions", {"prompt": "a", "temperature": -1}, 400, "temperature"),
+    ("/completions", {"prompt": "a", "n": 10**9}, 400, "n"),
+    ("/completions", {"prompt": "a", "max_tokens": 2**63}, 400, "max_tokens"),
+    ("/completions", {"prompt": "a", "top_k": -5}, 400, "top_k"),
+    ("/completions", {"prompt": "a", "stop": ["x"] * 10**5}, 400, "stop"),
     ("/completions", {"prompt": "a", "suffix": "b"}, 400, "suffix"),
     ("/completions", {"prompt": "a", "best_of": 1, "n": 2}, 400, "best_of"),
     ("/completions", {"prompt": "a", "logit_bias": {"x": 1}}, 400, "logit_bias"),
@@ -213,7 +214,14 @@ WRONG: list[tuple[str, dict[str, Any], int, str | None]] = [
         400,
         "messages[0].content",
     ),
+    ("/completions", {"prompt": "a", "best_of": 10**9}, 400, "best_of"),
     ("/chat/completions", {"model": "talker", "messages": TURN, "top_logprobs": 2}, 400, "top_logprobs"),
+    (
+        "/chat/completions",
+        {"model": "talker", "messages": TURN, "max_completion_tokens": 0},
+        400,
+        "max_completion_tokens",
+    ),
     ("/completions", {"prompt": "a", "grammar": {"type": "regex", "value": 3}}, 400, "grammar.value"),
     ("/completions", {"prompt": "a", "grammar": {"type": "magic", "value": "x"}}, 400, "grammar.type"),
     ("/completions", {"prompt": "a", "seed": 2**70}, 400, "seed"),
@@ -232,7 +240,7 @@ def test_wrong_requests_are_refused_by_name_and_harm_nobody(
     answer = client.post(path, json={"model": "demo", **body})
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
-    assert error["message"]
+    assert (param or "").rpartition(".")[2] in error["message"]
     assert param is None or error["param"] == param
     assert post(client, "/completions", prompt="Once", max_tokens=1)["choices"], "the server goes on"
 

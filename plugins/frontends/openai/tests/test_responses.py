@@ -198,6 +198,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"text": {"format": {"type": "json_schema"}}}, "text.format.schema"),
     ({"text": {"format": {"type": "poem"}}}, "text.format.type"),
     ({"top_logprobs": 21}, "top_logprobs"),
+    ({"max_output_tokens": 2**40}, "max_output_tokens"),
+    ({"temperature": 1e9}, "temperature"),
     ({"max_output_tokens": 0}, "max_output_tokens"),
     ({"metadata": {str(n): "x" for n in range(17)}}, "metadata"),
     ({"safety_identifier": "a/b"}, "safety_identifier"),

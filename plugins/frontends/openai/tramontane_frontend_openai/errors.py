@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from tramontane.errors import PromptTooLongError, TramontaneError, UnknownNameError
+from tramontane.errors import PromptTooLongError, RequestError, TramontaneError, UnknownNameError
 from tramontane.wire import FieldError, public_message, status_of
 from tramontane.wire.errors import headers_of
 
@@ -28,7 +28,7 @@ def envelope(error: TramontaneError) -> dict[str, Any]:
     elif isinstance(error, PromptTooLongError):
         code = "context_length_exceeded"
     kind = "invalid_request_error" if status_of(error) < 500 else "server_error"
-    param = getattr(error, "param", None)
+    param = error.param if isinstance(error, RequestError) else None
     return {"error": {"message": public_message(error), "type": kind, "param": param, "code": code}}
 
 

@@ -90,7 +90,7 @@ class CompletionRequest(Sampling):
             given["logprobs"] = self.logprobs or 0
         if self.echo and self.logprobs is not None:
             given["prompt_logprobs"] = self.logprobs
-        return defaults(**given)
+        return self.made(defaults, given, prompt_logprobs="logprobs", n="best_of" if self.best_of else "n")
 
     @property
     def scores_only(self) -> bool:
@@ -134,7 +134,8 @@ class ChatRequest(Sampling):
             given["logprobs"] = self.top_logprobs or 0
         if self.grammar is not None and self.response_format is not None:
             raise FieldError("give either grammar or response_format", param="grammar")
-        return defaults(**given)
+        asked = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+        return self.made(defaults, given, max_tokens=asked, logprobs="top_logprobs")
 
     def call(self) -> dict[str, Any]:
         """What the chat is given beside the messages: tools, the answer's form, and options of the template."""

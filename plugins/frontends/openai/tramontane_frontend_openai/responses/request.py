@@ -120,7 +120,7 @@ class ResponsesRequest(SamplingFields):
             given["stop"] = self.stop
         if self.wants_logprobs:
             given["logprobs"] = self.top_logprobs or 0
-        return defaults(**given)
+        return self.made(defaults, given, max_tokens="max_output_tokens", logprobs="top_logprobs")
 
     def call(self) -> dict[str, Any]:
         """What the chat is given beside the messages."""
