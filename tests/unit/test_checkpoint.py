@@ -222,3 +222,30 @@ def test_a_file_that_shrinks_is_an_error(tmp_path: Path) -> None:
         file.tensor(96, torch.float32, (2,))
     with pytest.raises(CheckpointError, match="cannot read"):
         MappedFile.at(tmp_path / "nothing")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/smaps")
+def test_pages_that_lie_behind_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size, kept = 4 << 20, 8 << 20
+    monkeypatch.setattr("tramontane.checkpoint.mapped._KEPT_BYTES", kept)
+    path = tmp_path / "large.bin"
+    path.write_bytes(bytes(range(256)) * (8 * size // 256))
+    file = MappedFile.at(path)
+    expected = 255 * size // 2
+    parts = [file.tensor(start * size, torch.uint8, (size,)) for start in range(8)]
+    assert resident(path) < kept, "nothing was touched"
+    for start in range(8):
+        assert int(file.tensor(start * size, torch.uint8, (size,)).sum()) == expected
+        assert resident(path) <= kept + size
+    assert int(parts[0].sum()) == expected, "what was let go is found again"
+
+
+def resident(path: Path) -> int:
+    """Bytes of the mappings of a file that this process has touched."""
+    total, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            ours = line.endswith(str(path))
+        elif ours and line.startswith("Rss:"):
+            total += int(line.split()[1]) << 10
+    return total
