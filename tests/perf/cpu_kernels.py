@@ -15,12 +15,15 @@ import ctypes
 import statistics
 import time
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from tramontane.ops import Linear
-from tramontane.schemes import Dense, Ggml, Scheme
+from tramontane.schemes import Dense, Float8, Ggml, Scheme
+from tramontane.schemes.ggml import CODECS
 from tramontane.weights import Matrix, Part
 from tramontane_backend_cpu import abi, layouts
 from tramontane_backend_cpu.kernel import Engine, NativeKernel
@@ -28,13 +31,20 @@ from tramontane_backend_cpu.kernels import make
 from tramontane_backend_cpu.library import current_isa, empty_bytes, library, pool
 from tramontane_backend_cpu.operands import of_tensor
 
-TYPES: dict[str, Scheme] = {
-    **{name: Ggml(type=name) for name in ("q4_k", "q5_k", "q6_k", "q8_0", "q4_0", "q2_k", "q3_k")},
-    "bf16": Dense(torch.bfloat16), "f32": Dense(torch.float32),
+FACTORS = {
+    "q4_k": (0, 2), "q5_k": (0, 2), "q6_k": (208, 1), "q8_0": (0, 1), "q4_0": (0, 1), "q2_k": (80, 2), "q3_k": (108, 1),
+    "iq4_nl": (0, 1), "iq4_xs": (0, 1), "mxfp4": (0, 0), "nvfp4": (0, 0), "tq1_0": (52, 1), "tq2_0": (64, 1),
+    "iq1_s": (0, 1), "iq1_m": (0, 0), "iq2_xxs": (0, 1), "iq2_xs": (0, 1), "iq2_s": (0, 1), "iq3_xxs": (0, 1),
+    "iq3_s": (0, 1),
 }  # fmt: skip
-FACTORS = {"q6_k": ((208, 1),), "q4_k": ((0, 2),), "q5_k": ((0, 2),), "q8_0": ((0, 1),), "q4_0": ((0, 1),),
-           "q2_k": ((80, 2),), "q3_k": ((108, 1),)}  # fmt: skip
 """Where a block's float16 factors lie, and how many they are."""
+_FILES = "tramontane_quant_gguf"
+_CODECS = import_module(f"{_FILES}.codecs").CODECS if find_spec(_FILES) else CODECS
+TYPES: dict[str, Scheme] = {
+    **{name: Ggml(type=_CODECS[name]) for name in FACTORS if name in _CODECS},
+    "fp8": Float8(fmt="e4m3", granularity="channel"), "bf16": Dense(torch.bfloat16), "f32": Dense(torch.float32),
+}  # fmt: skip
+USUAL = ("q4_k", "q5_k", "q6_k", "q8_0", "q4_0", "q2_k", "q3_k", "bf16", "f32")
 
 
 def fields_of(scheme: Scheme, outputs: int, inputs: int) -> dict[str, Tensor]:
@@ -42,11 +52,20 @@ def fields_of(scheme: Scheme, outputs: int, inputs: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     if isinstance(scheme, Dense):
         return {"weight": (torch.randn(outputs, inputs, generator=generator) * 0.02).to(scheme.dtype)}
+    if isinstance(scheme, Float8):
+        return scheme.quantize(torch.randn(outputs, inputs, generator=generator) * 0.02)
     assert isinstance(scheme, Ggml)
     block, nbytes = scheme.type.block, scheme.type.nbytes
     made = torch.randint(0, 256, (outputs * inputs // block, nbytes), generator=generator, dtype=torch.uint8)
-    for at, count in FACTORS[scheme.type.name]:
-        made[:, at : at + 2 * count] = torch.full((len(made), count), 1e-3, dtype=torch.float16).view(torch.uint8)
+    at, count = FACTORS[scheme.type.name]
+    made[:, at : at + 2 * count] = torch.full((len(made), count), 1e-3, dtype=torch.float16).view(torch.uint8)
+    match scheme.type.name:  # whose scales are bytes
+        case "mxfp4":
+            made[:, 0] = 120
+        case "nvfp4":
+            made[:, :4] = made[:, :4] % 0x60
+        case "iq1_m":
+            made[:, 55] %= 0x20
     return {"weight": made.reshape(outputs, -1)}
 
 
@@ -93,7 +112,7 @@ class Case:
 def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--types", nargs="*", default=list(TYPES), choices=list(TYPES))
+    parser.add_argument("--types", nargs="*", default=USUAL, choices=list(TYPES))
     parser.add_argument("--rows", nargs="*", type=int, default=[1, 4, 8, 64, 512])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--shape", nargs=2, type=int, default=(8192, 2048), metavar=("OUT", "IN"))

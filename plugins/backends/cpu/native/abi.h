@@ -6,7 +6,7 @@
 #pragma once
 #include <stdint.h>
 
-#define TM_ABI 2
+#define TM_ABI 3
 #define TM_MAX_VALUES 6
 
 #ifdef __cplusplus
@@ -43,17 +43,13 @@ enum tm_layout { TM_ROW_MAJOR = 0, TM_PANELS = 1, TM_BLOCKS = 2, TM_CODES = 3, T
 enum tm_coding {
     TM_Q8_0 = 0, TM_Q4_0 = 1, TM_Q4_1 = 2, TM_Q5_0 = 3, TM_Q5_1 = 4, TM_Q4_K = 5, TM_Q5_K = 6, TM_Q6_K = 7,
     TM_AFFINE4 = 8, TM_AFFINE8 = 9, TM_AFFINE4_ZERO = 10, TM_AFFINE8_ZERO = 11, TM_AFFINE4_OFFSET = 12,
-    TM_AFFINE8_OFFSET = 13, TM_TABLE4 = 14, TM_E4M3 = 15, TM_E5M2 = 16
+    TM_AFFINE8_OFFSET = 13, TM_TABLE4 = 14, TM_E4M3 = 15, TM_E5M2 = 16, TM_Q2_K = 17, TM_Q3_K = 18, TM_IQ4_NL = 19,
+    TM_IQ4_XS = 20, TM_TQ1_0 = 21, TM_TQ2_0 = 22, TM_MXFP4 = 23, TM_NVFP4 = 24, TM_IQ1_S = 25, TM_IQ1_M = 26,
+    TM_IQ2_XXS = 27, TM_IQ2_XS = 28, TM_IQ2_S = 29, TM_IQ3_XXS = 30, TM_IQ3_S = 31
 };
 
-// What the rows of TM_CODES hold: codes of some bits packed into bytes, lowest first, floats of eight bits, or blocks of
-// ggml, whose scales lie within.
-enum tm_code {
-    TM_CODE_BITS = 0, TM_CODE_E4M3 = 1, TM_CODE_E5M2 = 2, TM_CODE_Q2_K = 3, TM_CODE_Q3_K = 4, TM_CODE_IQ4_NL = 5,
-    TM_CODE_IQ4_XS = 6, TM_CODE_TQ1_0 = 7, TM_CODE_TQ2_0 = 8, TM_CODE_MXFP4 = 9, TM_CODE_NVFP4 = 10,
-    TM_CODE_IQ1_S = 11, TM_CODE_IQ1_M = 12, TM_CODE_IQ2_XXS = 13, TM_CODE_IQ2_XS = 14, TM_CODE_IQ2_S = 15,
-    TM_CODE_IQ3_XXS = 16, TM_CODE_IQ3_S = 17
-};
+// What the rows of TM_CODES hold: codes of some bits packed into bytes, lowest first, or floats of eight bits.
+enum tm_code { TM_CODE_BITS = 0, TM_CODE_E4M3 = 1, TM_CODE_E5M2 = 2 };
 
 enum tm_status { TM_OK = 0, TM_BAD_INDEX = 1, TM_NO_MEMORY = 2 };
 
@@ -113,7 +109,7 @@ typedef struct tm_codes {
     const uint8_t* rows;
     const float* scales;     // [scale_rows, groups]
     const float* zeros;      // the same, or NULL: `middle`
-    const float* table;      // [2^bits] or NULL; of the IQ1, IQ2 and IQ3 types [rows, 8 or 4]
+    const float* table;      // [2^bits] or NULL
     const int32_t* group_of; // [inputs] or NULL: input i is of group i / group
     int64_t row_bytes, groups, group;
     int64_t rows_each, scale_rows; // row r has the scales of row r / rows_each % scale_rows
@@ -268,7 +264,7 @@ TM_API int32_t tm_node_run(const tm_node* node, tm_pool* pool, const tm_step* st
 TM_API int64_t tm_matrix_bytes(const tm_matrix* matrix);
 // Rows [outputs, inputs] of `dtype`, `stride` bytes apart, to the matrix's memory, and back.
 TM_API void tm_matrix_pack(tm_pool* pool, const tm_matrix* matrix, const void* rows, int64_t stride, int32_t dtype);
-// The rows as they were packed: for layouts whose elements are codes.
+// The rows as they were packed, into zeros: for layouts whose elements are codes.
 TM_API void tm_matrix_unpack(tm_pool* pool, const tm_matrix* matrix, void* rows, int64_t stride);
 TM_API int32_t tm_matrix_rows(
     tm_pool* pool, const tm_matrix* matrix, const int64_t* ids, int64_t count, void* rows, int64_t stride, int32_t dtype);

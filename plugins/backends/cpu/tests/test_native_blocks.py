@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -11,7 +13,8 @@ from cpu_kit import close, param, run
 from torch import Tensor
 
 from tramontane.ops import Embed, GatedActivate, Linear, LinearGated
-from tramontane.schemes import Affine, Codebook, Dense, Float8, Ggml, Micro, Scheme
+from tramontane.schemes import Affine, BlockCodec, Codebook, Dense, Float8, Ggml, Micro, Scheme
+from tramontane.schemes.ggml import CODECS
 from tramontane.weights import Matrix, Part
 from tramontane_backend_cpu import layouts
 from tramontane_backend_cpu.kernel import Engine
@@ -19,14 +22,18 @@ from tramontane_backend_cpu.layouts.blocks import BlockPart
 from tramontane_backend_cpu.library import pool
 from tramontane_backend_cpu.precision import VARIABLE
 
-GGML: Mapping[str, tuple[int, int]] = {
-    "q8_0": (32, 1), "q4_0": (32, 1), "q4_1": (32, 2), "q5_0": (32, 1), "q5_1": (32, 2), "q4_k": (256, 2),
-    "q5_k": (256, 2), "q6_k": (256, 1),
+_FILES = "tramontane_quant_gguf"
+TYPES: Mapping[str, BlockCodec] = import_module(f"{_FILES}.codecs").CODECS if find_spec(_FILES) else CODECS
+FACTORS: Mapping[str, tuple[int, int]] = {
+    "q8_0": (0, 1), "q4_0": (0, 1), "q4_1": (0, 2), "q5_0": (0, 1), "q5_1": (0, 2), "q4_k": (0, 2), "q5_k": (0, 2),
+    "q6_k": (208, 1), "q2_k": (80, 2), "q3_k": (108, 1), "iq4_nl": (0, 1), "iq4_xs": (0, 1), "tq1_0": (52, 1),
+    "tq2_0": (64, 1), "mxfp4": (0, 0), "nvfp4": (0, 0), "iq1_s": (0, 1), "iq1_m": (0, 0), "iq2_xxs": (0, 1),
+    "iq2_xs": (0, 1), "iq2_s": (0, 1), "iq3_xxs": (0, 1), "iq3_s": (0, 1),
 }  # fmt: skip
-"""Type -> (inputs of a block, float16 factors in it)."""
-_FACTORS_AT = {"q6_k": 208}
+"""Type -> where in a block its float16 factors begin, and how many they are."""
+GGML = {name: Ggml(type=TYPES[name]) for name in FACTORS if name in TYPES}
 SCHEMES: tuple[Scheme, ...] = (
-    *(Ggml(type=name) for name in GGML),
+    *GGML.values(),
     Affine(bits=4, group=32), Affine(bits=8, group=64, scale_dtype=torch.float32),
     Affine(bits=4, group=128, zero="int"), Affine(bits=8, group=32, zero="int"), Affine(bits=8, group=0),
     Affine(bits=4, group=64, zero="float"), Affine(bits=8, group=128, zero="float", scale_dtype=torch.bfloat16),
@@ -49,19 +56,30 @@ def fields_of(scheme: Scheme, outputs: int, inputs: int, seed: int = 0) -> dict[
         weight = torch.randn(outputs, inputs, generator=generator)
         weight[:, ::5] *= 3
         return scheme.quantize(weight)
-    block, factors = GGML[scheme.name]
-    blocks = torch.randint(0, 256, (outputs * inputs // block, scheme.type.nbytes), generator=generator).to(torch.uint8)
-    at = _FACTORS_AT.get(scheme.name, 0)
-    made = (torch.rand(len(blocks), factors, generator=generator) - 0.3).mul(0.05).to(torch.float16)
-    blocks[:, at : at + 2 * factors] = made.view(torch.uint8)
-    return {"weight": blocks.reshape(outputs, -1)}
+    codec = scheme.type
+    blocks = torch.randint(0, 256, (outputs * inputs // codec.block, codec.nbytes), generator=generator).to(torch.uint8)
+    return {"weight": with_scales(blocks, scheme, generator).reshape(outputs, -1)}
+
+
+def with_scales(blocks: Tensor, scheme: Ggml, generator: torch.Generator) -> Tensor:
+    """Blocks whose factors are numbers of a sensible size."""
+    at, count = FACTORS[scheme.type.name]
+    factors = (torch.rand(len(blocks), count, generator=generator) - 0.3).mul(0.05).to(torch.float16)
+    blocks[:, at : at + 2 * count] = factors.view(torch.uint8)
+    if scheme.type.name == "mxfp4":
+        blocks[:, 0] = torch.randint(120, 128, (len(blocks),), generator=generator)
+        blocks[:2, 0] = torch.tensor([0, 1])  # the two without an exponent
+    elif scheme.type.name == "nvfp4":
+        blocks[0, :4] = torch.tensor([0x7F, 0xFF, 0x80, 0x01])  # nothing, the largest, nothing, the smallest
+    elif scheme.type.name == "iq1_m":
+        blocks[:, 55] = blocks[:, 55] % 16 + 0x20  # its factor, spread over four bytes: below one
+    return blocks
 
 
 def shapes(scheme: Scheme) -> tuple[tuple[int, int], ...]:
     """(outputs, inputs): whole panels, and ragged ones."""
     if isinstance(scheme, Ggml):
-        block = GGML[scheme.name][0]
-        return (32, 2 * block), (45, 3 * block)
+        return (32, 2 * scheme.type.block), (45, 3 * scheme.type.block)
     return (32, 256), (45, 331), (7, 30)
 
 
@@ -142,19 +160,14 @@ def test_whole_activations_give_whole_number_products(isa: str, several: Engine,
         close(ours, x @ values.T)
 
 
-@pytest.mark.parametrize("name", GGML)
+@pytest.mark.parametrize("scheme", GGML.values(), ids=GGML)
 @pytest.mark.parametrize("byte", [0x00, 0xFF])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_largest_sums_do_not_overflow(isa: str, several: Engine, name: str, byte: int, sign: int) -> None:
+def test_the_largest_sums_do_not_overflow(isa: str, several: Engine, scheme: Ggml, byte: int, sign: int) -> None:
     """Every code its lowest or highest, every activation the largest of its block."""
-    scheme, inputs = Ggml(type=name), 2 * GGML[name][0]
-    fields = fields_of(scheme, 32, inputs)
-    _, factors = GGML[name]
-    blocks = fields["weight"].reshape(-1, scheme.type.nbytes)
-    at = _FACTORS_AT.get(name, 0)
-    kept = blocks[:, at : at + 2 * factors].clone()
-    blocks.fill_(byte)
-    blocks[:, at : at + 2 * factors] = kept
+    inputs = 2 * scheme.type.block
+    blocks = torch.full((32 * 2, scheme.type.nbytes), byte, dtype=torch.uint8)
+    fields = {"weight": with_scales(blocks, scheme, torch.Generator().manual_seed(0)).reshape(32, -1)}
     made = Matrix("m", (Part("part", 32),), inputs, uses={"linear"})
     made.schemes = (scheme,)
     made.stored = layouts.store(made, torch.float32)
@@ -167,15 +180,29 @@ def test_the_largest_sums_do_not_overflow(isa: str, several: Engine, name: str, 
         close(ours, x @ values.T)
 
 
-@pytest.mark.parametrize("name", GGML)
-def test_products_of_many_panels(isa: str, engine: Engine, name: str) -> None:
+@pytest.mark.parametrize("scheme", GGML.values(), ids=GGML)
+def test_products_of_many_panels(isa: str, engine: Engine, scheme: Ggml) -> None:
     """More panels and rows than are worked on at a time."""
-    inputs = 3 * GGML[name][0]
-    matrix, values, _ = stored(Ggml(type=name), (150,), inputs)
+    inputs = 3 * scheme.type.block
+    matrix, values, _ = stored(scheme, (150,), inputs)
     for rows in (5, 6, 16, 97):
         x = random(rows, inputs, seed=rows)
         (ours,) = run(Linear(150), (matrix,), engine, (x,))
         close(ours, x @ values.T, ROUNDED)
+
+
+@pytest.mark.skipif("tq1_0" not in GGML, reason="comes with the plugin of GGUF files")
+def test_bytes_that_mean_what_others_do_come_back() -> None:
+    """13 of 256 bytes of tq1_0 are written by nobody; rows that have some are kept beside the panels."""
+    scheme = GGML["tq1_0"]
+    assert scheme.type.quantize is not None
+    written = scheme.type.quantize(random(64, 256)).reshape(32, -1)
+    for rows, kept in ((written, 0), (fields_of(scheme, 32, 512)["weight"], written.numel())):
+        part = BlockPart.choose(scheme, 32, 512, torch.float32)
+        assert part is not None
+        part.fill({"weight": rows})
+        assert torch.equal(part.unpack()["weight"], rows)
+        assert part.nbytes == part.memory.numel() + kept
 
 
 def test_parts_of_several_schemes_bias_and_gate(isa: str, engine: Engine) -> None:
@@ -222,7 +249,7 @@ def test_what_is_no_number_stays_none(isa: str, engine: Engine) -> None:
 
 def test_schemes_that_blocks_cannot_hold_are_left_to_others() -> None:
     others = (
-        Ggml(type="q2_k"), Affine(bits=3, group=24), Affine(bits=4, group=16), Affine(bits=4, group=32, act_order=True),
+        Affine(bits=3, group=24), Affine(bits=4, group=16), Affine(bits=4, group=32, act_order=True),
         Micro(fmt="nvfp4"), Affine(bits=4, group=32, group_axis="out"),
     )  # fmt: skip
     for scheme in others:

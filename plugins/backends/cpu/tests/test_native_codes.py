@@ -9,8 +9,7 @@ from cpu_kit import close, run
 from torch import Tensor
 
 from tramontane.ops import Embed, Experts, GatedActivate, Linear
-from tramontane.schemes import Affine, Codebook, Float8, Ggml, Micro, Scheme
-from tramontane.schemes.ggml import CODECS
+from tramontane.schemes import Affine, Codebook, Float8, Micro, Scheme
 from tramontane.weights import Matrix, Part
 from tramontane_backend_cpu import layouts
 from tramontane_backend_cpu.kernel import Engine
@@ -35,42 +34,6 @@ SHAPES = ((32, 96), (24, 50))
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
-GGML = {"q2_k": (80, 2), "q3_k": (108, 1), "iq4_nl": (0, 1), "iq4_xs": (0, 1), "tq1_0": (52, 1), "tq2_0": (64, 1),
-        "mxfp4": (0, 0), "nvfp4": (0, 0), "iq1_s": (0, 1), "iq1_m": (0, 0), "iq2_xxs": (0, 1), "iq2_xs": (0, 1),
-        "iq2_s": (0, 1), "iq3_xxs": (0, 1), "iq3_s": (0, 1)}  # fmt: skip
-"""Type -> where its float16 factors begin, and how many there are."""
-
-
-@pytest.mark.parametrize("name", sorted(GGML))
-def test_blocks_of_ggml(isa: str, engine: Engine, name: str) -> None:
-    types = CODECS if name in CODECS else pytest.importorskip("tramontane_quant_gguf.codecs").CODECS
-    scheme = Ggml(type=types[name])
-    outputs, inputs = 21, 3 * scheme.type.block
-    blocks = torch.randint(0, 256, (outputs * 3, scheme.type.nbytes), generator=torch.Generator().manual_seed(2))
-    blocks = blocks.to(torch.uint8)
-    at, count = GGML[name]
-    factors = (random(len(blocks), count, seed=3) * 0.05).to(torch.float16)
-    blocks[:, at : at + 2 * count] = factors.view(torch.uint8)
-    if name == "mxfp4":
-        blocks[:, 0] = blocks[:, 0] % 8 + 120
-        blocks[:2, 0] = torch.tensor([0, 1])
-    elif name == "nvfp4":
-        blocks[0, :4] = torch.tensor([0x7F, 0xFF, 0x80, 0x01])
-    elif name == "iq1_m":
-        blocks[:, 55] = blocks[:, 55] % 16 + 0x20  # its factor, spread over four bytes: below one
-    matrix = Matrix("m", (Part("m", outputs),), inputs, uses={"linear", "rows"}, schemes=(scheme,))
-    matrix.stored = layouts.store(matrix, torch.float32)
-    assert isinstance(matrix.stored, NativeStored)
-    assert matrix.stored.layout == "codes"
-    fields = {"weight": blocks.reshape(outputs, -1)}
-    matrix.stored.fill(0, fields)
-    values = scheme.dequantize(fields, (outputs, inputs))
-    assert torch.equal(matrix.dequantize(), values)
-    assert matrix.stored.unpack(0)["weight"] is fields["weight"]
-    x = random(5, inputs)
-    close(run(Linear(outputs), (matrix,), engine, (x,))[0], x @ values.T)
 
 
 def fields_of(scheme: Scheme, outputs: int, inputs: int, seed: int = 0) -> dict[str, Tensor]:

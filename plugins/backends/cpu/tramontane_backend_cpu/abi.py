@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 
-ABI = 2
+ABI = 3
 MAX_VALUES = 6
 MOST_PARTS = 8
 """Parts of one product (``MOST_PARTS`` of ``kernels/linear.cpp``)."""
@@ -66,6 +66,21 @@ class Coding(IntEnum):
     TABLE4 = 14
     E4M3 = 15
     E5M2 = 16
+    Q2_K = 17
+    Q3_K = 18
+    IQ4_NL = 19
+    IQ4_XS = 20
+    TQ1_0 = 21
+    TQ2_0 = 22
+    MXFP4 = 23
+    NVFP4 = 24
+    IQ1_S = 25
+    IQ1_M = 26
+    IQ2_XXS = 27
+    IQ2_XS = 28
+    IQ2_S = 29
+    IQ3_XXS = 30
+    IQ3_S = 31
 
 
 class Code(IntEnum):
@@ -74,21 +89,6 @@ class Code(IntEnum):
     BITS = 0
     E4M3 = 1
     E5M2 = 2
-    Q2_K = 3
-    Q3_K = 4
-    IQ4_NL = 5
-    IQ4_XS = 6
-    TQ1_0 = 7
-    TQ2_0 = 8
-    MXFP4 = 9
-    NVFP4 = 10
-    IQ1_S = 11
-    IQ1_M = 12
-    IQ2_XXS = 13
-    IQ2_XS = 14
-    IQ2_S = 15
-    IQ3_XXS = 16
-    IQ3_S = 17
 
 
 class Status(IntEnum):

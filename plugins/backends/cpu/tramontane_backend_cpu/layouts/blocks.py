@@ -34,14 +34,14 @@ class BlockPart:
     memory: Tensor = field(repr=False)
     _table: Tensor | None = field(default=None, repr=False)
     _kept: dict[str, Tensor] = field(factory=dict, init=False, repr=False)
-    """Small fields that come back as they were: scales that stand for many rows, scales of activations."""
+    """Fields that come back as they were: scales that stand for many rows, scales of activations, aliased codes."""
     layout: str = "blocks"
 
     @classmethod
     def choose(
         cls, scheme: Scheme, outputs: int, inputs: int, dtype: torch.dtype, room: Room = empty_bytes
     ) -> Self | None:
-        """Codes of four to eight bits whose scales stand for whole blocks of 32 inputs."""
+        """Codes of two to eight bits whose scales stand for whole blocks of 32 inputs, and every type of ggml."""
         found = coded(scheme, inputs)
         if found is None or dtype not in abi.ACTIVATION_TYPES:
             return None
@@ -72,12 +72,20 @@ class BlockPart:
         pool, any_dtype = default_pool().handle, 0  # rows are bytes
         library().tm_matrix_pack(pool, ctypes.byref(self.matrix), weight.data_ptr(), weight.stride(0), any_dtype)
         self._forget()
+        if self.coded.aliased and not torch.equal(self._codes()[0], weight):
+            self._kept["weight"] = fields["weight"]  # no quantizer writes such bytes
 
     def unpack(self) -> Mapping[str, Tensor]:
         """The scheme's fields, exactly."""
+        weight, beside = self._codes()
+        wanted = self.scheme.fields((self.matrix.outputs, self.matrix.inputs))
+        found = {"weight": weight.view(wanted["weight"].dtype), **self.coded.fields(beside), **self._kept}
+        return {name: found[name].to(one.dtype) for name, one in wanted.items()}
+
+    def _codes(self) -> tuple[Tensor, list[Tensor]]:
+        """The rows as bytes, and what lay beside them."""
         shape = (self.matrix.outputs, self.matrix.inputs)
-        wanted = self.scheme.fields(shape)
-        weight = torch.zeros(wanted["weight"].shape, dtype=torch.uint8)
+        weight = torch.zeros(self.scheme.fields(shape)["weight"].shape, dtype=torch.uint8)
         beside = self.coded.room(shape)
         for index, scales in enumerate(beside):
             self.matrix.extra[index] = scales.data_ptr()
@@ -85,8 +93,7 @@ class BlockPart:
             default_pool().handle, ctypes.byref(self.matrix), weight.data_ptr(), weight.stride(0)
         )
         self._forget()
-        found = {"weight": weight.view(wanted["weight"].dtype), **self.coded.fields(beside), **self._kept}
-        return {name: found[name].to(one.dtype) for name, one in wanted.items()}
+        return weight, beside
 
     def laid_out(self) -> Mapping[str, Tensor]:
         """The panels, and small fields by their names."""
@@ -102,7 +109,7 @@ class BlockPart:
         return matrix_rows(self.matrix, ids, dtype)
 
     def _forget(self) -> None:
-        """The scales beside the codes were only lent to the native side."""
+        """What lies beside the codes was only lent to the native side."""
         self.matrix.extra[0] = self.matrix.extra[1] = None
 
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quantized weights in their canonical fields, decoded where they are used (``native/kernels/layouts/codes.cpp``).
 
-For what blocks cannot hold: groups of any size along either axis, activation order, scales under a scale, and types of
-ggml that are rare. Slower than blocks, exact, and no larger than the checkpoint but for scales, which are widened to
-float32.
+For what blocks cannot hold: groups of any size along either axis, activation order, scales under a scale. Slower than
+blocks, exact, and no larger than the checkpoint but for scales, which are widened to float32.
 
 Legend: O outputs, I inputs, G groups.
 """
@@ -18,11 +17,10 @@ import torch
 from attrs import define, field, frozen
 from torch import Tensor
 
-from tramontane.schemes import Affine, Codebook, Float8, Ggml, Micro, Scheme
+from tramontane.schemes import Affine, Codebook, Float8, Micro, Scheme
 from tramontane.schemes.codebook import TABLES
 from tramontane.schemes.micro import E2M1
 from tramontane_backend_cpu import abi
-from tramontane_backend_cpu.layouts.ggml import code_of, table_of
 from tramontane_backend_cpu.layouts.stored import Room, matrix_rows
 from tramontane_backend_cpu.precision import exact_activations
 
@@ -58,16 +56,11 @@ class CodePart:
 
     @classmethod
     def choose(cls, scheme: Scheme, outputs: int, inputs: int, dtype: torch.dtype, room: Room) -> Self | None:
-        """Any scheme of the core, and every type of ggml that weights have."""
-        if dtype not in abi.ACTIVATION_TYPES or not isinstance(scheme, (Ggml, *_SCALINGS)):
+        """Any scheme of the core but types of ggml, all of which have blocks."""
+        if dtype not in abi.ACTIVATION_TYPES or not isinstance(scheme, tuple(_SCALINGS)):
             return None
         codes, table = abi.Codes(bits=getattr(scheme, "bits", 4)), None
-        if isinstance(scheme, Ggml):
-            code = code_of(scheme.type)
-            if code is None:
-                return None
-            codes.code, table = code, table_of(scheme.type)
-        elif isinstance(scheme, Affine):
+        if isinstance(scheme, Affine):
             codes.middle, codes.shifted = 2.0 ** (scheme.bits - 1), scheme.zero == "offset"
         elif isinstance(scheme, Float8):
             codes.code = abi.Code.E4M3 if scheme.fmt == "e4m3" else abi.Code.E5M2
@@ -91,8 +84,7 @@ class CodePart:
         self._fields = dict(fields)
         rows = fields["weight"] if fields["weight"].stride(-1) == 1 else fields["weight"].contiguous()
         self.codes.rows, self.codes.row_bytes, self._keep = rows.data_ptr(), rows.stride(0), [rows]
-        if type(self.scheme) in _SCALINGS:
-            self._scale(_SCALINGS[type(self.scheme)](self.scheme, fields, inputs))
+        self._scale(_SCALINGS[type(self.scheme)](self.scheme, fields, inputs))
 
     def _scale(self, scaling: _Scaling) -> None:
         scales = scaling.scales.float().contiguous()

@@ -16,6 +16,7 @@ from tramontane.schemes import Affine, Codebook, Float8, Ggml, Micro, Scheme
 from tramontane.schemes.codebook import TABLES
 from tramontane.schemes.micro import E2M1
 from tramontane_backend_cpu.abi import Coding
+from tramontane_backend_cpu.layouts.grids import grid_of
 
 BLOCK = 32
 """Inputs that a scale of the activations stands for; scales of weights stand for whole multiples."""
@@ -36,6 +37,8 @@ class Coded:
         spread: Where a scale stands for several rows: makes one for each. Such fields are kept as they were.
         bits: Width of a code in its field, where the coding holds wider ones.
         middle: The code of zero, where that is not the coding's and no field says so.
+        grid: The table that codes are rows of (:func:`~tramontane_backend_cpu.layouts.grids.grid_of`).
+        aliased: Some bytes mean what others do, so that packing may not give back those that came.
     """
 
     coding: Coding
@@ -46,10 +49,14 @@ class Coded:
     spread: Callable[[Tensor, Shape], Tensor] | None = field(default=None, eq=False)
     bits: int = 0
     middle: float | None = None
+    grid: tuple[Tensor, Tensor] | None = field(default=None, eq=False)
+    aliased: bool = False
 
     def beside(self, fields: Mapping[str, Tensor], shape: Shape) -> tuple[list[Tensor], dict[str, Tensor]]:
         """What the native side reads beside the codes, and the fields that are to be kept."""
         kept = {name: value for name, value in fields.items() if name not in ("weight", *self.names)}
+        if self.grid is not None:
+            return list(self.grid), kept
         if self.spread is None:
             beside = [fields[name].to(self.scale_dtype).contiguous() for name in self.names]
             return [*beside, *(torch.full_like(beside[0], one) for one in self._middles)], kept
@@ -57,7 +64,9 @@ class Coded:
         return [self.spread(scale.to(self.scale_dtype), shape).contiguous()], kept | {"scale": scale}
 
     def room(self, shape: Shape) -> list[Tensor]:
-        """Memory for what lies beside the codes."""
+        """Memory for what lies beside the codes, and the table."""
+        if self.grid is not None:
+            return list(self.grid)
         groups = -(-shape[1] // self.span)
         count = len(self.names) + len(self._middles) if self.spread is None else 1
         return [torch.empty(shape[0], groups, dtype=self.scale_dtype) for _ in range(count)]
@@ -81,14 +90,26 @@ def coded(scheme: Scheme, inputs: int) -> Coded | None:
 
 
 _GGML = {
-    "q8_0": (Coding.Q8_0, 32), "q4_0": (Coding.Q4_0, 32), "q4_1": (Coding.Q4_1, 32), "q5_0": (Coding.Q5_0, 32),
-    "q5_1": (Coding.Q5_1, 32), "q4_k": (Coding.Q4_K, 256), "q5_k": (Coding.Q5_K, 256), "q6_k": (Coding.Q6_K, 256),
+    "q4_0": (Coding.Q4_0, 32, 18), "q4_1": (Coding.Q4_1, 32, 20), "q5_0": (Coding.Q5_0, 32, 22),
+    "q5_1": (Coding.Q5_1, 32, 24), "q8_0": (Coding.Q8_0, 32, 34), "q2_k": (Coding.Q2_K, 256, 84),
+    "q3_k": (Coding.Q3_K, 256, 110), "q4_k": (Coding.Q4_K, 256, 144), "q5_k": (Coding.Q5_K, 256, 176),
+    "q6_k": (Coding.Q6_K, 256, 210), "iq1_s": (Coding.IQ1_S, 256, 50), "iq1_m": (Coding.IQ1_M, 256, 56),
+    "iq2_xxs": (Coding.IQ2_XXS, 256, 66), "iq2_xs": (Coding.IQ2_XS, 256, 74), "iq2_s": (Coding.IQ2_S, 256, 82),
+    "iq3_xxs": (Coding.IQ3_XXS, 256, 98), "iq3_s": (Coding.IQ3_S, 256, 110), "iq4_nl": (Coding.IQ4_NL, 32, 18),
+    "iq4_xs": (Coding.IQ4_XS, 256, 136), "tq1_0": (Coding.TQ1_0, 256, 54), "tq2_0": (Coding.TQ2_0, 256, 66),
+    "mxfp4": (Coding.MXFP4, 32, 17), "nvfp4": (Coding.NVFP4, 64, 36),
 }  # fmt: skip
+"""By the names of their codecs: coding, inputs and bytes of a block."""
 
 
 def _ggml(scheme: Ggml, inputs: int) -> Coded | None:
-    found = _GGML.get(scheme.type.name)
-    return None if found is None else Coded(*found)
+    """A type of a plugin that only shares the name is not taken for it."""
+    name, size = scheme.type.name, (scheme.type.block, scheme.type.nbytes)
+    coding, *known = _GGML.get(name, (None, 0, 0))
+    if coding is None or tuple(known) != size:
+        return None
+    scales = torch.bfloat16 if name == "mxfp4" else torch.float16
+    return Coded(coding, size[0], scales, grid=grid_of(scheme.type), aliased=name == "tq1_0")
 
 
 _AFFINE = {

@@ -53,7 +53,11 @@ template <bool WIDE> inline VI dot(VI sum, VB codes, const int8_t* x) {
 #else
 // Products of bytes are summed in pairs to 16 bits here, and stay there for as many groups as cannot overflow: what
 // follows, another product and a sum for each, is then needed once. Codes of four bits: all eight groups of a block.
-template <class Codes> constexpr int GROUPS_IN_16_BITS = Codes::WIDE ? 1 : 32767 / (2 * 127 * (2 * Codes::MIDDLE - 1));
+constexpr int groups_in_16_bits(bool wide, int most) {
+    const int fit = wide ? 1 : 32767 / (2 * 127 * most);
+    return fit >= 8 ? 8 : fit >= 4 ? 4 : fit >= 2 ? 2 : 1; // a part of a block
+}
+template <class Codes> constexpr int GROUPS_IN_16_BITS = groups_in_16_bits(Codes::WIDE, Codes::MOST);
 
 // Four activations at each four codes. Wide codes are signed here.
 template <bool WIDE> inline __m256i pair_products(__m256i codes, __m256i x) {
@@ -128,12 +132,13 @@ template <class Codes, bool HALVES> inline void halves_of(const VB* codes, const
 
 // --- codes -----------------------------------------------------------------------------------------------------------
 // Each class: BYTES of a block of a panel; `load` what the product reads and `raw` the codes themselves, group by group;
-// MIDDLE, the code of zero where there is no other; `number`, a code's value before scales; and one output's 32 codes
-// to and from the block.
+// MIDDLE, the code of zero where there is no other; MOST, the largest that is multiplied; UNIT, what one step is worth;
+// `number`, a code's value before scales; and one output's 32 codes to and from the block.
 
 struct LinearCodes {
     static constexpr bool WIDE = false;
     static constexpr int TAKEN = 0;
+    static constexpr float UNIT = 1;
     explicit LinearCodes(const tm_matrix&) {}
     float unit() const { return 1.0f; } // of what the product reads
     static VF number(VU code) { return __builtin_convertvector((VI)code, VF); }
@@ -162,7 +167,7 @@ inline void get_halves(const char* block, int64_t lane, uint8_t* codes) {
 struct Codes4 : LinearCodes {
     using LinearCodes::LinearCodes;
     static constexpr int64_t BYTES = 256;
-    static constexpr int MIDDLE = 8;
+    static constexpr int MIDDLE = 8, MOST = 15;
     static void raw(const char* block, int64_t v, VB* codes) { load_halves(block, v, codes); }
     void load(const char* block, int64_t v, VB* codes) const { raw(block, v, codes); }
     static void put_lane(char* block, int64_t lane, const uint8_t* codes) { put_halves(block, lane, codes); }
@@ -172,7 +177,7 @@ struct Codes4 : LinearCodes {
 struct Codes5 : LinearCodes { // bit g of the fifth row belongs to group g
     using LinearCodes::LinearCodes;
     static constexpr int64_t BYTES = 320;
-    static constexpr int MIDDLE = 16;
+    static constexpr int MIDDLE = 16, MOST = 31;
     static void raw(const char* block, int64_t v, VB* codes) {
         load_halves(block, v, codes);
         const VB high = row_of_codes(block, 4, v);
@@ -200,7 +205,7 @@ struct Codes5 : LinearCodes { // bit g of the fifth row belongs to group g
 struct Codes6 : LinearCodes { // rows four and five: two bits for each of four groups
     using LinearCodes::LinearCodes;
     static constexpr int64_t BYTES = 384;
-    static constexpr int MIDDLE = 32;
+    static constexpr int MIDDLE = 32, MOST = 63;
     static void raw(const char* block, int64_t v, VB* codes) {
         load_halves(block, v, codes);
 #pragma GCC unroll 2
@@ -234,7 +239,7 @@ struct Codes8 : LinearCodes {
     static constexpr bool WIDE = true;
     static constexpr int TAKEN = WIDE_TAKEN;
     static constexpr int64_t BYTES = 512;
-    static constexpr int MIDDLE = 128;
+    static constexpr int MIDDLE = 128, MOST = 255;
     static void raw(const char* block, int64_t v, VB* codes) {
         for (int g = 0; g < GROUPS; ++g) codes[g] = row_of_codes(block, g, v);
     }
@@ -248,6 +253,19 @@ struct Codes8 : LinearCodes {
     }
 };
 
+// The table holds 16 bytes, again and again.
+#if defined(__AVX512F__)
+inline VB look_up(VB table, VB codes) { return (VB)_mm512_shuffle_epi8((__m512i)table, (__m512i)codes); }
+#elif defined(__AVX2__)
+inline VB look_up(VB table, VB codes) { return (VB)_mm256_shuffle_epi8((__m256i)table, (__m256i)codes); }
+#else
+__attribute__((noinline)) static VB look_up(VB table, VB codes) { // byte by byte: inline it takes minutes to compile
+    VB found;
+    for (int i = 0; i < CODE_VECTOR; ++i) found[i] = table[codes[i]];
+    return found;
+}
+#endif
+
 // Four bits that look up 16 values. matrix.extra[2] holds them, and a factor by which they are rounded to whole numbers
 // in [-127, 127] for integer products: exact for floats of four bits, within 0.4 % of the largest for others.
 class TableCodes {
@@ -255,7 +273,7 @@ class TableCodes {
     static constexpr bool WIDE = true;
     static constexpr int TAKEN = WIDE_TAKEN;
     static constexpr int64_t BYTES = 256;
-    static constexpr int MIDDLE = 128;
+    static constexpr int MIDDLE = 128, MOST = 255;
 
     explicit TableCodes(const tm_matrix& matrix) : values_(static_cast<const float*>(matrix.extra[2])) {
         for (int i = 0; i < 16; ++i) {
@@ -268,7 +286,7 @@ class TableCodes {
     static void raw(const char* block, int64_t v, VB* codes) { load_halves(block, v, codes); }
     void load(const char* block, int64_t v, VB* codes) const {
         raw(block, v, codes);
-        for (int g = 0; g < GROUPS; ++g) codes[g] = look_up(codes[g]);
+        for (int g = 0; g < GROUPS; ++g) codes[g] = look_up(bytes_, codes[g]);
     }
     VF number(VU code) const {
 #if defined(__AVX512F__)
@@ -283,18 +301,6 @@ class TableCodes {
     static void get_lane(const char* block, int64_t lane, uint8_t* codes) { get_halves(block, lane, codes); }
 
   private:
-    VB look_up(VB codes) const {
-#if defined(__AVX512F__)
-        return (VB)_mm512_shuffle_epi8((__m512i)bytes_, (__m512i)codes);
-#elif defined(__AVX2__)
-        return (VB)_mm256_shuffle_epi8((__m256i)bytes_, (__m256i)codes);
-#else
-        VB found;
-        for (int i = 0; i < CODE_VECTOR; ++i) found[i] = bytes_[codes[i]];
-        return found;
-#endif
-    }
-
     VB bytes_;
     const float* values_;
 };

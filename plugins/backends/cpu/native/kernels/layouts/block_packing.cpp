@@ -2,9 +2,10 @@
 // Canonical rows to quantized panels and back, exactly, and rows as floats for look-ups.
 //
 // Codings with scales of their own beside the codes take them from matrix.extra: [0] scales, [1] zero points or offsets,
-// both [outputs][groups] of matrix.dtype, read while packing and written while unpacking.
+// both [outputs][groups] of matrix.dtype, read while packing and written while unpacking. Codings with a table of vectors
+// find that there (Grid): [0] levels, [1] rows.
 #include "kernels/layouts/block_floats.h"
-#include "kernels/layouts/block_sources.h"
+#include "kernels/layouts/sources.h"
 
 namespace tramontane::TM_ISA {
 
@@ -17,14 +18,16 @@ struct Access {
     int64_t unit_bytes;          // of a source
     void (*put_lane)(char*, int64_t, const Byte*);
     void (*get_lane)(const char*, int64_t, Byte*);
-    void (*get)(const Byte* row, int64_t b, int64_t count, Byte*);
-    void (*put)(Byte* row, int64_t b, int64_t count, const Byte*);
+    Grid grid;
+    void (*get)(const Byte* row, int64_t b, int64_t count, Byte*, const Grid&);
+    void (*put)(Byte* row, int64_t b, int64_t count, const Byte*, const Grid&);
     void (*scales_in)(const Byte* unit, char* chunk, int64_t lane); // null where scales lie beside the codes
     void (*scales_out)(Byte* unit, const char* chunk, int64_t lane);
 };
 
 Access access_of(const tm_matrix& matrix) {
     Access made = {};
+    made.grid = {static_cast<const Byte*>(matrix.extra[0]), static_cast<const int16_t*>(matrix.extra[1])};
     with_coding(matrix, [&](auto coding) {
         using C = decltype(coding);
         made.plan = BlockPlan::of(matrix, coding);
@@ -55,7 +58,7 @@ class Lane {
     void pack(const Byte* row) {
         for (int64_t b = 0; b < access_.plan.blocks; ++b) {
             Byte codes[BLOCK] = {};
-            access_.get(row, b, count(b), codes);
+            access_.get(row, b, count(b), codes, access_.grid);
             access_.put_lane(panel_ + access_.plan.codes_at(b), lane_, codes);
         }
         for (int64_t c = 0; c < access_.plan.chunks; ++c) {
@@ -71,7 +74,7 @@ class Lane {
         for (int64_t b = 0; b < access_.plan.blocks; ++b) {
             Byte codes[BLOCK];
             access_.get_lane(panel_ + access_.plan.codes_at(b), lane_, codes);
-            access_.put(row, b, count(b), codes);
+            access_.put(row, b, count(b), codes, access_.grid);
         }
         for (int64_t c = 0; c < access_.plan.chunks; ++c) {
             if (access_.scales_out != nullptr) {

@@ -20,7 +20,7 @@ template <class C> class BlockRows {
     static constexpr int64_t FEWEST = 12; // rows from which this pays
     static constexpr int64_t FETCHED = 2048; // bytes ahead
     // Registers: sums of 16 bits for each row and vector, and where those overflow within a block, of 32 bits too.
-    static constexpr int ROWS = GROUPS_IN_16_BITS<Codes> == 8 || Codes::WIDE ? 4 : 3;
+    static constexpr int ROWS = GROUPS_IN_16_BITS<Codes> == 8 || GROUPS_IN_16_BITS<Codes> == 1 ? 4 : 3;
 
     BlockRows(const tm_matrix& matrix, const char* panel)
         : plan_(BlockPlan::of(matrix, C{})), decode_(matrix), panel_(panel) {

@@ -172,7 +172,14 @@ template <class Codes> class SubScaled {
     const char* small_;
 };
 
-// w = (factor * s) * (code - middle), with a signed byte s for each half of the chunk's eight blocks.
+// Both halves of a block under scales of their own.
+inline void add_halves(VI first, VI second, const VF (&scale)[2], const VF (&low)[2], const BlockOfX& x, Gathered& to) {
+    to.part = fma(__builtin_convertvector(first, VF), scale[0] * splat(x.scale), to.part);
+    to.part = fma(__builtin_convertvector(second, VF), scale[1] * splat(x.scale), to.part);
+    to.low = fma(low[1], splat(x.halves[1]), fma(low[0], splat(x.halves[0]), to.low));
+}
+
+// w = (factor * s) * (code - middle) * unit, with a signed byte s for each half of the chunk's eight blocks.
 // float16 factor [16]; bytes s [16][16].
 template <class Codes> class HalfScaled {
   public:
@@ -182,16 +189,14 @@ template <class Codes> class HalfScaled {
     HalfScaled(const tm_matrix&, const Codes&) {}
     static int64_t bytes(int32_t) { return FACTORS + 2 * BLOCKS * PANEL; }
     void open(const char* at, int64_t v) {
-        factor_ = scale_vector(at, v, TM_F16);
+        factor_ = scale_vector(at, v, TM_F16) * splat(Codes::UNIT);
         small_ = at + FACTORS + v * W;
     }
     void block(int64_t b) {
         for (int h = 0; h < 2; ++h) scale_[h] = signed_small_scales(small_ + (2 * b + h) * PANEL);
     }
     void add(VI first, VI second, const BlockOfX& x, Gathered& to) const {
-        to.part = fma(__builtin_convertvector(first, VF), scale_[0] * splat(x.scale), to.part);
-        to.part = fma(__builtin_convertvector(second, VF), scale_[1] * splat(x.scale), to.part);
-        to.low = fma(scale_[1], splat(x.halves[1]), fma(scale_[0], splat(x.halves[0]), to.low));
+        add_halves(first, second, scale_, scale_, x, to);
     }
     VF close(const Gathered& from, VF total) const {
         return fma(from.part - splat(Codes::MIDDLE) * from.low, factor_, total);
@@ -202,6 +207,132 @@ template <class Codes> class HalfScaled {
 
   private:
     VF factor_, scale_[2];
+    const char* small_;
+};
+
+// w = (factor * s) * (code - middle) * unit, with a signed byte s for each of the chunk's eight blocks.
+// float16 factor [16]; bytes s [8][16].
+template <class Codes> class BlockScaled {
+  public:
+    static constexpr bool HALVES = false;
+    static constexpr int64_t BLOCKS = 8, FACTORS = PANEL * 2, VECTORS = 0;
+    BlockScaled() = default;
+    BlockScaled(const tm_matrix&, const Codes&) {}
+    static int64_t bytes(int32_t) { return FACTORS + BLOCKS * PANEL; }
+    void open(const char* at, int64_t v) {
+        factor_ = scale_vector(at, v, TM_F16) * splat(Codes::UNIT);
+        small_ = at + FACTORS + v * W;
+    }
+    void block(int64_t b) { scale_ = signed_small_scales(small_ + b * PANEL); }
+    void add(VI first, VI second, const BlockOfX& x, Gathered& to) const {
+        to.part = fma(__builtin_convertvector(first + second, VF), scale_ * splat(x.scale), to.part);
+        if (LEFT != 0) to.low = fma(scale_, splat(x.sum), to.low);
+    }
+    VF close(const Gathered& from, VF total) const { return fma(from.part - splat(LEFT) * from.low, factor_, total); }
+    VF value(int, VF number, bool) const { return factor_ * scale_ * (number - splat(Codes::MIDDLE)); }
+    VF slope(int) const { return factor_ * scale_; }
+    VF drop(int) const { return slope(0) * LEFT; }
+
+  private:
+    static constexpr float LEFT = Codes::MIDDLE - Codes::TAKEN; // of the middle, where the product has not taken it off
+    VF factor_, scale_;
+    const char* small_;
+};
+
+// w = (factor * s) * code - (minimum * m), with whole s and m below 16 for each half of the chunk's eight blocks.
+// float16 factor [16], minimum [16]; bytes s + 16 m [16][16].
+template <class Codes> class HalfShifted {
+  public:
+    static constexpr bool HALVES = true;
+    static constexpr int64_t BLOCKS = 8, FACTORS = 2 * PANEL * 2, VECTORS = 0;
+    HalfShifted() = default;
+    HalfShifted(const tm_matrix&, const Codes&) {}
+    static int64_t bytes(int32_t) { return FACTORS + 2 * BLOCKS * PANEL; }
+    void open(const char* at, int64_t v) {
+        factor_ = scale_vector(at, v, TM_F16);
+        minimum_ = scale_vector(at + PANEL * 2, v, TM_F16);
+        small_ = at + FACTORS + v * W;
+    }
+    void block(int64_t b) {
+        for (int h = 0; h < 2; ++h) {
+            const VU both = widen_bytes(small_ + (2 * b + h) * PANEL);
+            scale_[h] = __builtin_convertvector((VI)(both & 15), VF);
+            low_[h] = __builtin_convertvector((VI)(both >> 4), VF);
+        }
+    }
+    void add(VI first, VI second, const BlockOfX& x, Gathered& to) const {
+        add_halves(first, second, scale_, low_, x, to);
+    }
+    VF close(const Gathered& from, VF total) const { return fma(from.part, factor_, total) - from.low * minimum_; }
+    VF value(int half, VF number, bool) const { return factor_ * scale_[half] * number - minimum_ * low_[half]; }
+    VF slope(int half) const { return factor_ * scale_[half]; }
+    VF drop(int half) const { return minimum_ * low_[half]; }
+
+  private:
+    VF factor_, minimum_, scale_[2], low_[2];
+    const char* small_;
+};
+
+// w = factor * (s * code - m), where m is s less an eighth of it, or with an eighth more.
+// float16 factor [16]; signed bytes [8][16]: s, with a minus for the eighth more.
+template <class Codes> class EighthShifted {
+  public:
+    static constexpr bool HALVES = false;
+    static constexpr int64_t BLOCKS = 8, FACTORS = PANEL * 2, VECTORS = 0;
+    EighthShifted() = default;
+    EighthShifted(const tm_matrix&, const Codes&) {}
+    static int64_t bytes(int32_t) { return FACTORS + BLOCKS * PANEL; }
+    void open(const char* at, int64_t v) {
+        factor_ = scale_vector(at, v, TM_F16);
+        small_ = at + FACTORS + v * W;
+    }
+    void block(int64_t b) {
+        const VF both = signed_small_scales(small_ + b * PANEL);
+        scale_ = max_v(both, zero() - both);
+        low_ = scale_ - both * splat(0.125f);
+    }
+    void add(VI first, VI second, const BlockOfX& x, Gathered& to) const {
+        to.part = fma(__builtin_convertvector(first + second, VF), scale_ * splat(x.scale), to.part);
+        to.low = fma(low_, splat(x.sum), to.low);
+    }
+    VF close(const Gathered& from, VF total) const { return fma(from.part - from.low, factor_, total); }
+    VF value(int, VF number, bool) const { return factor_ * (scale_ * number - low_); }
+    VF slope(int) const { return factor_ * scale_; }
+    VF drop(int) const { return factor_ * low_; }
+
+  private:
+    VF factor_, scale_, low_;
+    const char* small_;
+};
+
+// w = s * (code - middle), with half a float of eight bits (e4m3 without sign, what would be no number is nothing) for
+// each half of the chunk's two blocks. Bytes [4][16].
+template <class Codes> class FloatHalves {
+  public:
+    static constexpr bool HALVES = true;
+    static constexpr int64_t BLOCKS = 2, VECTORS = 0;
+    FloatHalves() = default;
+    FloatHalves(const tm_matrix&, const Codes&) {}
+    static int64_t bytes(int32_t) { return 2 * BLOCKS * PANEL; }
+    void open(const char* at, int64_t v) { small_ = at + v * W; }
+    void block(int64_t b) {
+        for (int h = 0; h < 2; ++h) {
+            const VU byte = widen_bytes(small_ + (2 * b + h) * PANEL), code = byte & 0x7f;
+            const VF normal = (VF)((code << 20) + 0x3b800000);
+            const VF half = code < 8 ? normal + normal - splat(0x1p-7f) : normal; // see widen_f8
+            scale_[h] = byte == 0x7f ? zero() : half;
+        }
+    }
+    void add(VI first, VI second, const BlockOfX& x, Gathered& to) const {
+        add_halves(first, second, scale_, scale_, x, to);
+    }
+    VF close(const Gathered& from, VF total) const { return total + (from.part - splat(Codes::MIDDLE) * from.low); }
+    VF value(int half, VF number, bool) const { return scale_[half] * (number - splat(Codes::MIDDLE)); }
+    VF slope(int half) const { return scale_[half]; }
+    VF drop(int half) const { return slope(half) * static_cast<float>(Codes::MIDDLE); }
+
+  private:
+    VF scale_[2];
     const char* small_;
 };
 

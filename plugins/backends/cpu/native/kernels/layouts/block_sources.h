@@ -3,13 +3,21 @@
 // blocks of ggml (https://github.com/ggml-org/ggml) the scales that lie among them.
 //
 // A source says BYTES per unit of SPAN inputs; `get` and `put` handle the codes of block b of a row (`count` of them in a
-// ragged last one); `scales_in` and `scales_out` one unit's scales, `lane` of a chunk of a panel.
+// ragged last one); `scales_in` and `scales_out` one unit's scales, `lane` of a chunk of a panel. What is put into starts
+// as zeros. sources.h lists them.
 #pragma once
 #include "kernels/layouts/blocks.h"
 
 namespace tramontane::TM_ISA {
 
 typedef uint8_t Byte;
+
+// A table of short rows, which the codes of some types name: levels [rows][features], and the row of any levels
+// (grid_sources.h).
+struct Grid {
+    const Byte* levels;
+    const int16_t* rows;
+};
 
 inline void copy(void* to, const void* from, int64_t bytes) { memcpy(to, from, static_cast<size_t>(bytes)); }
 
@@ -26,13 +34,13 @@ template <int COUNT> struct Factors {
 // FACTORS float16, perhaps 32 fifth bits, and 16 bytes: low halves are the first 16 codes.
 template <int FACTORS, bool FIFTH> struct SmallSource : Factors<FACTORS> {
     static constexpr int64_t SPAN = 32, HIGH = 2 * FACTORS, LOW = HIGH + (FIFTH ? 4 : 0), BYTES = LOW + 16;
-    static void get(const Byte* row, int64_t b, int64_t, Byte* codes) {
+    static void get(const Byte* row, int64_t b, int64_t, Byte* codes, const Grid&) {
         const Byte* unit = row + b * BYTES;
         for (int i = 0; i < 16; ++i) codes[i] = unit[LOW + i] & 15, codes[i + 16] = unit[LOW + i] >> 4;
         if (!FIFTH) return;
         for (int i = 0; i < 32; ++i) codes[i] = static_cast<Byte>(codes[i] | (unit[HIGH + i / 8] >> (i % 8) & 1) << 4);
     }
-    static void put(Byte* row, int64_t b, int64_t, const Byte* codes) {
+    static void put(Byte* row, int64_t b, int64_t, const Byte* codes, const Grid&) {
         Byte* unit = row + b * BYTES;
         for (int i = 0; i < 16; ++i) unit[LOW + i] = static_cast<Byte>((codes[i] & 15) | (codes[i + 16] & 15) << 4);
         if (!FIFTH) return;
@@ -44,10 +52,10 @@ template <int FACTORS, bool FIFTH> struct SmallSource : Factors<FACTORS> {
 // A float16 scale and 32 signed bytes, which become codes around 128.
 struct Q8Source : Factors<1> {
     static constexpr int64_t SPAN = 32, BYTES = 34;
-    static void get(const Byte* row, int64_t b, int64_t, Byte* codes) {
+    static void get(const Byte* row, int64_t b, int64_t, Byte* codes, const Grid&) {
         for (int i = 0; i < 32; ++i) codes[i] = row[b * BYTES + 2 + i] ^ 0x80;
     }
-    static void put(Byte* row, int64_t b, int64_t, const Byte* codes) {
+    static void put(Byte* row, int64_t b, int64_t, const Byte* codes, const Grid&) {
         for (int i = 0; i < 32; ++i) row[b * BYTES + 2 + i] = codes[i] ^ 0x80;
     }
 };
@@ -56,7 +64,7 @@ struct Q8Source : Factors<1> {
 // bytes, each 32 of which hold one sub-block in the low halves, the next in the high ones.
 template <bool FIFTH> struct KSource {
     static constexpr int64_t SPAN = 256, HIGH = 16, LOW = FIFTH ? 48 : 16, BYTES = LOW + 128, SMALL = 2 * PANEL * 2;
-    static void get(const Byte* row, int64_t b, int64_t, Byte* codes) {
+    static void get(const Byte* row, int64_t b, int64_t, Byte* codes, const Grid&) {
         const Byte* unit = row + b / 8 * BYTES;
         const int64_t s = b % 8;
         for (int i = 0; i < 32; ++i) {
@@ -64,7 +72,7 @@ template <bool FIFTH> struct KSource {
             codes[i] = static_cast<Byte>(FIFTH ? four | (unit[HIGH + i] >> s & 1) << 4 : four);
         }
     }
-    static void put(Byte* row, int64_t b, int64_t, const Byte* codes) {
+    static void put(Byte* row, int64_t b, int64_t, const Byte* codes, const Grid&) {
         Byte* unit = row + b / 8 * BYTES;
         const int64_t s = b % 8;
         for (int i = 0; i < 32; ++i) {
@@ -102,7 +110,7 @@ template <bool FIFTH> struct KSource {
 // Per half of a unit 64 bytes of low halves, then per half 32 bytes of four bit pairs, 16 signed scales, a float16.
 struct Q6KSource {
     static constexpr int64_t SPAN = 256, HIGH = 128, SMALL = 192, FACTOR = 208, BYTES = 210;
-    static void get(const Byte* row, int64_t b, int64_t, Byte* codes) {
+    static void get(const Byte* row, int64_t b, int64_t, Byte* codes, const Grid&) {
         const Byte* unit = row + b / 8 * BYTES;
         const int64_t h = b % 8 / 4, q = b % 4;
         for (int i = 0; i < 32; ++i) {
@@ -110,7 +118,7 @@ struct Q6KSource {
             codes[i] = static_cast<Byte>(low | (unit[HIGH + h * 32 + i] >> (2 * q) & 3) << 4);
         }
     }
-    static void put(Byte* row, int64_t b, int64_t, const Byte* codes) {
+    static void put(Byte* row, int64_t b, int64_t, const Byte* codes, const Grid&) {
         Byte* unit = row + b / 8 * BYTES;
         const int64_t h = b % 8 / 4, q = b % 4;
         for (int i = 0; i < 32; ++i) {
@@ -132,7 +140,7 @@ struct Q6KSource {
 // Codes alone, as a stream of bits, the lowest first; their scales lie beside them.
 template <int BITS> struct CodeSource {
     static constexpr int64_t SPAN = 0;
-    static void get(const Byte* row, int64_t b, int64_t count, Byte* codes) {
+    static void get(const Byte* row, int64_t b, int64_t count, Byte* codes, const Grid&) {
         const Byte* from = row + b * BLOCK * BITS / 8;
         for (int64_t i = 0; i < count; ++i) {
             const int64_t byte = i * BITS / 8, bit = i * BITS % 8;
@@ -140,7 +148,7 @@ template <int BITS> struct CodeSource {
             codes[i] = static_cast<Byte>((low | high) & ((1 << BITS) - 1));
         }
     }
-    static void put(Byte* row, int64_t b, int64_t count, const Byte* codes) {
+    static void put(Byte* row, int64_t b, int64_t count, const Byte* codes, const Grid&) {
         Byte* to = row + b * BLOCK * BITS / 8;
         memset(to, 0, static_cast<size_t>(ceil_div(count * BITS, 8)));
         for (int64_t i = 0; i < count; ++i) {
@@ -161,23 +169,6 @@ template <class F> inline void with_code_source(int64_t bits, F&& f) {
     case 6: return f(CodeSource<6>{});
     case 7: return f(CodeSource<7>{});
     default: return f(CodeSource<8>{});
-    }
-}
-
-// Calls f with the source of a matrix's coding.
-template <class F> inline void with_source(const tm_matrix& matrix, F&& f) {
-    switch (matrix.sizes[0]) {
-    case TM_Q8_0: return f(Q8Source{});
-    case TM_Q4_0: return f(SmallSource<1, false>{});
-    case TM_Q4_1: return f(SmallSource<2, false>{});
-    case TM_Q5_0: return f(SmallSource<1, true>{});
-    case TM_Q5_1: return f(SmallSource<2, true>{});
-    case TM_Q4_K: return f(KSource<false>{});
-    case TM_Q5_K: return f(KSource<true>{});
-    case TM_Q6_K: return f(Q6KSource{});
-    case TM_AFFINE4: case TM_AFFINE4_ZERO: case TM_AFFINE4_OFFSET: case TM_TABLE4:
-        return with_code_source(matrix.sizes[3] == 0 ? 4 : matrix.sizes[3], f);
-    default: return with_code_source(matrix.sizes[3] == 0 ? 8 : matrix.sizes[3], f);
     }
 }
 

@@ -6,6 +6,7 @@
 // whether activations stay floats (only for products), sizes[3] the bits of a code as it is given to be packed, where
 // those are fewer than the coding has.
 #pragma once
+#include "kernels/layouts/block_narrow.h"
 #include "kernels/layouts/block_scales.h"
 
 namespace tramontane::TM_ISA {
@@ -37,6 +38,19 @@ template <class F> inline void with_coding(const tm_matrix& matrix, F&& f) {
     case TM_Q4_K: return f(Coding<Codes4, SubScaled>{});
     case TM_Q5_K: return f(Coding<Codes5, SubScaled>{});
     case TM_Q6_K: return f(Coding<Codes6, HalfScaled>{});
+    case TM_Q2_K: return f(Coding<Codes2, HalfShifted>{});
+    case TM_Q3_K: return f(Coding<Codes3, HalfScaled>{});
+    case TM_IQ4_NL: return f(Coding<LookUpCodes<Codes4, UnevenSteps>, Centered>{});
+    case TM_IQ4_XS: return f(Coding<LookUpCodes<Codes4, UnevenSteps>, BlockScaled>{});
+    case TM_TQ1_0: case TM_TQ2_0: return f(Coding<Codes2, Centered>{});
+    case TM_MXFP4: return f(Coding<LookUpCodes<Codes4, DoubledE2M1>, Centered>{});
+    case TM_NVFP4: return f(Coding<LookUpCodes<Codes4, DoubledE2M1>, FloatHalves>{});
+    case TM_IQ1_S: return f(Coding<Codes2, EighthShifted>{});
+    case TM_IQ1_M: return f(Coding<LookUpCodes<Codes3, ShiftedTernary>, HalfScaled>{});
+    case TM_IQ2_XXS: return f(Coding<LookUpCodes<Codes3, ThreeSizes>, BlockScaled>{});
+    case TM_IQ2_XS: case TM_IQ2_S: return f(Coding<LookUpCodes<Codes3, ThreeSizes>, HalfScaled>{});
+    case TM_IQ3_XXS: return f(Coding<LookUpCodes<Codes4, EightSizes>, BlockScaled>{});
+    case TM_IQ3_S: return f(Coding<OddCodes, BlockScaled>{});
     case TM_TABLE4: return f(TableCoding<Centered>{});
     case TM_E5M2: return f(FloatCoding<E5M2Codes>{});
     default: return f(FloatCoding<E4M3Codes>{});

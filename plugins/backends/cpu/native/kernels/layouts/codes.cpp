@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Quantized weights as their scheme stores them, brought to floating-point panels where they are used: slower than blocks,
 // but good for any width of codes, any groups, any order of inputs. Values are the scheme's own, bit for bit.
-#include "kernels/layouts/ggml_rows.h"
 #include "kernels/layouts/panels.h"
 
 namespace tramontane::TM_ISA {
@@ -46,11 +45,6 @@ inline float weight(const tm_codes& codes, float number, float scale, float zero
 void decode_row(const tm_matrix& matrix, int64_t output, float* to) {
     const tm_codes& codes = codes_of(matrix);
     const uint8_t* row = codes.rows + output * codes.row_bytes;
-    const bool done = with_ggml_rows(codes.code, [&](auto type) {
-        using Rows = decltype(type);
-        for (int64_t i = 0; i < matrix.inputs / Rows::SPAN; ++i) Rows::decode(row + i * Rows::BYTES, codes.table, to + i * Rows::SPAN);
-    });
-    if (done) return;
     numbers(codes, row, matrix.inputs, to);
     const int64_t at = output / codes.rows_each % codes.scale_rows * codes.groups;
     const float *scales = codes.scales + at, *zeros = codes.zeros == nullptr ? nullptr : codes.zeros + at;
