@@ -2,8 +2,8 @@
 """The process of an engine as the asking side holds it: started, asked, ended; its death is noticed and told.
 
 Nothing is written to the pipe by whoever asks: a thread does it, so that a process that does not read holds up nobody.
-What one turn of an event loop tells goes together: each message wakes the process, and an engine that has heard of one
-request of many begins a step for it while the others are on their way.
+What an event loop tells in turns that follow each other goes together: each message wakes the process, and an engine
+that has heard of one request of many begins a step for it, with the server's core, while the others are on their way.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from tramontane.progress import Progress, silent
 
 log = logging.getLogger(__name__)
 
+BURST_S = 0.01
+"""Seconds that what a loop tells waits at most for more, while each of its turns brings some."""
 CLOSE_S = 10.0
 """Seconds that the process may take to end once its pipe is closed; then it is killed."""
 _START = """import sys
@@ -60,7 +62,7 @@ class ChildProcess:
         self._lock = threading.Lock()
         self._told: deque[tuple[str, Any]] = deque()
         self._turn: asyncio.AbstractEventLoop | None = None
-        """Whose turn ends before what was told goes out."""
+        """Whose turns end before what was told goes out."""
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         """Has the writing thread look at what was told, for the last time where it is ``False``."""
         self._closed = False
@@ -94,7 +96,7 @@ class ChildProcess:
         return self._dead
 
     def send(self, kind: str, body: Any) -> None:
-        """Tell it something, in an event loop when the loop's turn ends. It may be gone: then nothing happens.
+        """Tell it something, in an event loop after a turn that told nothing. It may be gone: then nothing happens.
 
         Takes no lock, since a stream that is forgotten ends its requests wherever it is collected.
         """
@@ -106,8 +108,15 @@ class ChildProcess:
             return
         if self._turn is None:
             self._turn = loop
-            loop.call_soon(self._send_told)
+            loop.call_soon(self._end_turn, loop, 0, loop.time() + BURST_S)
         elif self._turn is not loop:
+            self._send_told()
+
+    def _end_turn(self, loop: asyncio.AbstractEventLoop, before: int, until: float) -> None:
+        told = len(self._told)
+        if told > before and loop.time() < until:
+            loop.call_soon(self._end_turn, loop, told, until)
+        else:
             self._send_told()
 
     def _send_told(self) -> None:
