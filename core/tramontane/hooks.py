@@ -90,6 +90,16 @@ def tramontane_quantizers() -> Iterable[r.QuantizerSpec]:
 
 
 @hookspec
+def tramontane_encoders() -> Iterable[r.EncoderSpec]:
+    """Quicker ways to pack types that weights can be quantized to.
+
+    >>> @hookimpl
+    ... def tramontane_encoders():
+    ...     return EncoderSpec(name="my-device", offer="my_plugin.encode:offer", devices=("xpu",))
+    """
+
+
+@hookspec
 def tramontane_importances() -> Iterable[r.ImportanceSpec]:
     """Files of importances: how much errors of each input of a matrix count when it is quantized.
 

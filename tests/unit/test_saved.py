@@ -5,19 +5,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from tramontane.build.formats import DenseFormat, detect_formats
+from tramontane.checkpoint import open_checkpoint, open_tensors
 from tramontane.cli.quantize import command
 from tramontane.cli.state import State
 from tramontane.errors import CheckpointError, PlanError
 from tramontane.load import LoadOptions, save_model
 from tramontane.saved import Description
+from tramontane.saved.description import encoding_of
 from tramontane.saved.files import Slot, TensorFile
 from tramontane.schemes import Affine, BlockCodec, Codebook, Float8, Ggml, Micro, Scheme
 from tramontane.testing.checkpoints import write_random
@@ -44,7 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["q4k", "q8_0", "afq3", "hqq4", "nf4", "fp8", "int8", "mxfp4", None])
+@pytest.mark.parametrize("kind", ["q4k", "q8_0", "iq4_nl", "afq3", "hqq4", "nf4", "fp8", "int8", "mxfp4", None])
 def test_a_saved_model_computes_what_quantizing_while_loading_does(
     model: Path, tmp_path: Path, kind: str | None
 ) -> None:
@@ -137,10 +141,29 @@ def test_damaged_descriptions_are_refused(text: str) -> None:
         Description.of({"tramontane": text})
 
 
-def test_types_that_others_bring_are_not_saved() -> None:
+def test_types_that_plugins_bring_say_so_themselves() -> None:
     codec = BlockCodec(name="odd", id=99, block=32, nbytes=16, dequantize=lambda blocks: blocks.float())
+    assert (encoding_of(Ggml(codec)), encoding_of(Ggml("q4_k"))) == ("odd", "")
     with pytest.raises(PlanError, match="odd cannot be saved"):
         Description({"a": Ggml(codec)}).text()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"b": "x"}', '{"w": 1}', '{"f": "x"}', "[" * 100_000])
+def test_damaged_encodings_are_refused(text: str, tmp_path: Path) -> None:
+    tensors = {"w": torch.zeros(4, dtype=torch.uint8), "f": torch.zeros(4)}
+    save_file(tensors, tmp_path / "t.safetensors", {"tramontane_encodings": text})
+    with pytest.raises(CheckpointError, match="said to hold"):
+        open_tensors(tmp_path / "t.safetensors")
+
+
+def test_a_type_whose_plugin_is_missing_is_named(model: Path, tmp_path: Path) -> None:
+    save_model(str(model), tmp_path / "saved", LoadOptions(backend="torch", quant="iq4_nl"))
+    checkpoint = open_checkpoint(tmp_path / "saved")
+    (dense,) = [one for one in detect_formats(checkpoint, []) if isinstance(one, DenseFormat)]
+    stored = checkpoint.tensors["model.layers.0.mlp.up_proj.weight"]
+    lookup = SimpleNamespace(stored=lambda field: stored)
+    with pytest.raises(CheckpointError, match=r"stored as iq4_nl, and no installed quantization format claims it"):
+        dense.part("model.layers.0.mlp.up_proj", (128, 64), lookup)  # type: ignore[arg-type]
 
 
 def test_tensor_files_are_safetensors_and_whole(tmp_path: Path) -> None:

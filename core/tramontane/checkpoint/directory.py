@@ -141,8 +141,17 @@ def open_tensors(path: Path) -> tuple[list[MappedTensor], Header, MappedFile]:
     header, file = read_header(path), MappedFile.at(path)
     named = [(entry.name, entry, None) for entry in header.entries.values()]
     aliases = [(alias, header.entries[target], target) for alias, target in header.aliases.items()]
+    encodings = header.encodings
     references = [
-        MappedTensor(name=name, dtype=e.dtype, shape=e.shape, alias_of=target, file=file, offset=e.offset)
+        MappedTensor(
+            name=name,
+            dtype=e.dtype,
+            shape=e.shape,
+            encoding=encodings.get(target or name, ""),
+            alias_of=target,
+            file=file,
+            offset=e.offset,
+        )
         for name, e, target in (*named, *aliases)
     ]
     return references, header, file

@@ -78,6 +78,25 @@ class Header:
             if "." in alias and alias not in self.entries and name in self.entries
         }
 
+    @property
+    def encodings(self) -> dict[str, str]:
+        """What the metadata says that tensors of bytes hold.
+
+        Raises:
+            CheckpointError: It is not a map of names, or says it of other tensors.
+        """
+        try:
+            found = json.loads(self.metadata.get(ENCODINGS, "{}"))
+            if all(isinstance(kind, str) and self.entries[name].dtype is torch.uint8 for name, kind in found.items()):
+                return dict(found)
+        except (ValueError, RecursionError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"what tensors are said to hold is damaged: {_short(error)}") from error
+        raise CheckpointError("what tensors are said to hold is damaged: only bytes can hold something else")
+
+
+ENCODINGS = "tramontane_encodings"
+"""Key of metadata: a JSON map of names of byte tensors to what they hold (:attr:`TensorRef.encoding`)."""
+
 
 def read_header(path: Path) -> Header:
     """Read and check the header of a safetensors file.

@@ -12,6 +12,7 @@ from tramontane.errors import ConfigError, PlanError
 from tramontane.load.options import LoadOptions
 from tramontane.plugins import Plugins
 from tramontane.quantization import Importances, Organization, Quantizer, Request, read_topology
+from tramontane.quantization.encoders import quickened
 from tramontane.records import resolve
 
 
@@ -93,7 +94,7 @@ def find_quantizer(name: str, plugins: Plugins, backend: Backend, forms: Mapping
     spec = types.get(wanted)
     spec = types.get(forms.get(spec.name, spec.name))
     made: Quantizer = resolve(spec.make, spec)(spec.name)
-    return made
+    return quickened(made, plugins.catalogs.encoders)
 
 
 def _default(

@@ -27,6 +27,7 @@ KINDS: Mapping[str, type[r.Record]] = {
     "architectures": r.ArchitectureSpec,
     "quant_formats": r.QuantFormatSpec,
     "quantizers": r.QuantizerSpec,
+    "encoders": r.EncoderSpec,
     "importances": r.ImportanceSpec,
     "backends": r.BackendSpec,
     "kernels": r.KernelSpec,
@@ -198,6 +199,7 @@ class Catalogs:
     architectures: Catalog[r.ArchitectureSpec]
     quant_formats: Catalog[r.QuantFormatSpec]
     quantizers: Catalog[r.QuantizerSpec]
+    encoders: Catalog[r.EncoderSpec]
     importances: Catalog[r.ImportanceSpec]
     backends: Catalog[r.BackendSpec]
     kernels: Catalog[r.KernelSpec]

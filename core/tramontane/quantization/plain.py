@@ -22,7 +22,7 @@ GROUP = 64
 
 
 def _type(name: str, scheme: Scheme, sensitive: str) -> Quantizer:
-    return Quantizer(name=name, scheme=scheme, pack=by_rows(scheme), sensitive=sensitive)
+    return Quantizer(name=name, scheme=scheme, pack=by_rows(scheme), sensitive=sensitive, rule="nearest")
 
 
 def _afq(bits: int) -> Quantizer:
@@ -32,7 +32,8 @@ def _afq(bits: int) -> Quantizer:
 
 def _hqq(bits: int) -> Quantizer:
     scheme = Affine(bits=bits, group=GROUP, zero="float")
-    return Quantizer(name=f"hqq{bits}", scheme=scheme, pack=by_rows(scheme, partial(fit, scheme)), sensitive="hqq8")
+    pack = by_rows(scheme, partial(fit, scheme))
+    return Quantizer(name=f"hqq{bits}", scheme=scheme, pack=pack, sensitive="hqq8", rule="hqq")
 
 
 _ALL = (

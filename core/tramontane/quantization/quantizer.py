@@ -32,6 +32,9 @@ class Quantizer:
         fallback: The type for shapes that this one cannot store; ``None`` leaves those weights as they are.
         sensitive: The type for embeddings and output heads, whose errors reach every token.
         weighs: Whether importances make a difference.
+        rule: How ``pack`` chooses codes, for encoders (:class:`tramontane.records.EncoderSpec`) that do the same
+            quicker: ``nearest`` is what ``scheme.quantize`` does, ``hqq`` :func:`tramontane.quantization.hqq.fit`;
+            plugins may have names of their own. Empty where nobody else should pack.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Quantizer:
     fallback: str | None = field(default=None, eq=False)
     sensitive: str | None = field(default=None, eq=False)
     weighs: bool = field(default=False, eq=False)
+    rule: str = field(default="", eq=False)
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether a weight of that shape can be stored in this type."""

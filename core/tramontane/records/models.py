@@ -111,6 +111,21 @@ class QuantizerSpec(Record):
 
 
 @frozen(kw_only=True)
+class EncoderSpec(Record):
+    """What packs some types quicker than they pack themselves, on some kinds of device, with the same result."""
+
+    kind: ClassVar[str] = "encoder"
+
+    offer: str = lazy()
+    """``offer(quantizer) -> Pack | None`` of :mod:`tramontane.quantization`: how weights on one of the devices are
+    packed by the type's ``rule`` into its scheme; ``None`` for types that it does not know, or where it cannot run."""
+    devices: tuple[str, ...] = texts(default=("cpu",))
+    """torch device types that weights may lie on."""
+    priority: int = 0
+    """Of the encoders that know a type, the highest wins."""
+
+
+@frozen(kw_only=True)
 class ImportanceSpec(Record):
     """Files that say how much errors of each input of a matrix count: what quantizing may weigh by."""
 

@@ -73,9 +73,15 @@ class Description:
         return json.dumps(content, separators=(",", ":"))
 
 
+def encoding_of(scheme: Scheme) -> str:
+    """Name of a block type that a plugin brings. Its tensors say that themselves (:attr:`TensorRef.encoding`), and the
+    plugin's format reads them. Empty for schemes that are described here."""
+    return scheme.type.name if isinstance(scheme, Ggml) and scheme.type.name not in CODECS else ""
+
+
 def _content(scheme: Scheme) -> dict[str, Any]:
     kind = _NAMES.get(type(scheme))
-    if kind is None or (isinstance(scheme, Ggml) and scheme.type.name not in CODECS):
+    if kind is None or encoding_of(scheme):
         raise PlanError(
             f"weights in {scheme.name} cannot be saved in this form", hint="quantize to another type, or write GGUF"
         )

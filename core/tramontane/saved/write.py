@@ -19,10 +19,11 @@ from tramontane.build.fill import bring
 from tramontane.build.plan import ModelPlan, PartPlan
 from tramontane.build.sources import TensorSource
 from tramontane.checkpoint import CANONICAL, Checkpoint, Files
+from tramontane.checkpoint.safetensors import ENCODINGS
 from tramontane.errors import CheckpointError
 from tramontane.hub.layout import INDEX
 from tramontane.progress import Counter, Progress, silent
-from tramontane.saved.description import KEY, Description
+from tramontane.saved.description import KEY, Description, encoding_of
 from tramontane.saved.files import Slot, TensorFile
 from tramontane.schemes import Dense
 from tramontane.weightmap import tensor_name
@@ -97,9 +98,8 @@ def save_plan(
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
         raise CheckpointError(f"{directory} is not empty", hint="give a new folder; nothing was written")
-    kept = {p.path: p.scheme for w in plan.weights for p in w.parts if not isinstance(p.scheme, Dense)}
-    metadata = {"format": "pt", "dialect": CANONICAL, KEY: Description(kept).text()}
     shards = shards_of(_entries(plan, blueprint), shard_bytes)
+    metadata = {"format": "pt", "dialect": CANONICAL, **_described(plan)}
     count = len(shards)
     placed: dict[str, str] = {}
     counter = Counter(progress or silent, "save", sum(entry.nbytes for shard in shards for entry in shard))
@@ -108,7 +108,8 @@ def save_plan(
         name = "model.safetensors" if count == 1 else f"model-{number:05}-of-{count:05}.safetensors"
         slots = {tensor: slot for entry in shard for tensor, slot in entry.slots.items()}
         placed |= dict.fromkeys(slots, name)
-        with TensorFile(directory / name, slots, metadata) as file:
+        said = {**metadata, ENCODINGS: json.dumps(_encodings(shard))}
+        with TensorFile(directory / name, slots, said) as file:
             for entry in shard:
                 for tensor, value in entry.read().items():
                     file.put(tensor, value)
@@ -119,6 +120,18 @@ def save_plan(
         (directory / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
     write_beside(checkpoint.files, directory, config)
     return tuple(files)
+
+
+def _described(plan: ModelPlan) -> Mapping[str, str]:
+    """The description of what is not plain floating point."""
+    schemes = {p.path: p.scheme for w in plan.weights for p in w.parts if not isinstance(p.scheme, Dense)}
+    return {KEY: Description({path: one for path, one in schemes.items() if not encoding_of(one)}).text()}
+
+
+def _encodings(entries: Iterable[_Entry]) -> Mapping[str, str]:
+    """What tensors hold that plugins' formats read."""
+    parts = [(entry, encoding_of(entry.part.scheme)) for entry in entries if entry.part is not None]
+    return {tensor: encoding for entry, encoding in parts if encoding for tensor in entry.slots}
 
 
 def _entries(plan: ModelPlan, blueprint: Blueprint) -> Iterator[_Entry]:

@@ -138,6 +138,7 @@ class Affine(Scheme):
         groups = self.count_groups(*shape[-2:])
         values = weight.to(torch.float32)
         low, high = self._extremes(values, groups)
+        low = low + 0.0  # of zeros the positive one
         found: dict[str, Tensor] = {}
         if self.act_order:
             order = (torch.arange(shape[-1], device=weight.device) // (self.group or shape[-1])).to(torch.int32)
@@ -149,7 +150,8 @@ class Affine(Scheme):
             if self.zero == "int":  # zero must be a code
                 low, high = low.clamp(max=0), high.clamp(min=0)
             scale = (high - low) / top
-        found["scale"] = scale = torch.where(scale == 0, torch.ones_like(scale), scale).to(self.scale_dtype)
+        scale = scale.to(self.scale_dtype)  # where it may become zero
+        found["scale"] = scale = torch.where(scale == 0, torch.ones_like(scale), scale)
         scale_f = scale.to(torch.float32)
         if self.zero == "int":
             found["zero"] = (-low / scale_f).round().clamp(0, top).to(torch.uint8)

@@ -90,8 +90,8 @@ class Micro(Scheme):
             found["global_scale"] = factor = torch.where(factor == 0, torch.ones_like(factor), factor)
         scaled = largest / factor[..., None, None]
         if self.fmt == "mxfp4":
-            exponent = torch.floor(torch.log2(scaled)) - 2  # the largest power of two in e2m1 is 4
-            scale = torch.exp2(exponent.clamp(-127, 127)).to(torch.float8_e8m0fnu)
+            exponent = torch.where(scaled == 0, -127, torch.frexp(scaled).exponent - 3)  # 2**2 is the largest in e2m1
+            scale = torch.exp2(exponent.clamp(-127, 127).to(torch.float32)).to(torch.float8_e8m0fnu)
         else:
             scale = (scaled / E2M1[-1]).clamp(max=448.0).to(torch.float8_e4m3fn)
         divisor = (scale.to(torch.float32) * factor[..., None, None]).unsqueeze(-1)

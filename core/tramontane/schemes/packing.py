@@ -34,13 +34,15 @@ def pack(codes: Tensor, bits: int) -> Tensor:
         return codes.to(torch.uint8)
     count, block = codes.shape[-1], codes_per_block(bits)
     padded = torch.nn.functional.pad(codes.to(torch.uint8), (0, -count % block))
-    shifts = torch.arange(bits, dtype=torch.uint8, device=codes.device)
-    stream = (padded.unsqueeze(-1) >> shifts) & 1
-    octets = stream.reshape(*codes.shape[:-1], packed_size(count, bits), 8) << torch.arange(
-        8, dtype=torch.uint8, device=codes.device
-    )
-    packed: Tensor = octets.sum(-1, dtype=torch.uint8)
-    return packed
+    blocks = padded.unflatten(-1, (-1, block))
+    word: Tensor = blocks[..., 0] if bits * block == 8 else blocks[..., 0].to(torch.int64)
+    for place in range(1, block):
+        word = word | (blocks[..., place].to(word.dtype) << (place * bits))
+    if word.dtype == torch.uint8:
+        return word
+    places = torch.arange(0, bits * block, 8, device=codes.device)
+    octets: Tensor = (word.unsqueeze(-1) >> places) & 255
+    return octets.to(torch.uint8).flatten(-2)
 
 
 def unpack(packed: Tensor, bits: int, count: int) -> Tensor:

@@ -38,7 +38,7 @@ def halves(blocks: Tensor, start: int) -> Tensor:
 
 def as_bytes(values: Tensor) -> Tensor:
     """Float32 [n, 1] rounded to float16, as bytes [n, 2]."""
-    return values.to(torch.float16).view(torch.uint8)
+    return values.flatten().to(torch.float16).contiguous().view(torch.uint8).reshape(-1, 2)
 
 
 def nibbles(packed: Tensor) -> Tensor:

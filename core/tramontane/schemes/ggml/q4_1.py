@@ -17,8 +17,8 @@ def dequantize(blocks: Tensor) -> Tensor:
 
 def quantize(values: Tensor) -> Tensor:
     """float32 [n, 32] -> uint8 [n, 20]: the range of the block becomes the codes 0 to 15."""
-    low = values.amin(-1, keepdim=True)
-    scale = (values.amax(-1, keepdim=True) - low) / 15
+    high, low = values.amax(-1, keepdim=True) + 0.0, values.amin(-1, keepdim=True) + 0.0  # no negative zeros
+    scale = (high - low) / 15
     codes = ((values - low) * reciprocal(scale) + 0.5).trunc().clamp(0, 15).to(torch.uint8)
     return torch.cat([as_bytes(scale), as_bytes(low), join_nibbles(codes)], -1)
 

@@ -51,6 +51,14 @@ enum tm_coding {
 // What the rows of TM_CODES hold: codes of some bits packed into bytes, lowest first, or floats of eight bits.
 enum tm_code { TM_CODE_BITS = 0, TM_CODE_E4M3 = 1, TM_CODE_E5M2 = 2 };
 
+// How rows are quantized. Up to TM_PACK_IQ4_XS: to blocks of ggml. After that: to codes of some bits with scales beside
+// them, by the range of each group, by a half-quadratic fit of zero points, to the nearest of a table's values, to e2m1.
+enum tm_packing {
+    TM_PACK_Q4_0 = 0, TM_PACK_Q4_1 = 1, TM_PACK_Q5_0 = 2, TM_PACK_Q5_1 = 3, TM_PACK_Q8_0 = 4, TM_PACK_Q2_K = 5,
+    TM_PACK_Q3_K = 6, TM_PACK_Q4_K = 7, TM_PACK_Q5_K = 8, TM_PACK_Q6_K = 9, TM_PACK_IQ4_NL = 10, TM_PACK_IQ4_XS = 11,
+    TM_PACK_RANGE = 12, TM_PACK_HQQ = 13, TM_PACK_TABLE = 14, TM_PACK_MXFP4 = 15
+};
+
 enum tm_status { TM_OK = 0, TM_BAD_INDEX = 1, TM_NO_MEMORY = 2 };
 
 // Rows of equal width, `stride` bytes apart. The number of rows is known when the step is:
@@ -239,6 +247,20 @@ typedef struct tm_gated_delta { // q, k, v, write, keep -> y
     int64_t key_heads, value_heads, key_dim, value_dim;
 } tm_gated_delta;
 
+// A matrix to be quantized, whose rows are whole blocks (or groups). What is kept beside codes goes to [outputs, groups].
+typedef struct tm_quantize {
+    const void* rows; // [outputs, inputs] of `dtype`, `stride` bytes apart
+    const float* importance; // [inputs], or rows of them `importance_stride` elements apart; or NULL
+    void* to;         // bytes of rows `to_stride` apart
+    void* scale;
+    void* zero;         // zero points or offsets, or NULL
+    const float* table; // TM_PACK_TABLE: 15 numbers half-way between values, the 16 codes in the order of the values
+    int64_t stride, importance_stride, to_stride;
+    int64_t outputs, inputs, group;
+    int32_t rule, dtype, bits;
+    int32_t scale_dtype; // of scales, zero points and offsets; TM_I8: biased exponents in bytes
+} tm_quantize;
+
 typedef struct tm_pool tm_pool;
 typedef struct tm_program tm_program;
 
@@ -268,6 +290,9 @@ TM_API void tm_matrix_pack(tm_pool* pool, const tm_matrix* matrix, const void* r
 TM_API void tm_matrix_unpack(tm_pool* pool, const tm_matrix* matrix, void* rows, int64_t stride);
 TM_API int32_t tm_matrix_rows(
     tm_pool* pool, const tm_matrix* matrix, const int64_t* ids, int64_t count, void* rows, int64_t stride, int32_t dtype);
+
+// Packs what is asked for; TM_NO_MEMORY if there is none.
+TM_API int32_t tm_quantize_rows(tm_pool* pool, const tm_quantize* asked);
 
 TM_API void tm_huge_pages(void* start, int64_t bytes); // asks for them where the range holds whole ones
 TM_API double tm_read(tm_pool* pool, const void* data, int64_t bytes); // reads it all: the bandwidth to divide by

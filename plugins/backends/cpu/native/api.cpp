@@ -48,6 +48,7 @@ int64_t tm_sizeof(const char* structure) {
     TM_SIZE(tm_state);
     TM_SIZE(tm_causal_conv);
     TM_SIZE(tm_gated_delta);
+    TM_SIZE(tm_quantize);
 #undef TM_SIZE
     return 0;
 }
@@ -87,6 +88,11 @@ int32_t tm_matrix_rows(
     const Packing& packing = kernel_table().packing[matrix->layout];
     const Tensor out{static_cast<char*>(rows), count, matrix->inputs, stride, dtype};
     return run_on(*pool, count < 8, 0, 0, [&](Worker& worker) { packing.rows(worker, *matrix, ids, count, out); });
+}
+
+int32_t tm_quantize_rows(tm_pool* pool, const tm_quantize* asked) {
+    const Quantizing& quantizing = kernel_table().quantizing;
+    return run_on(*pool, false, quantizing.need(*asked), 0, [&](Worker& worker) { quantizing.run(worker, *asked); });
 }
 
 void tm_huge_pages(void* start, int64_t bytes) { advise_huge_pages(start, bytes); }

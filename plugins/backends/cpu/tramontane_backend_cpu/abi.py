@@ -23,6 +23,8 @@ CACHE_DTYPES = {
     torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float8_e4m3fn: 5, torch.int8: 6,
 }  # fmt: skip
 """``tm_dtype`` of what entries of the cache are made of."""
+BYTES = 6
+"""``TM_I8``, where what is stored is bytes."""
 ACTIVATION_TYPES = (torch.float32, torch.bfloat16)
 """Types that kernels compute in; weights and caches may also be float16."""
 
@@ -89,6 +91,27 @@ class Code(IntEnum):
     BITS = 0
     E4M3 = 1
     E5M2 = 2
+
+
+class Packing(IntEnum):
+    """``tm_packing``."""
+
+    Q4_0 = 0
+    Q4_1 = 1
+    Q5_0 = 2
+    Q5_1 = 3
+    Q8_0 = 4
+    Q2_K = 5
+    Q3_K = 6
+    Q4_K = 7
+    Q5_K = 8
+    Q6_K = 9
+    IQ4_NL = 10
+    IQ4_XS = 11
+    RANGE = 12
+    HQQ = 13
+    TABLE = 14
+    MXFP4 = 15
 
 
 class Status(IntEnum):
@@ -346,9 +369,22 @@ class GatedDelta(Struct):
     ]  # fmt: skip
 
 
+class Quantize(Struct):
+    """``tm_quantize``."""
+
+    names = "tm_quantize"
+    _fields_: ClassVar[Any] = [
+        ("rows", c_void_p), ("importance", c_void_p), ("to", c_void_p), ("scale", c_void_p), ("zero", c_void_p),
+        ("table", c_void_p), ("stride", c_int64), ("importance_stride", c_int64), ("to_stride", c_int64),
+        ("outputs", c_int64), ("inputs", c_int64), ("group", c_int64), ("rule", c_int32), ("dtype", c_int32),
+        ("bits", c_int32), ("scale_dtype", c_int32),
+    ]  # fmt: skip
+
+
 STRUCTS: tuple[type[Struct], ...] = (
     Value, Node, Group, Step, Matrix, Codes, Plane, Cache, Embed, Linear, Norm, RopeAngles, Rotate, RotateWrite,
     CacheWrite, Attend, Pointwise, Router, Experts, LatentWrite, AttendLatent, State, CausalConv, GatedDelta,
+    Quantize,
 )  # fmt: skip
 
 
@@ -370,6 +406,7 @@ def prototypes(library: ctypes.CDLL) -> None:
         "tm_matrix_pack": (None, c_void_p, POINTER(Matrix), c_void_p, c_int64, c_int32),
         "tm_matrix_unpack": (None, c_void_p, POINTER(Matrix), c_void_p, c_int64),
         "tm_matrix_rows": (c_int32, c_void_p, POINTER(Matrix), c_void_p, c_int64, c_void_p, c_int64, c_int32),
+        "tm_quantize_rows": (c_int32, c_void_p, POINTER(Quantize)),
         "tm_huge_pages": (None, c_void_p, c_int64),
         "tm_read": (ctypes.c_double, c_void_p, c_void_p, c_int64),
     }

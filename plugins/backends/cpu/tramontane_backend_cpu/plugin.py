@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tramontane import hookimpl
-from tramontane.records import BackendSpec, HealthCheck
+from tramontane.records import BackendSpec, EncoderSpec, HealthCheck
 
 
 @hookimpl
@@ -13,6 +13,12 @@ def tramontane_backends() -> list[BackendSpec]:
     return [
         BackendSpec(name="cpu", backend="tramontane_backend_cpu.backend:CpuBackend", devices=("cpu",), priority=100),
     ]
+
+
+@hookimpl
+def tramontane_encoders() -> list[EncoderSpec]:
+    """Native code for most types, where the library was built."""
+    return [EncoderSpec(name="cpu", offer="tramontane_backend_cpu.encode:offer")]
 
 
 @hookimpl

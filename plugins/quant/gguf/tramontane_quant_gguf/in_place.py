@@ -33,6 +33,7 @@ def make(name: str) -> Quantizer:
         fallback=_TYPED.get(FALLBACKS.get(kind, "")),
         sensitive=_TYPED[SENSITIVE[kind]],
         weighs=kind in FITTED,
+        rule="ggml",
     )
 
 

@@ -4,6 +4,7 @@
 
 #include "kernels/kernels.h"
 #include "kernels/layouts/layout.h"
+#include "kernels/quantize/rules.h"
 
 namespace tramontane::TM_ISA {
 
@@ -43,6 +44,7 @@ const KernelTable TABLE = {
     },
     // In the order of tm_layout.
     {ROW_MAJOR_PACKING, PANELS_PACKING, BLOCKS_PACKING, CODES_PACKING},
+    {quantize, quantize_need},
     read,
 };
 

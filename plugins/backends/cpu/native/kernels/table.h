@@ -45,9 +45,16 @@ struct Packing {
     void (*unpack)(Worker&, const tm_matrix&, void* rows, int64_t stride) = nullptr;
 };
 
+// From floats to codes, and the bytes that all workers of it share.
+struct Quantizing {
+    void (*run)(Worker&, const tm_quantize&);
+    int64_t (*need)(const tm_quantize&);
+};
+
 struct KernelTable {
     Kernel kernels[TM_KERNELS];
     Packing packing[TM_LAYOUTS];
+    Quantizing quantizing;
     void (*read)(Worker&, const void* data, int64_t bytes, double* sums); // one sum for each mebibyte
 };
 

@@ -18,6 +18,7 @@ from attrs import evolve
 from torch import Tensor
 
 from tramontane.errors import PlanError
+from tramontane.quantization.columns import root, total
 from tramontane.schemes import BlockCodec
 from tramontane_quant_gguf.codecs import CODECS as UNFITTED
 from tramontane_quant_gguf.quantizers import iq4, k_quants, small
@@ -121,5 +122,9 @@ def _packed(kind: str, rows: Tensor, importance: Tensor | None, block: int) -> T
     if fitted is None or importance is None:
         return QUANTIZERS[kind](rows.reshape(-1, block), None if importance is None else importance.reshape(-1, block))
     squares = rows * rows
-    weights = importance * (squares.mean(-1, keepdim=True) + squares).sqrt()
+    of_block = total(squares.reshape(-1, block).t()).reshape(len(rows), -1)
+    mean = torch.zeros_like(of_block[:, :1])
+    for column in of_block.split(1, -1):  # in an order that is stated, as all sums here
+        mean += column
+    weights = importance * root(mean / rows.shape[1] + squares)
     return fitted(rows.reshape(-1, block), weights.reshape(-1, block))

@@ -3,9 +3,8 @@
 
 For codes that are given, the best scale is a quotient of sums. So each fit tries a ladder of ways to round, takes the
 best scale for each, and keeps the codes with the least error. Ladders are those of ggml's reference quantizers, so that
-results agree with them up to the order of sums.
-
-Legend: G groups, N elements of a group.
+results agree with them up to the order of sums. Elements of a group lie below each other, and sums have
+an order that is stated (:mod:`tramontane.quantization.columns`). Legend: G groups, N elements of a group.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from tramontane.schemes.ggml.codec import most_extreme
+from tramontane.quantization.columns import rounded, total
 
 TINY = 1e-15
 """Groups whose values are all smaller are taken for zero."""
@@ -25,7 +24,7 @@ TINY = 1e-15
 
 @frozen
 class Fit:
-    """Codes [G, N] as float32, and per group a scale [G, 1] and what is subtracted [G, 1]."""
+    """Codes [N, G] as float32, and per group a scale [1, G] and what is subtracted [1, G]."""
 
     codes: Tensor
     scale: Tensor
@@ -53,15 +52,19 @@ FINE = steps(-0.9, 0.05, 37)
 TENTHS = tuple(float(np.float32(0.1) * np.float32(number)) for number in range(-9, 10) if number)
 
 
-def rounded(values: Tensor, least: int, most: int) -> Tensor:
-    """To the nearest whole number, halves to even, within bounds; NaN becomes the least."""
-    return values.round().clamp(least, most).nan_to_num(least)
+def most_extreme(values: Tensor) -> Tensor:
+    """The value of largest magnitude of each group, [N, G] -> [1, G]; the first of equals."""
+    best, largest = values[:1], values[:1].abs()
+    for row, size in zip(values[1:].split(1), values[1:].abs().split(1), strict=True):
+        larger = size > largest
+        best, largest = torch.where(larger, row, best), torch.where(larger, size, largest)
+    return best
 
 
 def weighted_sums(weights: Tensor, values: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     """``sum(w x l)`` and ``sum(w l l)`` per group."""
     weighted = weights * codes
-    return (weighted * values).sum(-1, keepdim=True), (weighted * codes).sum(-1, keepdim=True)
+    return total(weighted * values), total(weighted * codes)
 
 
 def fit_signed(values: Tensor, top: int, weights: Tensor) -> Fit:
@@ -70,100 +73,106 @@ def fit_signed(values: Tensor, top: int, weights: Tensor) -> Fit:
     The value of largest magnitude becomes ``-top``, give or take nine tenths of a step.
     """
     extreme = most_extreme(values)
-    kept = extreme.abs() >= TINY
-    codes = rounded(values * quotient(-top, extreme), -top, top - 1)
-    cross, square = weighted_sums(weights, values, codes)
+    inverse = quotient(-top, extreme)
+    cross, square = weighted_sums(weights, values, rounded(values * inverse, -top, top - 1))
     scale = quotient(cross, square)
     best = scale * cross
     for tenths in TENTHS:
-        tried = rounded(values * quotient(-_more(top, tenths), extreme), -top, top - 1)
-        cross, square = weighted_sums(weights, values, tried)
+        tried = quotient(-_more(top, tenths), extreme)
+        cross, square = weighted_sums(weights, values, rounded(values * tried, -top, top - 1))
         better = (square > 0) & (cross * cross > best * square)
         found = quotient(cross, square)
-        codes, scale = torch.where(better, tried, codes), torch.where(better, found, scale)
+        inverse, scale = torch.where(better, tried, inverse), torch.where(better, found, scale)
         best = torch.where(better, found * cross, best)
-    nothing = torch.zeros_like(scale)
+    return _signed(rounded(values * inverse, -top, top - 1), scale, extreme, top)
+
+
+def _signed(codes: Tensor, scale: Tensor, extreme: Tensor, top: int) -> Fit:
+    """A fit around zero; groups of next to nothing have no scale."""
+    kept, nothing = extreme.abs() >= TINY, torch.zeros_like(scale)
     return Fit(torch.where(kept, codes, torch.full_like(codes, -top)), torch.where(kept, scale, nothing), nothing)
 
 
 def refine_signed(values: Tensor, top: int) -> Fit:
     """As :func:`fit_signed`, weighted by the squared values: from one rounding, codes are changed one at a time."""
     extreme = most_extreme(values)
-    kept = extreme.abs() >= TINY
-    codes = rounded(values * quotient(-top, extreme), -top, top - 1)
-    weights = values * values
+    codes, cross, square = _refined(values, values * values, quotient(-top, extreme), (-top, top - 1))
+    return _signed(codes, quotient(cross, square), extreme, top)
+
+
+def _refined(
+    values: Tensor, weights: Tensor, inverse: Tensor, bounds: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes by rounding, then improved until none changes, but five times at most; and their weighted sums."""
+    codes = rounded(values * inverse, *bounds)
     cross, square = weighted_sums(weights, values, codes)
     for _ in range(5):
         before = codes
-        codes, cross, square = _improve(values, codes, weights, cross, square, (-top, top - 1))
+        codes, cross, square = _improve(values, codes, weights, cross, square, bounds)
         if torch.equal(before, codes):
             break
-    nothing = torch.zeros_like(cross)
-    scale = torch.where(kept, quotient(cross, square), nothing)
-    return Fit(torch.where(kept, codes, torch.full_like(codes, -top)), scale, nothing)
+    return codes, cross, square
 
 
 def _improve(
     values: Tensor, codes: Tensor, weights: Tensor, cross: Tensor, square: Tensor, bounds: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One round over all elements: each takes the code that is best with the others as they are."""
-    columns = list(codes.split(1, -1))
-    for place, code in enumerate(columns):
-        x, w = values[:, place : place + 1], weights[:, place : place + 1]
+    rows = list(codes.split(1))
+    for place, (x, w, code) in enumerate(zip(values.split(1), weights.split(1), tuple(rows), strict=True)):
         cross_rest, square_rest = cross - w * x * code, square - w * code * code
         tried = rounded(x * square_rest / cross_rest, *bounds)
         new_cross, new_square = cross_rest + w * x * tried, square_rest + w * tried * tried
         better = (cross_rest > 0) & (tried != code) & (new_square > 0)
         better &= new_cross * new_cross * square > cross * cross * new_square
-        columns[place] = torch.where(better, tried, code)
+        rows[place] = torch.where(better, tried, code)
         cross, square = torch.where(better, new_cross, cross), torch.where(better, new_square, square)
-    return torch.cat(columns, -1), cross, square
+    return torch.cat(rows), cross, square
 
 
 def fit_offset(values: Tensor, top: int, weights: Tensor, ladder: Sequence[float], *, absolute: bool = False) -> Fit:
     """Codes from 0 to ``top`` over a minimum that is not above zero: ``x = scale * code - low``.
 
     Args:
-        values, weights: [G, N].
+        values, weights: [N, G].
         top: Largest code.
         ladder: How many codes more (or fewer) than ``top`` the range is divided by; one try each.
         absolute: Compare absolute errors instead of squared ones.
     """
-    high, low = values.amax(-1, keepdim=True), values.amin(-1, keepdim=True).clamp(max=0)
+    high, low = values.amax(0, keepdim=True), values.amin(0, keepdim=True).clamp(max=0)
     flat = high <= low
-    weight, mean = weights.sum(-1, keepdim=True), (weights * values).sum(-1, keepdim=True)
-    inverse = quotient(top, high - low)
+    weight, mean = total(weights), total(weights * values)
+    inverse, base = quotient(top, high - low), low
     scale = quotient(1, inverse)
-    codes = rounded((values - low) * inverse, 0, top)
-    least = _error(values, weights, codes, scale, low, absolute)
+    least = _error(values, weights, rounded((values - low) * inverse, 0, top), scale, low, absolute)
     for step in ladder:
-        tried = rounded((values - low) * quotient(_more(top, step), high - low), 0, top)
-        cross, square = weighted_sums(weights, values, tried)
-        total = (weights * tried).sum(-1, keepdim=True)
-        determinant = weight * square - total * total
-        new_scale, new_low = (
-            (weight * cross - mean * total) / determinant,
-            (square * mean - total * cross) / determinant,
-        )
+        tried = quotient(_more(top, step), high - low)
+        codes = rounded((values - low) * tried, 0, top)
+        weighted = weights * codes
+        level, cross, square = total(weighted), total(weighted * values), total(weighted * codes)
+        determinant = weight * square - level * level
+        new_scale = (weight * cross - mean * level) / determinant
+        new_low = (square * mean - level * cross) / determinant
         above = new_low > 0
         new_scale = torch.where(above, quotient(cross, square), new_scale)
         new_low = torch.where(above, torch.zeros_like(new_low), new_low)
-        error = _error(values, weights, tried, new_scale, new_low, absolute)
+        error = _error(values, weights, codes, new_scale, new_low, absolute)
         better = (determinant > 0) & (error < least) & ~flat
-        codes, least = torch.where(better, tried, codes), torch.where(better, error, least)
+        inverse, base = torch.where(better, tried, inverse), torch.where(better, low, base)
         scale, low = torch.where(better, new_scale, scale), torch.where(better, new_low, low)
-    return Fit(codes, scale, -low)
+        least = torch.where(better, error, least)
+    return Fit(rounded((values - base) * inverse, 0, top), scale, 0 - low)
 
 
 def _error(values: Tensor, weights: Tensor, codes: Tensor, scale: Tensor, low: Tensor, absolute: bool) -> Tensor:
     difference = scale * codes + low - values
     size = difference.abs() if absolute else difference * difference
-    return (weights * size).sum(-1, keepdim=True)
+    return total(weights * size)
 
 
 def fit_positive(values: Tensor, top: int, weights: Tensor) -> Fit:
     """Codes from 0 to ``top`` for values that are not below zero (the scales of a block): ``x = scale * code``."""
-    high = values.amax(-1, keepdim=True)
+    high = values.amax(0, keepdim=True)
     kept = high >= TINY
     inverse = quotient(top, high)
     least = _rounding_error(values, weights, inverse, top)
@@ -171,17 +180,11 @@ def fit_positive(values: Tensor, top: int, weights: Tensor) -> Fit:
         tried = quotient(_more(top, tenths), high)
         error = _rounding_error(values, weights, tried, top)
         inverse, least = torch.where(error < least, tried, inverse), torch.minimum(error, least)
-    codes = rounded(values * inverse, 0, top)
-    cross, square = weighted_sums(weights, values, codes)
-    for _ in range(5):
-        before = codes
-        codes, cross, square = _improve(values, codes, weights, cross, square, (0, top))
-        if torch.equal(before, codes):
-            break
+    codes, cross, square = _refined(values, weights, inverse, (0, top))
     nothing = torch.zeros_like(cross)
     return Fit(codes, torch.where(kept, quotient(cross, square), nothing), nothing)
 
 
 def _rounding_error(values: Tensor, weights: Tensor, inverse: Tensor, top: int) -> Tensor:
     difference = values - quotient(1, inverse) * rounded(values * inverse, 0, top)
-    return (weights * difference * difference).sum(-1, keepdim=True)
+    return total(weights * difference * difference)

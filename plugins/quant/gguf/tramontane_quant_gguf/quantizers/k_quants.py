@@ -16,36 +16,34 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from tramontane.schemes.ggml.codec import as_bytes, join_nibbles, most_extreme
+from tramontane.quantization.columns import columns_of, root, rounded, total
+from tramontane.schemes.ggml.codec import as_bytes, join_nibbles
 from tramontane_quant_gguf.quantizers.fits import (
     FINE,
     TINY,
-    Fit,
     fit_offset,
     fit_positive,
     fit_signed,
+    most_extreme,
     quotient,
     refine_signed,
-    rounded,
     steps,
 )
 
 BLOCK = 256
 
 
-def _grouped(fit: Fit, blocks: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes [B, S, N], scales [B, S], minima [B, S] of a fit over all groups of all blocks."""
-    return (
-        fit.codes.reshape(blocks, -1, fit.codes.shape[-1]),
-        fit.scale.reshape(blocks, -1),
-        fit.low.reshape(blocks, -1),
-    )
+def _per_block(per_group: Tensor, blocks: int) -> Tensor:
+    """A number per group [1, B * S] as columns of blocks: [S, B]."""
+    return per_group.reshape(blocks, -1).t().contiguous()
 
 
-def _sensitive(values: Tensor, importance: Tensor, factor: float) -> Tensor:
-    """Weights [B, 256]: importances, more for larger elements."""
-    mean = factor * (values * values).mean(-1, keepdim=True)
-    return importance * (mean + values * values).sqrt()
+def _sensitive(values: Tensor, importance: Tensor, factor: float, blocks: int) -> Tensor:
+    """Weights [N, B * S]: importances, more for larger elements."""
+    squares = values * values
+    mean = factor * (total(_per_block(total(squares), blocks)) / BLOCK)
+    per_group = mean.t().expand(blocks, values.shape[1] // blocks).reshape(1, -1)
+    return importance * root(per_group + squares)
 
 
 def _planes(codes: Tensor, bits: int) -> Tensor:
@@ -89,23 +87,22 @@ class _Stored:
 
 
 def _fit_offset(values: Tensor, kind: _Offset, importance: Tensor | None) -> _Stored:
-    count = values.shape[0]
-    grouped = values.reshape(-1, BLOCK // kind.groups)
+    count, size = values.shape[0], BLOCK // kind.groups
+    grouped = columns_of(values, size)
     if importance is None:
-        spread = 0 if kind.by_magnitude else (grouped * grouped).mean(-1, keepdim=True).sqrt()
+        spread = 0 if kind.by_magnitude else root(total(grouped * grouped) / size)
         fit = fit_offset(grouped, kind.top, spread + grouped.abs(), kind.ladder, absolute=kind.by_magnitude)
-        codes, scale, low = _grouped(fit, count)
-        scales, factor = _whole(scale, kind.scale_top)
-        lows, low_factor = _whole(low, kind.scale_top)
+        scales, factor = _whole(fit.scale.reshape(count, -1), kind.scale_top)
+        lows, low_factor = _whole(fit.low.reshape(count, -1), kind.scale_top)
     else:
-        weights = _sensitive(values, importance, kind.spread).reshape(grouped.shape)
-        codes, scale, low = _grouped(fit_offset(grouped, kind.top, weights, FINE), count)
-        per_group = weights.sum(-1).reshape(count, -1)
-        fits = [fit_positive(each, kind.scale_top, per_group) for each in (scale, low)]
-        (scales, factor), (lows, low_factor) = ((each.codes, each.scale) for each in fits)
-    unit, base = _as_stored(factor) * scales, _as_stored(low_factor) * lows
-    again = rounded((values.reshape(codes.shape) + base.unsqueeze(-1)) / unit.unsqueeze(-1), 0, kind.top)
-    codes = torch.where(unit.unsqueeze(-1) != 0, again, codes)
+        weights = _sensitive(grouped, columns_of(importance, size), kind.spread, count)
+        fit = fit_offset(grouped, kind.top, weights, FINE)
+        per_group = _per_block(total(weights), count)
+        fits = [fit_positive(_per_block(each, count), kind.scale_top, per_group) for each in (fit.scale, fit.low)]
+        (scales, factor), (lows, low_factor) = ((each.codes.t(), each.scale.t()) for each in fits)
+    unit, base = (_as_stored(factor) * scales).reshape(1, -1), (_as_stored(low_factor) * lows).reshape(1, -1)
+    codes = torch.where(unit != 0, rounded((grouped + base) / unit, 0, kind.top), fit.codes)
+    codes = codes.t().reshape(count, kind.groups, size)
     return _Stored(codes, scales.to(torch.uint8), lows.to(torch.uint8), factor, low_factor)
 
 
@@ -156,19 +153,19 @@ def quantize_q5_k(values: Tensor, importance: Tensor | None = None) -> Tensor:
 
 def quantize_q3_k(values: Tensor, importance: Tensor | None = None) -> Tensor:
     """float32 [B, 256] -> uint8 [B, 110]."""
-    grouped = values.reshape(-1, 16)
+    grouped, count = columns_of(values, 16), values.shape[0]
     if importance is None:
-        codes, scale, _ = _grouped(refine_signed(grouped, 4), values.shape[0])
-        extreme = most_extreme(scale)
-        inverse = quotient(-32, extreme)
-        scales, factor = rounded(scale * inverse, -32, 31), quotient(1, inverse)
+        fit = refine_signed(grouped, 4)
+        scale = _per_block(fit.scale, count)
+        inverse = quotient(-32, most_extreme(scale))
+        scales, factor = rounded(scale * inverse, -32, 31).t(), quotient(1, inverse).t()
     else:
-        weights = _sensitive(values, importance, 2.0).reshape(grouped.shape)
-        codes, scale, _ = _grouped(fit_signed(grouped, 4, weights), values.shape[0])
-        fit = fit_signed(scale, 32, weights.sum(-1).reshape(scale.shape))
-        scales, factor = fit.codes, fit.scale
-    codes = _recoded(values, codes, _as_stored(factor) * scales, 4)
-    six, eight = (scales + 32).to(torch.uint8), (codes + 4).to(torch.uint8).reshape(-1, BLOCK)
+        weights = _sensitive(grouped, columns_of(importance, 16), 2.0, count)
+        fit = fit_signed(grouped, 4, weights)
+        outer = fit_signed(_per_block(fit.scale, count), 32, _per_block(total(weights), count))
+        scales, factor = outer.codes.t(), outer.scale.t()
+    codes = _recoded(grouped, fit.codes, _as_stored(factor) * scales, 4)
+    six, eight = (scales + 32).to(torch.uint8), (codes + 4).to(torch.uint8)
     low = join_nibbles(six & 15)
     high = _planes((six >> 4).reshape(-1, 4, 4), 2)
     two = _planes((eight & 3).reshape(-1, 2, 4, 32), 2).flatten(1)
@@ -178,23 +175,21 @@ def quantize_q3_k(values: Tensor, importance: Tensor | None = None) -> Tensor:
 
 def quantize_q6_k(values: Tensor, importance: Tensor | None = None) -> Tensor:
     """float32 [B, 256] -> uint8 [B, 210]."""
-    grouped = values.reshape(-1, 16)
-    weights = grouped * grouped if importance is None else importance.reshape(grouped.shape)
-    codes, scale, _ = _grouped(fit_signed(grouped, 32, weights), values.shape[0])
+    grouped, count = columns_of(values, 16), values.shape[0]
+    fit = fit_signed(grouped, 32, grouped * grouped if importance is None else columns_of(importance, 16))
+    scale = _per_block(fit.scale, count)
     extreme = most_extreme(scale)
-    kept = extreme.abs() >= TINY
     inverse = quotient(-128, extreme)
-    scales, factor = rounded(scale * inverse, -128, 127), quotient(1, inverse)
-    codes = _recoded(values, codes, _as_stored(factor) * scales, 32)
-    six = (codes + 32).to(torch.uint8).reshape(-1, BLOCK)
+    scales, factor = rounded(scale * inverse, -128, 127).t(), quotient(1, inverse).t()
+    six = (_recoded(grouped, fit.codes, _as_stored(factor) * scales, 32) + 32).to(torch.uint8)
     low = join_nibbles((six & 15).reshape(-1, 2, 128)).flatten(1)
     high = _planes((six >> 4).reshape(-1, 2, 4, 32), 2).flatten(1)
     blocks = torch.cat([low, high, scales.to(torch.int8).view(torch.uint8), as_bytes(factor)], -1)
-    return torch.where(kept, blocks, torch.zeros_like(blocks))
+    return torch.where(extreme.t().abs() >= TINY, blocks, torch.zeros_like(blocks))
 
 
 def _recoded(values: Tensor, codes: Tensor, unit: Tensor, top: int) -> Tensor:
-    """Codes [B, S, N] rounded anew under the scales [B, S] as they are stored."""
-    per_element = unit.unsqueeze(-1)
-    again = rounded(values.reshape(codes.shape) / per_element, -top, top - 1)
-    return torch.where(per_element != 0, again, codes)
+    """Codes [N, B * S] rounded anew under the scales [B, S] as they are stored: [B, 256]."""
+    per_group = unit.reshape(1, -1)
+    found = torch.where(per_group != 0, rounded(values / per_group, -top, top - 1), codes)
+    return found.t().reshape(-1, BLOCK)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tramontane.quantization.columns import columns_of
 from tramontane.schemes.ggml.codec import as_bytes, join_bits, join_nibbles
 from tramontane_quant_gguf.quantizers.fits import FINE, fit_offset, fit_signed
 
@@ -35,13 +36,13 @@ def quantize_q5_1(values: Tensor, weights: Tensor) -> Tensor:
 
 def _signed(values: Tensor, weights: Tensor, bits: int) -> Tensor:
     top = 2 ** (bits - 1)
-    fit = fit_signed(values, top, weights)
-    return _packed([fit.scale], fit.codes + top, bits)
+    fit = fit_signed(columns_of(values, 32), top, columns_of(weights, 32))
+    return _packed([fit.scale.t()], fit.codes.t() + top, bits)
 
 
 def _offset(values: Tensor, weights: Tensor, bits: int) -> Tensor:
-    fit = fit_offset(values, 2**bits - 1, weights, FINE)
-    return _packed([fit.scale, -fit.low], fit.codes, bits)
+    fit = fit_offset(columns_of(values, 32), 2**bits - 1, columns_of(weights, 32), FINE)
+    return _packed([fit.scale.t(), 0 - fit.low.t()], fit.codes.t(), bits)
 
 
 def _packed(factors: list[Tensor], codes: Tensor, bits: int) -> Tensor:
