@@ -6,7 +6,7 @@
 #pragma once
 #include <stdint.h>
 
-#define TM_ABI 3
+#define TM_ABI 4
 #define TM_MAX_VALUES 6
 
 #ifdef __cplusplus

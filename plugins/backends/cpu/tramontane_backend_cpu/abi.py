@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 
-ABI = 3
+ABI = 4
 MAX_VALUES = 6
 MOST_PARTS = 8
 """Parts of one product (``MOST_PARTS`` of ``kernels/linear.cpp``)."""
