@@ -90,7 +90,7 @@ class BoundOp:
     def _one(self, inputs: Sequence[Tensor], ctx: Ctx | None) -> Any:
         recorder = self.runtime.recorder
         if recorder is not None:
-            return recorder.record(self, inputs, ctx)
+            return recorder.record(self, inputs)
         if self.runtime.carries:
             return self._run_here(*self.runtime.bring(inputs, ctx))
         outputs = self.allocate(inputs)

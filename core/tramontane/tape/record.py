@@ -77,13 +77,17 @@ class Recorder(TorchDispatchMode):
         self.runtime.recorder = None
         super().__exit__(kind, error, trace)
 
-    def record(self, call: BoundOp, inputs: Sequence[Tensor], ctx: Ctx | None) -> Any:
-        """Run a bound op and note it."""
+    def record(self, call: BoundOp, inputs: Sequence[Tensor]) -> Any:
+        """Note a bound op. It is not run: no output's shape depends on numbers, and two prompts' products would be
+        a good part of loading a large model. Its results are whatever lies there, and zeros where they are whole
+        numbers, which torch code may take for places."""
         sources = tuple(self._value(tensor) for tensor in inputs)
         self._in_op = True
         try:
             outputs = call.allocate(inputs)
-            call.run(ctx, inputs, outputs)
+            for output in outputs:
+                if not output.is_floating_point():
+                    output.zero_()
         finally:
             self._in_op = False
         made = tuple(self._enter(tensor, Kind.ARENA) for tensor in outputs)
