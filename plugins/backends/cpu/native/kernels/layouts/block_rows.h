@@ -54,7 +54,7 @@ template <class C> class BlockRows {
         for (int v = 0; v < V; ++v) {
             if (in_chunk == 0) scales_[v].open(panel_ + plan_.scales_at(b / plan_.chunk_blocks), v);
             scales_[v].block(in_chunk);
-            for (int h = 0; h < HALVES; ++h) slope_[h][v] = scales_[v].slope(h), drop_[h][v] = scales_[v].drop(h);
+            for (int h = 0; h < HALVES; ++h) slope_[h][v] = scales_[v].slope(h), rise_[h][v] = zero() - scales_[v].drop(h);
             VB loaded[GROUPS];
             decode_.load(codes, v, loaded);
             for (int g = 0; g < GROUPS; ++g) bytes_[g][v] = multiplied<Codes>(loaded[g]);
@@ -74,7 +74,7 @@ template <class C> class BlockRows {
                 if (HALVES == 2) part = fma(__builtin_convertvector(sums[1][r][v], VF), slope_[HALVES - 1][v], part);
                 VF total = fma(part, splat(of_x.scale), get<VF>(out + r * width + v * W));
                 for (int h = 0; h < HALVES; ++h)
-                    total = total - drop_[h][v] * splat(HALVES == 2 ? of_x.halves[h] : of_x.sum);
+                    total = fma(rise_[h][v], splat(HALVES == 2 ? of_x.halves[h] : of_x.sum), total);
                 put(out + r * width + v * W, total);
             }
         }
@@ -86,7 +86,7 @@ template <class C> class BlockRows {
     const Codes decode_;
     const char* panel_;
     Scales scales_[V];
-    VF slope_[HALVES][V], drop_[HALVES][V];
+    VF slope_[HALVES][V], rise_[HALVES][V]; // w = slope * (what is multiplied) + rise
     VB bytes_[GROUPS][V]; // as they are multiplied
 };
 
