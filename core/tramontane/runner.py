@@ -147,7 +147,7 @@ class ModelRunner:
         """Draws at fixed addresses; made when the first step is padded."""
         if self._draws is None:
             rows = 1 if self.replays is None else self.replays.padding.rows + 1
-            self._draws = SteadyDraw(rows, self.vocab_size, self.sampler.device)
+            self._draws = SteadyDraw(rows, self.vocab_size, self.sampler.device, self.sampler.draw)
         return self._draws
 
     def check(self, request: EngineRequest) -> None:

@@ -21,6 +21,7 @@ from tramontane.build.budget import OWN_DEVICE, SHARED_HOST, CacheLimits
 from tramontane.cache.planes import make_planes
 from tramontane.errors import PlanError
 from tramontane.ops import KernelMaker, Op
+from tramontane.sampler.drawing import draw_rows
 from tramontane.schemes import Dense
 from tramontane.tape.ir import Tape
 from tramontane.tape.program import Program
@@ -29,6 +30,8 @@ from tramontane.weights import Matrix, Stored
 
 if TYPE_CHECKING:
     from tramontane.cache.spec import CacheLayout
+    from tramontane.sampler.select import Knobs
+    from tramontane.sampler.state import Path
     from tramontane.weights import CacheSlot
 
 
@@ -157,6 +160,12 @@ class Backend(Protocol):
 
     def replays(self, max_tokens: int, max_rows: int) -> Replays | None:
         """What records and replays whole steps of this backend; ``None`` where that gains nothing."""
+        ...
+
+    def draw(
+        self, path: Path, logits_RV: Tensor, knobs: Knobs | None, uniform_R: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw tokens from finished logits; see :data:`tramontane.sampler.drawing.Draw`."""
         ...
 
     def guard(self) -> AbstractContextManager[Any]:
@@ -323,6 +332,12 @@ class HostBackend:
     def replays(self, max_tokens: int, max_rows: int) -> Replays | None:
         """Nothing: every step runs by its program."""
         return None
+
+    def draw(
+        self, path: Path, logits_RV: Tensor, knobs: Knobs | None, uniform_R: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """By torch."""
+        return draw_rows(path, logits_RV, knobs, uniform_R)
 
     def guard(self) -> AbstractContextManager[Any]:
         """The current CUDA device is the backend's; elsewhere there is nothing to choose."""

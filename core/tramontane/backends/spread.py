@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from attrs import define, field, frozen
+from torch import Tensor
 
 from tramontane.backends.base import Backend, IsqType, Replays, Runnable
 from tramontane.build.budget import CacheLimits
@@ -24,6 +25,10 @@ from tramontane.ops import KernelMaker, Op
 from tramontane.tape.ir import Tape
 from tramontane.tape.rules import Rule
 from tramontane.weights import CacheSlot, Matrix, Stored
+
+if TYPE_CHECKING:
+    from tramontane.sampler.select import Knobs
+    from tramontane.sampler.state import Path
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)(?=\.|$)")
 
@@ -149,6 +154,12 @@ class SpreadBackend:
     def replays(self, max_tokens: int, max_rows: int) -> Replays | None:
         """Nothing: steps cross devices."""
         return None
+
+    def draw(
+        self, path: Path, logits_RV: Tensor, knobs: Knobs | None, uniform_R: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """As the main place does."""
+        return self._main.draw(path, logits_RV, knobs, uniform_R)
 
     def guard(self) -> AbstractContextManager[Any]:
         """That of the main place; ops of others choose their own device."""

@@ -213,7 +213,7 @@ def _build(
         model=model,
         take=take,
         buffers=buffers,
-        sampler=Sampler(_vocab(made.config), backend.device),
+        sampler=Sampler(_vocab(made.config), backend.device, draw=backend.draw),
         cache_layout=made.layout,
         num_blocks=blocks,
         max_model_len=made.max_model_len,

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from tramontane.errors import EngineError, RequestError
 from tramontane.requests import SamplingParams, TokenLogprobs
+from tramontane.sampler.drawing import Draw, draw_rows
 from tramontane.sampler.history import History, Past
 from tramontane.sampler.penalties import apply_dry, apply_repeats
 from tramontane.sampler.philox import UniformStream
 from tramontane.sampler.plan import Chosen, Group, Plan
 from tramontane.sampler.result import Observed, Sampled, prompt_logprobs
-from tramontane.sampler.select import draw_full, draw_top_k, draw_top_p, greedy, wide
+from tramontane.sampler.select import wide
 from tramontane.sampler.state import LogitsProcessor, Path, SequenceState, check_ids
 
 
@@ -36,6 +37,7 @@ class Sampler:
         vocab_size: Ids are below this; wider logits are cut off.
         device: Where the logits are.
         breaker_ids: Turns DRY's sequence breakers into token ids (:meth:`tramontane.tokenizer.Tokenizer.breaker_ids`).
+        draw: Draws the tokens once logits are as they are to be: the backend's, or torch's.
     """
 
     def __init__(
@@ -43,10 +45,12 @@ class Sampler:
         vocab_size: int,
         device: torch.device | str = "cpu",
         breaker_ids: Callable[[tuple[str, ...]], frozenset[int]] | None = None,
+        draw: Draw = draw_rows,
     ) -> None:
         self.vocab_size = vocab_size
         self.device = torch.device(device)
         self.breaker_ids = breaker_ids
+        self.draw = draw
         self._states: dict[Hashable, SequenceState] = {}
         self._history = History.empty(self.device)
         self._plan: Plan | None = None
@@ -263,11 +267,10 @@ class Sampler:
         self, logits_RV: Tensor, plan: Plan, group: Group, positions: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         if group.knobs is None:
-            return greedy(logits_RV)
+            return self.draw(group.path, logits_RV, None, None)
         numbers = [plan.states[row].stream.at(positions[row]) for row in group.rows]
         uniform_R = torch.tensor(numbers, dtype=wide(self.device)).to(self.device, non_blocking=True)
-        draw = {Path.FULL: draw_full, Path.TOP_K: draw_top_k, Path.TOP_P: draw_top_p}[group.path]
-        return draw(logits_RV, group.knobs, uniform_R)
+        return self.draw(group.path, logits_RV, group.knobs, uniform_R)
 
 
 def _forbid(logits_V: Tensor, mask: Tensor | None, banned_E: Tensor | None) -> None:

@@ -2,7 +2,7 @@
 """Draws that a replayed step can hold: rows whose token depends on their logits and numbers alone.
 
 Parameters and random numbers lie at fixed addresses and are written before each step; what is drawn is the same as
-:class:`~tramontane.sampler.Sampler` draws row by row, since the same functions draw it. Rows with penalties, biases,
+:class:`~tramontane.sampler.Sampler` draws row by row, since the same function draws it. Rows with penalties, biases,
 grammars, processors or log-probabilities are not for here.
 
 Shapes: L rows of the step, V vocabulary.
@@ -10,22 +10,17 @@ Shapes: L rows of the step, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from attrs import define, field, frozen
 from torch import Tensor
 
 from tramontane.ring import HostRing
+from tramontane.sampler.drawing import Draw, draw_rows
 from tramontane.sampler.plan import Plan
-from tramontane.sampler.select import Knobs, draw_full, draw_top_k, draw_top_p, greedy, wide
+from tramontane.sampler.select import Knobs, wide
 from tramontane.sampler.state import Path
-
-_DRAWS: Mapping[Path, Callable[[Tensor, Knobs, Tensor], tuple[Tensor, Tensor]]] = {
-    Path.FULL: draw_full,
-    Path.TOP_K: draw_top_k,
-    Path.TOP_P: draw_top_p,
-}
 
 
 @frozen
@@ -44,6 +39,7 @@ class SteadyDraw:
     rows: int
     vocab_size: int
     device: torch.device
+    _draw: Draw = draw_rows
     _host: HostRing = field(init=False, repr=False)
     _columns: dict[str, Tensor] = field(init=False, repr=False)
     _block: Tensor = field(init=False, repr=False)
@@ -82,7 +78,7 @@ class SteadyDraw:
         """Tokens int64 [L] and each row's largest logit [L]; reads nothing but tensors at fixed addresses."""
         logits_LV = logits_LV[:, : self.vocab_size]
         if recipe.paths == {Path.GREEDY}:
-            return greedy(logits_LV)
+            return self._draw(Path.GREEDY, logits_LV, None, None)
         count = logits_LV.shape[0]
         column = {name: one[:count] for name, one in self._columns.items()}
         knobs = Knobs(
@@ -91,7 +87,7 @@ class SteadyDraw:
         )  # fmt: skip
         found: tuple[Tensor, Tensor] | None = None
         for path in sorted(recipe.paths, key=lambda one: one.value):
-            drawn = greedy(logits_LV) if path is Path.GREEDY else _DRAWS[path](logits_LV, knobs, column["uniform"])
+            drawn = self._draw(path, logits_LV, knobs, column["uniform"])
             own_L = column["path"] == path.value
             found = drawn if found is None else (
                 torch.where(own_L, drawn[0], found[0]), torch.where(own_L, drawn[1], found[1])

@@ -6,7 +6,7 @@
 #pragma once
 #include <stdint.h>
 
-#define TM_ABI 4
+#define TM_ABI 5
 #define TM_MAX_VALUES 6
 
 #ifdef __cplusplus
@@ -58,6 +58,9 @@ enum tm_packing {
     TM_PACK_Q3_K = 6, TM_PACK_Q4_K = 7, TM_PACK_Q5_K = 8, TM_PACK_Q6_K = 9, TM_PACK_IQ4_NL = 10, TM_PACK_IQ4_XS = 11,
     TM_PACK_RANGE = 12, TM_PACK_HQQ = 13, TM_PACK_TABLE = 14, TM_PACK_MXFP4 = 15
 };
+
+// How a row's token is drawn: tramontane.sampler.state.Path.
+enum tm_draw_path { TM_DRAW_GREEDY = 1, TM_DRAW_FULL = 2, TM_DRAW_TOP_K = 3, TM_DRAW_TOP_P = 4 };
 
 enum tm_status { TM_OK = 0, TM_BAD_INDEX = 1, TM_NO_MEMORY = 2 };
 
@@ -261,6 +264,19 @@ typedef struct tm_quantize {
     int32_t scale_dtype; // of scales, zero points and offsets; TM_I8: biased exponents in bytes
 } tm_quantize;
 
+// Rows of logits and what each asks for, and the tokens drawn. Greedy rows ask for nothing.
+typedef struct tm_draw {
+    const float* logits; // [rows, vocab]
+    int64_t stride;      // elements between rows
+    int64_t rows, vocab;
+    const float* temperature;              // [rows]
+    const int64_t* top_k;                  // [rows]
+    const double *top_p, *min_p, *uniform; // [rows]
+    int64_t* tokens;                       // [rows]
+    float* peaks;                          // [rows]: the largest logit; NaN if there is one in the row
+    int64_t path;
+} tm_draw;
+
 typedef struct tm_pool tm_pool;
 typedef struct tm_program tm_program;
 
@@ -293,6 +309,7 @@ TM_API int32_t tm_matrix_rows(
 
 // Packs what is asked for; TM_NO_MEMORY if there is none.
 TM_API int32_t tm_quantize_rows(tm_pool* pool, const tm_quantize* asked);
+TM_API int32_t tm_draw_rows(tm_pool* pool, const tm_draw* draw);
 
 TM_API void tm_huge_pages(void* start, int64_t bytes); // asks for them where the range holds whole ones
 TM_API double tm_read(tm_pool* pool, const void* data, int64_t bytes); // reads it all: the bandwidth to divide by

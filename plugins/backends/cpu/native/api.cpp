@@ -49,6 +49,7 @@ int64_t tm_sizeof(const char* structure) {
     TM_SIZE(tm_causal_conv);
     TM_SIZE(tm_gated_delta);
     TM_SIZE(tm_quantize);
+    TM_SIZE(tm_draw);
 #undef TM_SIZE
     return 0;
 }
@@ -93,6 +94,14 @@ int32_t tm_matrix_rows(
 int32_t tm_quantize_rows(tm_pool* pool, const tm_quantize* asked) {
     const Quantizing& quantizing = kernel_table().quantizing;
     return run_on(*pool, false, quantizing.need(*asked), 0, [&](Worker& worker) { quantizing.run(worker, *asked); });
+}
+
+int32_t tm_draw_rows(tm_pool* pool, const tm_draw* draw) {
+    const Drawing& drawing = kernel_table().drawing;
+    const Need need = drawing.need(*draw);
+    // A pass over logits takes a quarter of a nanosecond an element, one with exponentials a whole one.
+    const bool alone = draw->rows * draw->vocab < (draw->path == TM_DRAW_GREEDY ? 800'000 : 200'000);
+    return run_on(*pool, alone, need.shared, need.own, [&](Worker& worker) { drawing.run(worker, *draw); });
 }
 
 void tm_huge_pages(void* start, int64_t bytes) { advise_huge_pages(start, bytes); }

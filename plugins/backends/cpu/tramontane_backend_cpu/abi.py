@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 
-ABI = 4
+ABI = 5
 MAX_VALUES = 6
 MOST_PARTS = 8
 """Parts of one product (``MOST_PARTS`` of ``kernels/linear.cpp``)."""
@@ -139,6 +139,8 @@ ACTIVATIONS = {
 CLAMPED_SWIGLU = 7
 """``tm_activation`` of the gate that looks at both of its halves."""
 
+DRAW_PATHS = {"GREEDY": 1, "FULL": 2, "TOP_K": 3, "TOP_P": 4}
+"""``tm_draw_path``, by the names of :class:`tramontane.sampler.state.Path`."""
 SCORINGS = {"softmax": 0, "sigmoid": 1, "sparsemixer": 2}
 """``tm_scoring``, by the names of :class:`tramontane.ops.Router`."""
 
@@ -381,10 +383,21 @@ class Quantize(Struct):
     ]  # fmt: skip
 
 
+class Draw(Struct):
+    """``tm_draw``."""
+
+    names = "tm_draw"
+    _fields_: ClassVar[Any] = [
+        ("logits", c_void_p), ("stride", c_int64), ("rows", c_int64), ("vocab", c_int64), ("temperature", c_void_p),
+        ("top_k", c_void_p), ("top_p", c_void_p), ("min_p", c_void_p), ("uniform", c_void_p), ("tokens", c_void_p),
+        ("peaks", c_void_p), ("path", c_int64),
+    ]  # fmt: skip
+
+
 STRUCTS: tuple[type[Struct], ...] = (
     Value, Node, Group, Step, Matrix, Codes, Plane, Cache, Embed, Linear, Norm, RopeAngles, Rotate, RotateWrite,
     CacheWrite, Attend, Pointwise, Router, Experts, LatentWrite, AttendLatent, State, CausalConv, GatedDelta,
-    Quantize,
+    Quantize, Draw,
 )  # fmt: skip
 
 
@@ -407,6 +420,7 @@ def prototypes(library: ctypes.CDLL) -> None:
         "tm_matrix_unpack": (None, c_void_p, POINTER(Matrix), c_void_p, c_int64),
         "tm_matrix_rows": (c_int32, c_void_p, POINTER(Matrix), c_void_p, c_int64, c_void_p, c_int64, c_int32),
         "tm_quantize_rows": (c_int32, c_void_p, POINTER(Quantize)),
+        "tm_draw_rows": (c_int32, c_void_p, POINTER(Draw)),
         "tm_huge_pages": (None, c_void_p, c_int64),
         "tm_read": (ctypes.c_double, c_void_p, c_void_p, c_int64),
     }

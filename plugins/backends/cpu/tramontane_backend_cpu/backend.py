@@ -9,15 +9,19 @@ from collections.abc import Sequence
 
 import torch
 from attrs import define, field
+from torch import Tensor
 
 from tramontane.backends.base import HostBackend, Runnable
 from tramontane.backends.torch import TorchBackend
 from tramontane.cache.spec import CacheLayout
 from tramontane.memory import available_memory
 from tramontane.ops import Kernel, KernelMaker, Op
+from tramontane.sampler.select import Knobs
+from tramontane.sampler.state import Path
 from tramontane.tape.ir import Tape
 from tramontane.weights import CacheSlot, Matrix, Stored
 from tramontane_backend_cpu import layouts
+from tramontane_backend_cpu.drawing import draw_rows
 from tramontane_backend_cpu.kernel import Engine
 from tramontane_backend_cpu.kernels import MAKERS, make
 from tramontane_backend_cpu.library import LibraryError, default_pool, library, library_digest
@@ -86,3 +90,9 @@ class CpuBackend(HostBackend):
     def lower(self, tape: Tape, max_tokens: int, max_outputs: int) -> Runnable:
         """One native program, cut where something is not native."""
         return lower(tape, self.engine, max_tokens, max_outputs)
+
+    def draw(
+        self, path: Path, logits_RV: Tensor, knobs: Knobs | None, uniform_R: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """By the native kernel."""
+        return draw_rows(self.engine.pool, path, logits_RV, knobs, uniform_R)

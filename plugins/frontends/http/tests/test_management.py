@@ -6,16 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import attrs
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from tramontane.engine import EngineStats
 from tramontane.host import Host
 from tramontane_frontend_http import ServerSettings, make_app
-from tramontane_frontend_http.metrics import COUNTERS, GAUGES
 
 pytest.importorskip("tramontane_loader_demo", reason="serves the demo model")
 pytest.importorskip("tramontane_frontend_openai", reason="asks the OpenAI frontend")
@@ -178,10 +175,6 @@ def test_admins_alone_leave_the_models_to_everybody(host: Host) -> None:
     assert client.get("/v1/models", headers={"x-api-key": "whatever a client sends"}).status_code == 200
     assert client.get("/plugins").status_code == 403
     assert client.get("/plugins", headers={"x-api-key": "root"}).status_code == 200
-
-
-def test_every_figure_of_an_engine_says_what_it_is() -> None:
-    assert COUNTERS.keys() | GAUGES.keys() == {one.name for one in attrs.fields(EngineStats)}
 
 
 def test_traffic_is_counted_by_route_wherever_the_port_is_mounted(host: Host) -> None:

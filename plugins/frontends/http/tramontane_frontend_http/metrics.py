@@ -22,29 +22,11 @@ from tramontane.host import Host
 from tramontane.records import RequestSummary
 from tramontane.wire.scope import path_below_root
 
-COUNTERS = {
-    "evictions": "Cached blocks that were overwritten",
-    "prefix_queries": "Prompt tokens looked for in the prefix cache",
-    "prefix_hits": "Prompt tokens found in the prefix cache",
-    "preemptions": "Sequences set back because memory was short",
-    "steps": "Steps of the engine",
-    "failed_steps": "Steps that failed",
-    "requests": "Requests taken",
-    "prompt_tokens": "Prompt tokens computed",
-    "sampled_tokens": "Tokens sampled",
-}
-"""Fields of a model's statistics that only grow, and what they count."""
-GAUGES = {
-    "running": "Sequences that are being computed",
-    "waiting": "Sequences that wait for their turn",
-    "blocks": "Blocks of the key-value cache",
-    "blocks_used": "Blocks in use",
-    "blocks_cached": "Blocks whose contents may be found again",
-    "step_s": "Mean seconds of a step",
-    "decode_s": "Mean seconds of a step without prompt tokens",
-    "tokens_per_s": "Mean tokens computed a second",
-}
-"""The others."""
+COUNTERS = frozenset({
+    "evictions", "prefix_queries", "prefix_hits", "preemptions", "steps", "prompt_tokens", "sampled_tokens",
+    "requests", "failed_steps",
+})  # fmt: skip
+"""Fields of a model's statistics that only grow; the others are gauges."""
 _FIRST = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
 _BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5)
 _WHOLE = (0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480)
@@ -61,11 +43,10 @@ class HostCollector(Collector):
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for model, reading in self.host.metrics().items():
             for name, value in reading.items():
+                made = CounterMetricFamily if name in COUNTERS else GaugeMetricFamily
                 family = families.get(name)
                 if family is None:
-                    made = CounterMetricFamily if name in COUNTERS else GaugeMetricFamily
-                    says = COUNTERS.get(name) or GAUGES.get(name, name)
-                    family = families[name] = made(f"tramontane_{name}", says, labels=["model"])
+                    family = families[name] = made(f"tramontane_{name}", name.replace("_", " "), labels=["model"])
                 family.add_metric([model], value)
         yield from families.values()
 

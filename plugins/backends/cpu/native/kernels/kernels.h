@@ -37,6 +37,9 @@ Need causal_conv_need(const Call&);
 void gated_delta(Worker&, const Call&);   // q, k, v, write, keep -> y; advances the states tm_gated_delta
 Need gated_delta_need(const Call&);
 
+// Not a kernel of steps: draws tokens from logits.
+void draw(Worker&, const tm_draw&);
+Need draw_need(const tm_draw&);
 // Not a kernel: reads memory as fast as it comes, one sum for each mebibyte.
 void read(Worker&, const void* data, int64_t bytes, double* sums);
 

@@ -45,6 +45,7 @@ const KernelTable TABLE = {
     // In the order of tm_layout.
     {ROW_MAJOR_PACKING, PANELS_PACKING, BLOCKS_PACKING, CODES_PACKING},
     {quantize, quantize_need},
+    {draw, draw_need},
     read,
 };
 

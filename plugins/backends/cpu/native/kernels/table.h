@@ -51,10 +51,17 @@ struct Quantizing {
     int64_t (*need)(const tm_quantize&);
 };
 
+// From logits to tokens.
+struct Drawing {
+    void (*run)(Worker&, const tm_draw&);
+    Need (*need)(const tm_draw&);
+};
+
 struct KernelTable {
     Kernel kernels[TM_KERNELS];
     Packing packing[TM_LAYOUTS];
     Quantizing quantizing;
+    Drawing drawing;
     void (*read)(Worker&, const void* data, int64_t bytes, double* sums); // one sum for each mebibyte
 };
 

@@ -114,7 +114,7 @@ def make(
             max_model_len=length,
             device=backend.device,
         ),
-        sampler=Sampler(config.vocab_size, backend.device),
+        sampler=Sampler(config.vocab_size, backend.device, draw=backend.draw),
         cache_layout=layout,
         num_blocks=memory.blocks,
         max_model_len=length,
