@@ -247,6 +247,22 @@ def test_what_is_no_number_stays_none(isa: str, engine: Engine) -> None:
         assert ours[1].isnan().all()
 
 
+@pytest.mark.parametrize("fmt", ["e4m3", "e5m2"])
+def test_a_weight_that_is_no_number_taints_its_output_alone(isa: str, engine: Engine, fmt: str) -> None:
+    scheme = Float8(fmt=fmt, granularity="channel")
+    fields = fields_of(scheme, 45, 331)
+    fields["weight"].view(torch.uint8)[5, 330] = fields["weight"].view(torch.uint8)[37, 2] = 0x7F
+    made = BlockPart.choose(scheme, 45, 331, torch.float32)
+    assert made is not None
+    made.fill(fields)
+    matrix = Matrix("m", (Part("m", 45),), 331, uses={"linear"}, schemes=(scheme,))
+    matrix.stored = layouts.NativeStored("m", torch.float32, [made])
+    for rows in (1, 2, 4, 9):
+        (ours,) = run(Linear(45), (matrix,), engine, (random(rows, 331),))
+        assert torch.equal(ours.isnan().any(0).nonzero().flatten(), torch.tensor([5, 37]))
+        assert ours[:, [5, 37]].isnan().all()
+
+
 def test_schemes_that_blocks_cannot_hold_are_left_to_others() -> None:
     others = (
         Affine(bits=3, group=24), Affine(bits=4, group=16), Affine(bits=4, group=32, act_order=True),

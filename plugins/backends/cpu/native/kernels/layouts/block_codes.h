@@ -259,7 +259,7 @@ inline VB look_up(VB table, VB codes) { return (VB)_mm512_shuffle_epi8((__m512i)
 #elif defined(__AVX2__)
 inline VB look_up(VB table, VB codes) { return (VB)_mm256_shuffle_epi8((__m256i)table, (__m256i)codes); }
 #else
-__attribute__((noinline)) static VB look_up(VB table, VB codes) { // byte by byte: inline it takes minutes to compile
+__attribute__((noinline)) inline VB look_up(VB table, VB codes) { // byte by byte: inline it takes minutes to compile
     VB found;
     for (int i = 0; i < CODE_VECTOR; ++i) found[i] = table[codes[i]];
     return found;
@@ -305,7 +305,8 @@ class TableCodes {
     const float* values_;
 };
 
-// Floats of eight bits; only multiplied as floats.
+// Floats of eight bits; only multiplied as floats. `topmost` is the number of the code in each lane's upper byte; of E4M3
+// it need not tell codes of no number, which Poison looks for.
 struct FloatCodes : Codes8 {
     using Codes8::Codes8;
 };
@@ -317,11 +318,25 @@ struct E4M3Codes : FloatCodes { // finite only: no infinities, one NaN of each s
         const VU bits = (code & 0x7f) == 0x7f ? (code & 0) + 0x7fc00000 : (VU)magnitude;
         return (VF)(bits | (code & 0x80) << 24);
     }
+    static VF topmost(VU codes) { return (VF)(VU)(((VI)codes >> 4) & (VI)(VU{} + 0x87f00000)) * splat(0x1p120f); }
 };
 
 struct E5M2Codes : FloatCodes { // the upper half of a float16
     using FloatCodes::FloatCodes;
     static VF number(VU code) { return widen_f16(__builtin_convertvector(code << 8, VH)); }
+    static VF topmost(VU codes) { return number(codes >> 24); }
+};
+
+// Which lanes have met a code of no number.
+template <class Codes> struct Poison {
+    void see(VB) {}
+    VF taint(VF sum) const { return sum; }
+};
+
+template <> struct Poison<E4M3Codes> {
+    VB seen = {};
+    void see(VB codes) { seen |= (VB)((codes & all_bytes(0x7f)) == all_bytes(0x7f)); }
+    VF taint(VF sum) const { return (VU)seen != 0 ? sum * 0 + splat(__builtin_nanf("")) : sum; }
 };
 
 } // namespace tramontane::TM_ISA

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products with quantized weights: whole numbers by whole numbers straight from the panels, or for many rows, and where
-// activations stay floats, panels unpacked to floating point in a core's cache and multiplied there.
+// activations stay floats, panels unpacked to floating point in a core's cache and multiplied there; few rows by floats of
+// eight bits straight from the panels too.
 #include "kernels/layouts/blocks.h"
 #include "kernels/layouts/block_floats.h"
 #include "kernels/layouts/block_rows.h"
+#include "kernels/layouts/block_stream.h"
 
 namespace tramontane::TM_ISA {
 
@@ -114,7 +116,15 @@ bool tiles(int64_t M) {
 #endif
 }
 
+// Few rows of floats meet floats of eight bits.
+bool streamed(const tm_matrix& matrix, int64_t M) {
+    bool found = false;
+    with_coding(matrix, [&](auto coding) { found = !decltype(coding)::WHOLE; });
+    return found && M <= STREAM_ROWS;
+}
+
 Form form(const tm_matrix& matrix, int32_t x_dtype, int64_t M) {
+    if (streamed(matrix, M)) return FORM_F32;
     if (whole(matrix) && !tiles(M)) return FORM_Q8;
 #if defined(__AVX512BF16__)
     if (x_dtype == TM_BF16) return FORM_BF16;
@@ -139,27 +149,29 @@ template <class E> Panels unpacked(const tm_matrix& matrix, int64_t first, int64
 
 Panels open(const tm_matrix& matrix, int64_t first, int64_t count, int64_t M, Form form, char* scratch) {
     if (form == FORM_BF16) return unpacked<bf16>(matrix, first, count, M, form, scratch);
-    if (form == FORM_F32) return unpacked<float>(matrix, first, count, M, form, scratch);
+    if (form == FORM_F32 && !streamed(matrix, M)) return unpacked<float>(matrix, first, count, M, form, scratch);
     Panels made{nullptr, 0, count, depth_of(matrix), nullptr, &matrix};
     with_coding(matrix, [&](auto coding) {
         using C = decltype(coding);
         made.bytes = BlockPlan::of(matrix, coding).panel_bytes;
         made.data = static_cast<const char*>(matrix.data) + first * made.bytes;
         if constexpr (C::WHOLE) made.multiply = multiply_blocks<C>;
+        if constexpr (!C::WHOLE) made.multiply = multiply_floats<C>;
     });
     return made;
 }
 
-bool integer(const tm_matrix& matrix, int64_t M) { return whole(matrix) && !tiles(M); }
+// Whether products read the blocks themselves.
+bool straight(const tm_matrix& matrix, int64_t M) { return streamed(matrix, M) || (whole(matrix) && !tiles(M)); }
 
 int64_t unpacked_bytes(const tm_matrix& matrix) { return depth_of(matrix) * PANEL * static_cast<int64_t>(sizeof(float)); }
 
 int64_t scratch(const tm_matrix& matrix, int64_t count, int64_t M) {
-    return integer(matrix, M) ? 0 : count * unpacked_bytes(matrix);
+    return straight(matrix, M) ? 0 : count * unpacked_bytes(matrix);
 }
 
 int64_t together(const tm_matrix& matrix, int64_t M) {
-    if (!integer(matrix, M)) return maximum<int64_t>(2, minimum<int64_t>(8, UNPACKED_BYTES / unpacked_bytes(matrix)));
+    if (!straight(matrix, M)) return maximum<int64_t>(2, minimum<int64_t>(8, UNPACKED_BYTES / unpacked_bytes(matrix)));
     if (M > 16) return 4;
     int64_t bytes = 0;
     with_coding(matrix, [&](auto coding) { bytes = BlockPlan::of(matrix, coding).panel_bytes; });
