@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tramontane.bench.quantization import loading, quality, speed
+from tramontane.bench.quantization import loading, packing, quality, speed
 from tramontane.bench.quantization.records import BASE, Records
 from tramontane.testing.checkpoints import write_random
 from tramontane.testing.samples import sample
@@ -35,6 +35,13 @@ def test_loading_says_sizes(tmp_path: Path) -> None:
     assert row["layer"] == 4 * hidden * (2 * queries + 2 * keys + 3 * inner), "float32, as the file has them"
     assert 8 < row["bits"] < 10
     assert row["planned"] < row["layer"]
+
+
+def test_packing_says_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "SECONDS", 0.001)
+    ((kind, row),) = packing.measure(["int8"])
+    assert (kind, set(row)) == ("int8", {"own"}), "nobody packs this type quicker"
+    assert row["own"] > 0
 
 
 @pytest.mark.full

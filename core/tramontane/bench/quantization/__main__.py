@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m tramontane.bench.quantization quality|loading|speed -m MODEL --title NAME --records FILE``.
+"""``python -m tramontane.bench.quantization quality|loading|packing|speed -m MODEL --title NAME --records FILE``.
 
 For real widths measure loading and speed on a random checkpoint: ``python -m tramontane.testing.shapes``.
 """
@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from tramontane.bench.quantization import loading, quality, speed
+from tramontane.bench.quantization import loading, packing, quality, speed
 from tramontane.bench.quantization.records import Records, Row
 from tramontane.plugins import installed
 
@@ -23,8 +23,8 @@ def every_type() -> list[str]:
 def parsed() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(prog="python -m tramontane.bench.quantization", description=__doc__)
-    parser.add_argument("what", choices=("quality", "loading", "save", "speed"))
-    parser.add_argument("-m", "--model", required=True)
+    parser.add_argument("what", choices=("quality", "loading", "packing", "save", "speed"))
+    parser.add_argument("-m", "--model", default="", help="which model; packing needs none")
     parser.add_argument("--types", default="", help="separated by commas; all that are installed if not given")
     parser.add_argument("--records", type=Path, default=Path("quantization.json"), help="file that rows are added to")
     parser.add_argument("--title", help="what the rows are filed under; the model's name if not given")
@@ -41,6 +41,8 @@ def parsed() -> argparse.Namespace:
     given = parser.parse_args()
     if given.what == "quality" and given.text is None:
         parser.error("quality needs --text FILE")
+    if given.what != "packing" and not given.model:
+        parser.error(f"{given.what} needs -m MODEL")
     return given
 
 
@@ -50,6 +52,8 @@ def rows(given: argparse.Namespace, kinds: list[str]) -> Iterator[tuple[str, Row
         text = given.text.read_text(encoding="utf-8")
         limits = {"chunk": given.chunk, "limit": given.chunks, "calibrate": given.calibrate}
         yield from quality.measure(given.model, text, kinds, **limits)
+    elif given.what == "packing":
+        yield from packing.measure(kinds)
     elif given.what == "loading":
         yield from ((kind, loading.measure(given.model, kind)) for kind in kinds)
     else:

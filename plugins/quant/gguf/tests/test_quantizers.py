@@ -141,5 +141,6 @@ def test_llama_cpp_packs_the_same(kind: str, weighted: bool) -> None:
     assert same > 0.9, "only the order of sums may decide, in close cases"
     counts = torch.ones(512) if importance is None else importance
     errors = [((unpacked(packed, kind, (64, 512)) - values).square() * counts).sum(1) for packed in (ours, theirs)]
-    assert (errors[0] <= errors[1] * 1.02 + 1e-6 * values.square().sum(1)).all()
+    unequal = values.amax(1) != values.amin(1)  # of equal values any code gives the same: the order of sums decides
+    assert (errors[0] <= errors[1] * 1.02 + 1e-6 * values.square().sum(1))[unequal].all()
     assert errors[0].sum() <= errors[1].sum() * 1.002
