@@ -2,7 +2,9 @@
 """Files that llama.cpp's own converter writes are the models that they were made of.
 
 ``LLAMA_CPP_CONVERTER`` names ``convert_hf_to_gguf.py`` in a checkout of llama.cpp (the source distribution of
-``llama-cpp-python`` holds one); where ``LLAMA_CPP_LIBRARIES`` is set too, llama.cpp has to say the same of the file.
+``llama-cpp-python`` holds one; that of 0.3.16 is too old for configurations of transformers 5, that of 0.3.36 is not).
+It wants the packages ``mistral_common`` and ``jsonschema``. Where ``LLAMA_CPP_LIBRARIES`` is set too, llama.cpp has to
+say the same of the file.
 """
 
 from __future__ import annotations
