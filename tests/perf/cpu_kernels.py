@@ -30,6 +30,7 @@ from tramontane_backend_cpu.kernel import Engine, NativeKernel
 from tramontane_backend_cpu.kernels import make
 from tramontane_backend_cpu.library import current_isa, empty_bytes, library, pool
 from tramontane_backend_cpu.operands import of_tensor
+from tramontane_backend_cpu.prototypes import declare
 
 FACTORS = {
     "q4_k": (0, 2), "q5_k": (0, 2), "q6_k": (208, 1), "q8_0": (0, 1), "q4_0": (0, 1), "q2_k": (80, 2), "q3_k": (108, 1),
@@ -147,7 +148,7 @@ def main() -> None:
 def second_library(path: str, threads: int) -> tuple[ctypes.CDLL, int]:
     """Another build, and a pool of its own."""
     loaded = ctypes.CDLL(path)
-    abi.prototypes(loaded)
+    declare(loaded)
     loaded.tm_choose_isa(current_isa().encode())
     return loaded, loaded.tm_pool_new(threads)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 import tramontane_backend_cpu
 from tramontane.saved.digests import digest_file
 from tramontane_backend_cpu import abi
+from tramontane_backend_cpu.prototypes import declare
 from tramontane_backend_cpu.threads import thread_count
 
 PATH_VARIABLE = "TRAMONTANE_CPU_LIBRARY"
@@ -45,7 +46,7 @@ def library() -> ctypes.CDLL:
     if version != abi.ABI:
         needs = f"this package needs {abi.ABI}; reinstall tramontane-backend-cpu"
         raise LibraryError(f"{path} has interface {version}, {needs}")
-    abi.prototypes(loaded)
+    declare(loaded)
     _choose(loaded, os.environ.get(ISA_VARIABLE, ""))
     return loaded
 
