@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recording: run a model once and note what it did.
+"""Recording: run a model's code once and note what it did.
 
-Ops announce themselves. Torch code between ops is seen by a ``TorchDispatchMode`` and judged by storage, not by name:
-a call whose results share storage with its inputs is a view; one that allocates or writes is kept as it is and cuts the
-tape into segments. Code that asks the device for a number (``item``, data-dependent shapes) cannot be replayed and is
-refused.
+Ops announce themselves, and are not run. Torch code between ops is seen by a ``TorchDispatchMode`` and judged by
+storage, not by name: a call whose results share storage with its inputs is a view; one that allocates or writes is kept
+as it is and cuts the tape into segments. Code that asks the device for a number (``item``, data-dependent shapes)
+cannot be replayed and is refused.
 
 One recording fixes one batch; :mod:`tramontane.tape.symbols` compares two of different sizes to find what depends on
 them.

@@ -23,7 +23,7 @@ def draw_rows(
     pool: Pool, path: Path, logits_RV: Tensor, knobs: Knobs | None = None, uniform_R: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """:data:`tramontane.sampler.drawing.Draw`, on the pool's threads where the rows are worth it."""
-    if logits_RV.dtype != torch.float32 or logits_RV.stride(1) != 1:  # logits that a processor replaced
+    if logits_RV.dtype != torch.float32 or logits_RV.stride(1) != 1:  # of a model whose head is its own
         return draw_by_torch(path, logits_RV, knobs, uniform_R)
     rows, vocab = logits_RV.shape
     tokens_R, peak_R = torch.empty(rows, dtype=torch.int64), torch.empty(rows)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tramontane.errors import PlanError
 from tramontane.schemes import Ggml
+from tramontane.testing.hard_rows import hard_rows
 from tramontane_quant_gguf.quantizers import CODECS, FITTED, QUANTIZERS, quantize
 
 #: llama.cpp's tests/test-quantize-fns.cpp: root of the summed squared errors over the number of elements.
@@ -26,19 +27,6 @@ def unpacked(packed: Tensor, kind: str, shape: tuple[int, ...]) -> Tensor:
     return Ggml(CODECS[kind]).dequantize({"weight": packed}, shape)
 
 
-def hard_rows() -> Tensor:
-    """Normal rows, and rows of zeros, of tiny, equal, one-sided and large values."""
-    values = torch.randn(64, 512, generator=torch.Generator().manual_seed(5)) * 0.05
-    values[1] = 0
-    values[2, :256] = 0
-    values[3] *= 1e-8
-    values[4] = 1
-    values[5], values[6] = values[5].abs(), -values[6].abs()
-    values[7] *= 1e3
-    values[8, ::2], values[8, 1::2] = 2, -2
-    return values
-
-
 @pytest.mark.parametrize("kind", QUANTIZERS)
 def test_errors_stay_within_the_published_bounds(kind: str) -> None:
     values = (0.1 + 2 * torch.cos(torch.arange(32 * 128, dtype=torch.float32))).reshape(1, -1)
@@ -48,7 +36,7 @@ def test_errors_stay_within_the_published_bounds(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", PACKAGE)
 def test_bytes_are_those_of_the_gguf_package(kind: str) -> None:
-    values = hard_rows()
+    values = hard_rows(64, 512)
     with np.errstate(all="ignore"):
         expected = gguf.quantize(values.numpy(), gguf.GGMLQuantizationType[kind.upper()]).view(np.uint8)
     assert np.array_equal(quantize(values, kind).numpy(), expected)
@@ -56,7 +44,7 @@ def test_bytes_are_those_of_the_gguf_package(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", LIMITS)
 def test_more_bits_mean_less_error_and_every_bit_is_used(kind: str) -> None:
-    values = hard_rows()
+    values = hard_rows(64, 512)
     errors = (unpacked(quantize(values, kind), kind, (64, 512)) - values).square().sum(1)
     relative = (errors / values.square().sum(1).clamp(min=1e-30)).sqrt()
     limit = LIMITS[kind]
@@ -79,7 +67,7 @@ def test_importances_move_the_error_to_where_it_counts_less(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["q8_0", "mxfp4"])
 def test_importances_mean_nothing_where_values_are_rounded(kind: str) -> None:
-    values = hard_rows()
+    values = hard_rows(64, 512)
     assert torch.equal(quantize(values, kind, torch.rand(512)), quantize(values, kind))
 
 
@@ -109,7 +97,7 @@ def test_values_that_are_no_numbers_do_no_harm_to_their_neighbours(kind: str) ->
 
 
 def test_a_codec_packs_by_itself() -> None:
-    values = hard_rows()
+    values = hard_rows(64, 512)
     scheme = Ggml(CODECS["q5_k"])
     assert torch.equal(scheme.quantize(values)["weight"], quantize(values, "q5_k"))
     assert scheme == Ggml("q5_k")
@@ -128,7 +116,7 @@ def test_what_cannot_be_packed_is_refused_with_the_numbers() -> None:
 def test_llama_cpp_packs_the_same(kind: str, weighted: bool) -> None:
     if weighted and kind not in FITTED:
         pytest.skip("importances mean nothing for this type here")
-    values, codec = hard_rows(), CODECS[kind]
+    values, codec = hard_rows(64, 512), CODECS[kind]
     importance = torch.rand(512, generator=torch.Generator().manual_seed(4)) * 4 if weighted else None
     ours = quantize(values, kind, importance)
     theirs = torch.from_numpy(

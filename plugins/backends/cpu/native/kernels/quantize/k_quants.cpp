@@ -236,6 +236,12 @@ void fit_q3(const Batch& batch, Signed& made) {
     recode(batch, 4, made);
 }
 
+// Two bits, from `bit` on, of each of four codes 32 apart.
+Byte four_pairs(const Byte* codes, int bit) {
+    const auto pair = [&](int i) { return codes[32 * i] >> bit & 3; };
+    return static_cast<Byte>(pair(0) | pair(1) << 2 | pair(2) << 4 | pair(3) << 6);
+}
+
 void pack_q3(const Batch& batch) {
     Signed made;
     fit_q3(batch, made);
@@ -248,11 +254,7 @@ void pack_q3(const Batch& batch) {
         const Byte *codes = all_codes + lane * BLOCK, *scales = all_scales + lane * 16;
         put_bits(codes, 2, to);
         for (int h = 0; h < 2; ++h)
-            for (int i = 0; i < 32; ++i) {
-                const Byte* of = codes + h * 128 + i;
-                to[32 + h * 32 + i] = static_cast<Byte>(
-                    (of[0] & 3) | (of[32] & 3) << 2 | (of[64] & 3) << 4 | (of[96] & 3) << 6);
-            }
+            for (int i = 0; i < 32; ++i) to[32 + h * 32 + i] = four_pairs(codes + h * 128 + i, 0);
         for (int s = 0; s < 8; ++s) to[96 + s] = static_cast<Byte>((scales[s] & 15) | (scales[s + 8] & 15) << 4);
         for (int s = 0; s < 4; ++s)
             to[104 + s] = static_cast<Byte>(
@@ -291,9 +293,7 @@ void pack_q6(const Batch& batch) {
         for (int h = 0; h < 2; ++h) {
             const Byte* of = all_codes + lane * BLOCK + h * 128;
             for (int i = 0; i < 64; ++i) to[h * 64 + i] = static_cast<Byte>((of[i] & 15) | (of[i + 64] & 15) << 4);
-            for (int i = 0; i < 32; ++i)
-                to[128 + h * 32 + i] = static_cast<Byte>(
-                    of[i] >> 4 | (of[i + 32] >> 4) << 2 | (of[i + 64] >> 4) << 4 | (of[i + 96] >> 4) << 6);
+            for (int i = 0; i < 32; ++i) to[128 + h * 32 + i] = four_pairs(of + i, 4);
         }
         memcpy(to + 192, all_scales + lane * 16, 16);
     }
