@@ -13,8 +13,9 @@ import pytest
 pytest.importorskip("triton", reason="triton has packages for Linux only")
 
 import torch
-from cuda_kit import batch, cache, close, draw, kernel_of, matrix, param, run
+from cuda_kit import HERE, batch, cache, close, draw, kernel_of, matrix, param, run
 from torch import Tensor
+from triton.runtime import interpreter
 
 from tramontane.batch import Ctx, HostRows
 from tramontane.ops import Attend, AttendLatent
@@ -30,6 +31,7 @@ MIXED = ((1, 33), (7, 7), (12, 50), (1, 1))
 LONG = ((1, 150), (3, 140), (1, 65))
 """Cut along the keys."""
 full = pytest.mark.full
+CARD = HERE.type == "cuda"
 TYPES = (
     (torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float8_e4m3fn),
     (torch.bfloat16, torch.int8), pytest.param(torch.float32, torch.float16, marks=full),
@@ -164,11 +166,15 @@ def test_long_prompts_go_to_the_stock_kernel(monkeypatch: pytest.MonkeyPatch, wi
 
 
 def test_a_shared_map_gives_the_same() -> None:
-    op, ctx, slot = op_of(4, 2, 16, window=40), batch(LONG), cache(2, 16, 16, torch.float32, blocks=80)
+    op, ctx, slot = op_of(4, 2, 16, window=140), batch(LONG), cache(2, 16, 16, torch.float32, blocks=80)
     q = queries(ctx, 4, 16)
-    made = torch.full((ctx.tokens + 128, 6), -7, dtype=torch.int32)
-    kernel_of(AttendMap(heads=4, kv_heads=2, window=40), ())(ctx, (), (made,))
-    (ours,) = run(AttendMapped(op), (slot,), q, made, ctx=ctx)
+    mapper = AttendMap(heads=4, kv_heads=2, window=140)
+    made = torch.full((ctx.tokens + 128, mapper.width), -7, dtype=torch.int32)
+    kernel_of(mapper, ())(ctx, (), (made,))
+    assert made[:, 5].max() > 1, "some tiles are cut"
+    for _ in range(2):  # layers
+        (ours,) = run(AttendMapped(op), (slot,), q, made, ctx=ctx)
+        assert not made[made[:, 0] >= 0][:, 6:].any(), "counters are zero again for the next layer"
     assert torch.equal(ours, run(op, (slot,), q, ctx=ctx)[0])
 
 
@@ -182,9 +188,37 @@ def test_latents_are_keys_and_values_at_once(kept: torch.dtype) -> None:
     q_THN, q_THP = queries(ctx, 5, 12), draw(ctx.tokens, 5, 16, seed=3)
     (ours,) = run(op, (slot, weight), q_THN, q_THP, ctx=ctx)
     close(ours, op.reference(ctx, (slot, weight), q_THN, q_THP)[0])
-    made = torch.full((ctx.tokens + 128, 6), -7, dtype=torch.int32)
+    made = torch.full((ctx.tokens + 128, latent_map(op).width), -7, dtype=torch.int32)
     kernel_of(latent_map(op), ())(ctx, (), (made,))
     assert torch.equal(ours, run(AttendMapped(op), (slot, weight), q_THN, q_THP, made, ctx=ctx)[0])
+
+
+@pytest.mark.skipif(CARD, reason="a card has an order of its own")
+@pytest.mark.parametrize("kept", [torch.float32, pytest.param(torch.int8, marks=full)], ids=str)
+def test_the_last_task_of_a_tile_joins_it_whichever_it_is(monkeypatch: pytest.MonkeyPatch, kept: torch.dtype) -> None:
+    """In one launch, with the bits that any other order of programs gives; with padding, a window, a cap and sinks."""
+    op = op_of(6, 2, 16, window=140, softcap=5.0, sinks=True)
+    ctx, slot = batch(LONG, padding=3), cache(2, 16, 16, kept, blocks=80)
+    q, weights = queries(ctx, 6, 16), (slot, param(torch.tensor([-3.0, 0.0, 2.0, 9.0, 1.0, -1.0])))
+    mapper = AttendMap(heads=6, kv_heads=2, window=140, plain=False)
+    made = make_map(ctx, mapper.shape(ctx))
+    monkeypatch.setattr(attention, "join_tasks", None)
+    (first,) = run(AttendMapped(op), weights, q, made, ctx=ctx)
+    close(first[:-3], exact(op, ctx, slot, q, weights[1].tensor)[:-3])
+    count, place = len(made), interpreter.interpreter_builder.set_grid_idx
+    for order in (list(reversed(range(count))), torch.randperm(count).tolist()):
+        monkeypatch.setattr(
+            interpreter.interpreter_builder, "set_grid_idx", lambda x, y, z, order=order: place(order[x], y, z)
+        )
+        assert torch.equal(run(AttendMapped(op), weights, q, made, ctx=ctx)[0], first)
+        assert not made[:, 6:].any()
+
+
+@pytest.mark.parametrize("heads", [4, pytest.param(66, marks=full)])
+def test_wide_rows_are_joined_by_a_launch_of_their_own(monkeypatch: pytest.MonkeyPatch, heads: int) -> None:
+    monkeypatch.setattr(attention, "JOIN_ELEMENTS", 0)
+    ctx, slot = batch(LONG), cache(1, 16, 16, torch.float32, blocks=80)
+    held(op_of(heads, 1, 16, window=120, sinks=True), ctx, slot, queries(ctx, heads, 16), draw(heads, seed=3))
 
 
 @pytest.mark.parametrize("window", [0, 50])
@@ -194,7 +228,8 @@ def test_a_map_covers_every_key_once(budget: int, window: int) -> None:
     ctx, shape = batch(rows), MapShape(tile=4, budget=budget, window=window)
     made = make_map(ctx, shape).tolist()
     seen: dict[int, list[tuple[int, int, int, int]]] = {}
-    for row, token, low, high, piece, pieces in made:
+    for row, token, low, high, piece, pieces, counter in made:
+        assert counter == 0
         if row >= 0:
             assert ctx.q_start[row] <= token < ctx.q_start[row + 1]
             seen.setdefault(token, []).append((piece, low, high, pieces))

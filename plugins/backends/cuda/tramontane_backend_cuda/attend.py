@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention over the paged cache as device functions: tasks, then the sum over the tasks of a tile.
+"""Attention over the paged cache as a device function: tasks, of which the last one of a tile joins all of it.
 
 A task is a program for each key head: the tokens of its tile times the query heads that share the key head are the rows
 of a matrix product, so that each key is read once for all of them. Features are read in two parts of powers of two
 (576 = 512 + 64), the second may be empty. Softmax runs along the keys with base two; a tile of several tasks leaves
-float32 sums, with the largest score and the sum of weights beside them.
+float32 sums, with the largest score and the sum of weights beside them, for :mod:`.join`.
 
 Legend: M = tokens of a tile times query heads, N keys of a step, D = A + B features of a key, E of a value.
 """
@@ -16,6 +16,7 @@ import triton.language as tl
 
 from tramontane_backend_cuda.dot import dot
 from tramontane_backend_cuda.entries import load_entry
+from tramontane_backend_cuda.join import join_heads, write_result
 
 
 @triton.jit
@@ -47,20 +48,6 @@ def _values(
 
 
 @triton.jit
-def _result(
-    total, top, weight, sinks, y, t, h, f, there, y_token, y_head, E: tl.constexpr, SINKS: tl.constexpr,
-):  # fmt: skip
-    """Divide by the sum of weights and write."""
-    if SINKS:
-        base = tl.where(top == float("-inf"), 0.0, top)
-        sink = tl.load(sinks + h, mask=there, other=0.0).to(tl.float32) * 1.4426950408889634
-        weight += tl.exp2(sink - base)
-    made = total / tl.where(weight == 0.0, 1.0, weight)[:, None]
-    at = y + t.to(tl.int64)[:, None] * y_token + h[:, None] * y_head + f[None, :]
-    tl.store(at, made.to(y.dtype.element_ty), mask=there[:, None] & (f < E)[None, :])
-
-
-@triton.jit
 def attend_task(
     q, q_rest, keys, keys_rest, values, key_scale, value_scale, table, tasks, q_start, kv_len, sinks, y, sums, tops,
     scale, cap, window, size, width, per, head_groups,
@@ -68,10 +55,12 @@ def attend_task(
     table_stride, y_token, y_head,
     A: tl.constexpr, B: tl.constexpr, E: tl.constexpr, BA: tl.constexpr, BB: tl.constexpr, BE: tl.constexpr,
     TILE: tl.constexpr, HEADS: tl.constexpr, KIND: tl.constexpr, SHARED: tl.constexpr, WINDOW: tl.constexpr,
-    CAP: tl.constexpr, SINKS: tl.constexpr, CUT: tl.constexpr, FIELDS: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    CAP: tl.constexpr, SINKS: tl.constexpr, CUT: tl.constexpr, JOIN: tl.constexpr, STEP: tl.constexpr,
+    FIELDS: tl.constexpr, WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """One task of one key head. ``SHARED``: the values are the first part of the keys (latents)."""
-    task = tasks + tl.program_id(0) * FIELDS
+    """One task of one key head. ``SHARED``: the values are the first part of the keys (latents). ``JOIN``: heads that
+    share a key head, as a power of two, if the last task of a tile joins it; 0: another launch does."""
+    task = tasks + tl.program_id(0) * WIDTH
     row = tl.load(task)
     if row < 0:
         return
@@ -128,45 +117,22 @@ def attend_task(
         top = new
     if CUT and parts > 1:
         place = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64) * M + m
-        tl.store(sums + place[:, None] * BE + f[None, :], total)
-        tl.store(tops + place * 2, top)
-        tl.store(tops + place * 2 + 1, weight)
+        tl.store(sums + place[:, None] * BE + f[None, :], total, mask=there[:, None])
+        tl.store(tops + place * 2, top, mask=there)
+        tl.store(tops + place * 2 + 1, weight, mask=there)
+        if JOIN > 0:
+            first = tl.program_id(0) - tl.load(task + 4)
+            arrived = tasks + first * WIDTH + FIELDS + tl.program_id(1)
+            tl.debug_barrier()  # what all threads wrote is there before the count says so
+            if tl.atomic_add(arrived, 1, sem="acq_rel") == parts - 1:
+                tl.store(arrived, 0)
+                i = tl.arange(0, JOIN)
+                known = (i < HEADS) & (group * HEADS + i < per)
+                for j in range(tl.minimum(TILE, end - token)):
+                    join_heads(
+                        sums, tops, sinks, y, first, parts, tl.program_id(1), tl.num_programs(1), j * HEADS + i,
+                        token + j + i * 0, g * per + group * HEADS + i, known, y_token, y_head,
+                        E, BE, SINKS, M, STEP,
+                    )  # fmt: skip
     else:
-        _result(total, top, weight, sinks, y, t, h, f, there, y_token, y_head, E, SINKS)
-
-
-@triton.jit
-def join_tasks(
-    tasks, q_start, sinks, y, sums, tops, per, head_groups, programs, y_token, y_head,
-    E: tl.constexpr, BE: tl.constexpr, TILE: tl.constexpr, HEADS: tl.constexpr, SINKS: tl.constexpr,
-    FIELDS: tl.constexpr, M: tl.constexpr, PIECES: tl.constexpr, STEP: tl.constexpr,
-):  # fmt: skip
-    """One row of M of a tile that several tasks share: their sums brought to one largest score, in order."""
-    task = tasks + tl.program_id(0) * FIELDS
-    row, piece, parts = tl.load(task), tl.load(task + 4), tl.load(task + 5)
-    if (row < 0) | (piece != 0) | (parts < 2):
-        return
-    m = tl.program_id(2)
-    t = tl.load(task + 1) + m // HEADS
-    g, inner = tl.program_id(1) // head_groups, tl.program_id(1) % head_groups * HEADS + m % HEADS
-    if (t >= tl.load(q_start + row + 1)) | (inner >= per):
-        return
-    h = g * per + inner
-    i = tl.arange(0, PIECES)
-    place = ((tl.program_id(0) + i) * programs + tl.program_id(1)).to(tl.int64) * M + m
-    top = tl.load(tops + place * 2, mask=i < parts, other=float("-inf"))
-    most = tl.max(top, axis=0)
-    base = tl.where(most == float("-inf"), 0.0, most)
-    weight = tl.sum(tl.load(tops + place * 2 + 1, mask=i < parts, other=0.0) * tl.exp2(top - base), axis=0)
-    f = tl.arange(0, BE)
-    total = tl.zeros((BE,), tl.float32)
-    for start in range(0, parts, STEP):
-        some = start + tl.arange(0, STEP)
-        at = ((tl.program_id(0) + some) * programs + tl.program_id(1)).to(tl.int64) * M + m
-        fade = tl.exp2(tl.load(tops + at * 2, mask=some < parts, other=float("-inf")) - base)
-        each = tl.load(sums + at[:, None] * BE + f[None, :], mask=(some < parts)[:, None], other=0.0)
-        total += tl.sum(each * fade[:, None], axis=0)
-    if SINKS:
-        weight += tl.exp2(tl.load(sinks + h).to(tl.float32) * 1.4426950408889634 - base)
-    made = total / tl.where(weight == 0.0, 1.0, weight)
-    tl.store(y + t.to(tl.int64) * y_token + h * y_head + f, made.to(y.dtype.element_ty), mask=f < E)
+        write_result(total, top, weight, sinks, y, t, h, f, there, y_token, y_head, E, SINKS)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention over the paged cache: tiles, tasks and launches. The kernels are in :mod:`.attend`, maps in :mod:`.tasks`.
+"""Attention over the paged cache: tiles, tasks and launches.
+
+The kernels are in :mod:`.attend` and :mod:`.join`, maps in :mod:`.tasks`.
 
 ``attend`` makes its map itself. On a tape a rule (:mod:`.maps`) takes the map out into an op of its own, which layers
 of equal window then share: one map a step.
@@ -23,14 +25,20 @@ from tramontane.ops import Attend, AttendLatent, Kernel, Op, op
 from tramontane.ops.attention import batch_of
 from tramontane.ops.base import Meta
 from tramontane.weights import CacheSlot
-from tramontane_backend_cuda.attend import attend_task, join_tasks
+from tramontane_backend_cuda.attend import attend_task
 from tramontane_backend_cuda.entries import PlaneView, unaligned
+from tramontane_backend_cuda.join import join_tasks
 from tramontane_backend_cuda.tasks import FIELDS, MapShape, budget_for, make_map
 
 MAX_HEADS = 32
 """Query heads of one key head that a program takes together."""
 STAGES = 2
 """Steps whose keys and values are on their way at a time."""
+JOIN_ELEMENTS = 1024
+"""Numbers of a token (query heads of a key head times value features) up to which the last task of a tile joins it. One
+multiprocessor reads all of a tile then; where there is more to read, a launch of many programs is sooner done."""
+JOIN_STEP = 8
+"""Tasks whose sums are read together."""
 MANY = 64
 """Rows of the product (tokens times heads) where steps carry prompts."""
 WHOLE = 256
@@ -41,7 +49,8 @@ knows the rows. Triton's kernel is right for any; the stock one is faster on lon
 @op("attend_map")
 @frozen(kw_only=True)
 class AttendMap(Op):
-    """The task map of a step for layers with these heads and this window: int32 [T + 128, 6], the first N rows valid.
+    """The task map of a step for layers with these heads and this window: int32 [T + 128, width], the first N rows
+    valid.
 
     Which tasks a step has is said in :mod:`tramontane_backend_cuda.tasks`.
     """
@@ -68,7 +77,13 @@ class AttendMap(Op):
             budget=budget_for(tokens, rows, programs, tile),
             window=self.window or 0,
             whole=WHOLE if self.plain and ctx.host is not None else 0,
+            programs=programs,
         )
+
+    @property
+    def width(self) -> int:
+        """Numbers of a row of the map."""
+        return FIELDS + self.packing[1]
 
     @property
     def packing(self) -> tuple[int, int]:
@@ -145,26 +160,25 @@ class TaskAttention:
         """Attend q [T, H, A] with q_rest [T, H, B] into [T, H, E]."""
         heads, programs = self.map.packing
         per, rows = self.map.heads // self.map.kv_heads, shape.tile * heads
-        m = wide(rows)
-        count, be = shape.tasks(ctx.tokens, ctx.rows), wide(self.values)
-        groups = programs // self.map.kv_heads
-        cut = shape.budget > 0
+        count, m, be = shape.tasks(ctx.tokens, ctx.rows), wide(rows), wide(self.values)
+        cut, together = shape.budget > 0, triton.next_power_of_2(heads)
         sums = q.new_empty(count * programs * m * be if cut else 1, dtype=torch.float32)
         tops = q.new_empty(count * programs * m * 2 if cut else 1, dtype=torch.float32)
         sinks = q if self.sinks_H is None else self.sinks_H
-        self._tasks(ctx, shape, tasks, q, q_rest, out_THE, sums, tops, sinks, (count, programs, m, be, heads))
-        if cut:
+        join = together if together * be <= JOIN_ELEMENTS else 0
+        self._tasks(ctx, shape, tasks, q, q_rest, out_THE, sums, tops, sinks, (count, m, be, join))
+        if cut and not join:
             join_tasks[(count, programs, rows)](
-                tasks, ctx.q_start, sinks, out_THE, sums, tops, per, groups, programs, *out_THE.stride()[:2],
-                E=self.values, BE=be, TILE=shape.tile, HEADS=heads, SINKS=self.sinks_H is not None, FIELDS=FIELDS, M=m,
-                PIECES=triton.next_power_of_2(shape.pieces), STEP=16, num_warps=4 if be > 64 else 2,
+                tasks, ctx.q_start, sinks, out_THE, sums, tops, per, programs // self.map.kv_heads, programs,
+                *out_THE.stride()[:2], E=self.values, BE=be, HEADS=heads, SINKS=self.sinks_H is not None,
+                WIDTH=shape.width, M=m, STEP=16, num_warps=4 if be > 64 else 2,
             )  # fmt: skip
 
     def _tasks(
         self, ctx: Ctx, shape: MapShape, tasks: Tensor, q: Tensor, q_rest: Tensor, out_THE: Tensor, sums: Tensor,
-        tops: Tensor, sinks: Tensor, launch: tuple[int, int, int, int, int],
+        tops: Tensor, sinks: Tensor, launch: tuple[int, int, int, int],
     ) -> None:  # fmt: skip
-        (count, programs, m, be, heads), (a, b) = launch, self.features
+        (heads, programs), (count, m, be, join), (a, b) = self.map.packing, launch, self.features
         keys, keys_rest, values = self.views()
         group = ctx.groups[self.slot.group]
         big = wide(a) >= 256
@@ -176,8 +190,8 @@ class TaskAttention:
             group.table_RB.stride(0), *out_THE.stride()[:2],
             A=a, B=b, E=self.values, BA=wide(a), BB=wide(b), BE=be, TILE=shape.tile, HEADS=heads, KIND=keys.kind,
             SHARED=len(self.slot.planes) == 1, WINDOW=shape.window > 0, CAP=self.softcap is not None,
-            SINKS=self.sinks_H is not None, CUT=shape.budget > 0, FIELDS=FIELDS, M=m,
-            N=keys_of_a_step(wide(a), m, keys.kind),
+            SINKS=self.sinks_H is not None, CUT=shape.budget > 0, JOIN=join, STEP=JOIN_STEP, FIELDS=FIELDS,
+            WIDTH=shape.width, M=m, N=keys_of_a_step(wide(a), m, keys.kind),
             num_warps=8 if big and m >= 32 else 4, num_stages=STAGES,
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ from tramontane.tape.ir import Kind, OpNode, Size, Tape, Value
 from tramontane.tape.rules import Fuse
 from tramontane_backend_cuda.attention import AttendMap, AttendMapped, attend, map_of
 from tramontane_backend_cuda.latent import attend_latent, latent_map
-from tramontane_backend_cuda.tasks import FIELDS, MAX_PIECES
+from tramontane_backend_cuda.tasks import MAX_PIECES
 
 
 def attend_mapped(op: Op, weights: Sequence[Any]) -> Kernel | str:
@@ -36,7 +36,7 @@ def share_maps(tape: Tape, fuse: Fuse) -> bool:
             continue
         index = tape.nodes.index(node)
         if mapper not in maps:
-            tape.values.append(Value(Kind.ARENA, (Size(tokens=1, constant=MAX_PIECES), FIELDS), torch.int32))
+            tape.values.append(Value(Kind.ARENA, (Size(tokens=1, constant=MAX_PIECES), mapper.width), torch.int32))
             maps[mapper] = len(tape.values) - 1
             tape.nodes.insert(index, OpNode(made, (), (maps[mapper],)))
             index += 1

@@ -29,7 +29,8 @@ UNIT = 64
 """Ranges are multiples of this many keys."""
 FIELDS = 6
 """Numbers of a task: row (-1: none), first token, first key, last key (excluded), its number in the tile, and how many
-the tile has."""
+the tile has. Behind them a task has counters, which those of a tile's first task serve: how many of its tasks are done,
+for each program that a task becomes."""
 TASKS, ROWS = 64, 32
 """Tasks of a program, and rows it looks at together."""
 
@@ -43,12 +44,19 @@ class MapShape:
         budget: Tasks beyond one a tile. 0: no tile is cut.
         window: Keys that a token sees; 0: all.
         whole: Rows that start with this many tokens or more are left out: another kernel does them. 0: none are.
+        programs: Programs that each task becomes, each with a counter. Zero before and after an attention.
     """
 
     tile: int
     budget: int
     window: int
     whole: int = 0
+    programs: int = 1
+
+    @property
+    def width(self) -> int:
+        """Numbers of a row of the map."""
+        return FIELDS + self.programs
 
     def tasks(self, tokens: int, rows: int) -> int:
         """N: room for every step of these extents."""
@@ -90,7 +98,7 @@ def _row_work(q_start, kv_len, r, rows, TILE: tl.constexpr, WINDOW: tl.constexpr
 def map_tasks(
     q_start, kv_len, tasks, rows, total, budget, pieces, least,
     TILE: tl.constexpr, WINDOW: tl.constexpr, WHOLE: tl.constexpr, UNIT: tl.constexpr, FIELDS: tl.constexpr,
-    N: tl.constexpr, ROWS: tl.constexpr,
+    WIDTH: tl.constexpr, COUNTERS: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """N tasks of the map. Every program adds up all rows: they are few, and it saves a launch."""
     work, longest = 0, 0
@@ -127,21 +135,24 @@ def map_tasks(
     piece = inside % count
     parts = (high - low + each - 1) // each
     there = (t < given) & (piece < parts)
-    at, kept = tasks + t * FIELDS, t < total
+    at, kept = tasks + t * WIDTH, t < total
     tl.store(at, tl.where(there, row, -1), mask=kept)
     tl.store(at + 1, token, mask=kept)
     tl.store(at + 2, low + piece * each, mask=kept)
     tl.store(at + 3, tl.minimum(low + (piece + 1) * each, high), mask=kept)
     tl.store(at + 4, piece, mask=kept)
     tl.store(at + 5, parts, mask=kept)
+    i = FIELDS + tl.arange(0, COUNTERS)[None, :]
+    tl.store(at[:, None] + i, i * 0, mask=kept[:, None] & (i < WIDTH))
 
 
 def make_map(ctx: Ctx, shape: MapShape, out: Tensor | None = None) -> Tensor:
-    """The map of a step, int32 [N, 6]; ``out`` may have more rows than N."""
+    """The map of a step, int32 [N, width]; ``out`` may have more rows than N."""
     total = shape.tasks(ctx.tokens, ctx.rows)
-    made = torch.empty(total, FIELDS, dtype=torch.int32, device=ctx.q_start.device) if out is None else out
+    made = torch.empty(total, shape.width, dtype=torch.int32, device=ctx.q_start.device) if out is None else out
     map_tasks[(triton.cdiv(total, TASKS),)](
         ctx.q_start, ctx.kv_len_R, made, ctx.rows, total, shape.budget, shape.pieces, MIN_KEYS,
-        TILE=shape.tile, WINDOW=shape.window, WHOLE=shape.whole, UNIT=UNIT, FIELDS=FIELDS, N=TASKS, ROWS=ROWS,
+        TILE=shape.tile, WINDOW=shape.window, WHOLE=shape.whole, UNIT=UNIT, FIELDS=FIELDS,
+        WIDTH=shape.width, COUNTERS=triton.next_power_of_2(shape.programs), N=TASKS, ROWS=ROWS,
     )  # fmt: skip
     return made

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Single ops to time: each several times over memory of its own, bound as a model binds them.
 
-Legend: T tokens, I inputs, O outputs, D hidden size, H query heads, G key heads, K head dimension.
+Legend: T tokens, I inputs, O outputs, D hidden size, H query heads, G key heads, K head dimension, N unrotated and P
+rotated features of a head.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from tramontane_backend_cuda.bench.weights import fill_random
 
 BLOCK = 32
 HALF = torch.bfloat16
+MOST_KEYS = 1024
+"""Keys up to which attention is held against its reference."""
 MOST_COMPARED = 64
 """Tokens up to which experts are held against their reference."""
 
@@ -180,7 +183,28 @@ def attention(bench: Bench, heads: nn.Heads, rows: int, keys: int, new: int = 1)
         [_call(core.attend, q_THK, ctx=ctx) for core in cores],
         rows * keys * heads.kv * heads.dim * 4.0 + rows * new * heads.query * heads.dim * 4.0,
         4.0 * pairs * heads.query * heads.dim,
-        lambda: difference(cores[0].attend, [q_THK], ctx) if rows * new <= 64 and keys <= 1024 else 0.0,
+        (lambda: difference(cores[0].attend, [q_THK], ctx)) if rows * new <= 64 and keys <= MOST_KEYS else None,
+    )
+
+
+def latents(bench: Bench, heads: int, rows: int, keys: int) -> Iterator[Case]:
+    """Decoding rows of latent attention, of DeepSeek's sizes: latents of 512 + 64, heads of 128."""
+    b, (rank, rope, dim) = bench.builder(), (512, 64, 128)
+    copies = copies_for(rows * keys * (rank + rope) * 2)
+    sizes = {"heads": heads, "nope_dim": dim, "rope_dim": rope, "rank": rank, "value_dim": dim}
+    cores = [b.at(f"layers.{i}").latent_attention("kv_b", scale=0.1, **sizes) for i in range(copies)]
+    Bench(bench.backend, bench.plugins, rows * -(-keys // BLOCK) + 1).fill(b, Dense(HALF))
+    for slot in b.blueprint.caches.values():
+        for plane in slot.planes:
+            plane.normal_()
+    ctx = batch(bench, rows, keys, 1)
+    inputs = [bench.normal(rows, heads, dim), bench.normal(rows, heads, rope)]
+    yield Case(
+        f"latent attention {heads} heads rows={rows} keys={keys}",
+        [_call(core.attend, *inputs, ctx=ctx) for core in cores],
+        (rows * keys * (rank + rope) + heads * 2 * dim * rank) * 2.0,
+        4.0 * rows * keys * heads * (rank + rope),
+        (lambda: difference(cores[0].attend, inputs, ctx)) if keys <= MOST_KEYS else None,
     )
 
 

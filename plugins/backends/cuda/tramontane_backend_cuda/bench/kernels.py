@@ -10,8 +10,19 @@ from functools import partial
 from attrs import evolve
 
 from tramontane import nn
+from tramontane_backend_cuda import attention as attending
 from tramontane_backend_cuda import source
-from tramontane_backend_cuda.bench.cases import FORMATS, Bench, Case, attention, experts, linears, norms, prologue
+from tramontane_backend_cuda.bench.cases import (
+    FORMATS,
+    Bench,
+    Case,
+    attention,
+    experts,
+    latents,
+    linears,
+    norms,
+    prologue,
+)
 from tramontane_backend_cuda.bench.clock import Clock
 from tramontane_backend_cuda.bench.jobs import Job
 from tramontane_backend_cuda.bench.limits import Card, Line
@@ -21,6 +32,14 @@ CLOSE = 0.02
 SHAPES = ((4096, 4096), (6144, 4096), (4096, 14336))
 GATED = (28672, 4096)
 TOKENS = (1, 4, 16, 64, 512)
+
+
+Maker = tuple[str, Callable[[], Iterator[Case]]]
+"""Makes cases; and what it is called if it fails."""
+
+
+def _named(name: str, make: Callable[..., Iterator[Case]], *args: object, **options: object) -> Maker:
+    return name, partial(make, *args, **options)
 
 
 def jobs(bench: Bench, clock: Clock, card: Card, match: str = "") -> Iterator[Job]:
@@ -35,13 +54,16 @@ ONE_SHAPES = ((64, 4, 3), (64, 4, 4), (64, 2, 3), (32, 2, 3), (32, 2, 4), (128, 
 
 
 def sweeps(bench: Bench, clock: Clock, card: Card, match: str = "") -> Iterator[Job]:
-    """One token by tiles of several shapes: a job per format and matrix."""
+    """One token by tiles of several shapes: a job per format and matrix; then where the tasks of a tile are joined."""
     shapes = ((48, 256),) if not clock.real else (*SHAPES, GATED)
     for name in FORMATS:
         for shape in shapes:
             what = f"sweep {name} {shape[0]}x{shape[1]}"
             if name != "bf16" and re.search(match, what):
                 yield Job("sweep", what, "us", partial(_swept, bench, clock, card, name, shape))
+    for name, make in _joins(bench, smoke=not clock.real):
+        if re.search(match, f"sweep {name}"):
+            yield Job("sweep", f"sweep {name}", "us", partial(_joined, make, clock, card))
 
 
 def _swept(bench: Bench, clock: Clock, card: Card, name: str, shape: tuple[int, int]) -> Iterator[Line]:
@@ -59,6 +81,27 @@ def _swept(bench: Bench, clock: Clock, card: Card, name: str, shape: tuple[int, 
         source.ONE_SHAPE = usual
 
 
+def _joins(bench: Bench, *, smoke: bool) -> Iterator[Maker]:
+    """Rows that are cut along their keys, with few and many features to join."""
+    for query, kv, dim in ((4, 2, 16),) if smoke else ((32, 8, 128), (64, 8, 128), (32, 4, 128), (16, 2, 256)):
+        for rows, keys in ((1, 140),) if smoke else ((1, 1024), (1, 4096), (1, 16384), (8, 4096)):
+            name = f"join {query}/{kv}x{dim} rows={rows} keys={keys}"
+            yield _named(name, attention, bench, nn.Heads(query, kv, dim), rows, keys)
+    for keys in () if smoke else (1024, 16384):
+        yield _named(f"join latents keys={keys}", latents, bench, 16, 1, keys)
+
+
+def _joined(make: Callable[[], Iterator[Case]], clock: Clock, card: Card) -> Iterator[Line]:
+    usual = attending.JOIN_ELEMENTS
+    try:
+        for how, most in (("by the last task", 1 << 16), ("by a launch", 0)):
+            attending.JOIN_ELEMENTS = most
+            for line in _lines(make, clock, card):
+                yield evolve(line, section="sweep", what=f"{line.what}: joined {how}")
+    finally:
+        attending.JOIN_ELEMENTS = usual
+
+
 def _lines(make: Callable[[], Iterator[Case]], clock: Clock, card: Card) -> Iterator[Line]:
     for case in make():
         yield _line(case, clock, card)
@@ -73,14 +116,6 @@ def _line(case: Case, clock: Clock, card: Card) -> Line:
         section="kernel", what=case.name, value=seconds * 1e6, unit="us", limit=limit * 1e6, lower_is_better=True,
         check=check,
     )  # fmt: skip
-
-
-Maker = tuple[str, Callable[[], Iterator[Case]]]
-"""Makes cases; and what it is called if it fails."""
-
-
-def _named(name: str, make: Callable[..., Iterator[Case]], *args: object, **options: object) -> Maker:
-    return name, partial(make, *args, **options)
 
 
 def _makers(bench: Bench, *, smoke: bool) -> Iterator[Maker]:
@@ -100,6 +135,8 @@ def _makers(bench: Bench, *, smoke: bool) -> Iterator[Maker]:
     )  # fmt: skip
     for rows, keys, new in lengths:
         yield _named(f"attention rows={rows} keys={keys}", attention, bench, heads, rows, keys, new)
+    for count, rows, keys in ((3, 2, 40),) if smoke else ((16, 1, 1024), (16, 1, 16384), (128, 16, 1024)):
+        yield _named(f"latents heads={count} rows={rows} keys={keys}", latents, bench, count, rows, keys)
     for count in (3,) if smoke else (1, 64, 256):
         yield _named("norms+rope+write", prologue, bench, heads, count)
     size = (64, 32, 4, 2) if smoke else (2048, 768, 128, 8)
