@@ -17,6 +17,14 @@ COPIES = 2
 """Blocks of a ring: one is written while the other is read."""
 
 
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device, without a wait: CUDA reads it from pinned memory, since for any other the
+    driver may wait until the work before it is done."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 @define(eq=False)
 class HostRing:
     """Blocks of bytes for one device; on the host there is one block, which nobody else reads.

@@ -22,7 +22,7 @@ from attrs import define, field
 from torch import Tensor
 
 from tramontane.adapters import AdapterTable
-from tramontane.backends.base import Replays, Runnable
+from tramontane.backends.base import Padding, Replays, Runnable
 from tramontane.batch import Ctx
 from tramontane.cache.spec import CacheLayout
 from tramontane.distributed.share import Share
@@ -146,8 +146,10 @@ class ModelRunner:
     def draws(self) -> SteadyDraw:
         """Draws at fixed addresses; made when the first step is padded."""
         if self._draws is None:
-            rows = 1 if self.replays is None else self.replays.padding.rows + 1
-            self._draws = SteadyDraw(rows, self.vocab_size, self.sampler.device, self.sampler.draw)
+            padding = Padding((), 0) if self.replays is None else self.replays.padding
+            self._draws = SteadyDraw(
+                padding.rows + 1, self.vocab_size, self.sampler.device, self.sampler.draw, padding.any_draw
+            )
         return self._draws
 
     def check(self, request: EngineRequest) -> None:

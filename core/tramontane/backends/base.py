@@ -76,6 +76,8 @@ class Padding:
     """In ascending order."""
     rows: int
     """Most sequences of a step."""
+    any_draw: bool = False
+    """Whether the backend's draw is the same work whatever paths the rows take, so that one recording serves all."""
 
     def of(self, tokens: int, outputs: int) -> tuple[int, int, int] | None:
         """T, R and L to pad a step to; ``None`` for one that is larger than all sizes, or has more logit rows."""
@@ -163,7 +165,7 @@ class Backend(Protocol):
         ...
 
     def draw(
-        self, path: Path, logits_RV: Tensor, knobs: Knobs | None, uniform_R: Tensor | None
+        self, path: Path | None, logits_RV: Tensor, knobs: Knobs | None, uniform_R: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Draw tokens from finished logits; see :data:`tramontane.sampler.drawing.Draw`."""
         ...
@@ -334,7 +336,7 @@ class HostBackend:
         return None
 
     def draw(
-        self, path: Path, logits_RV: Tensor, knobs: Knobs | None, uniform_R: Tensor | None
+        self, path: Path | None, logits_RV: Tensor, knobs: Knobs | None, uniform_R: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """By torch."""
         return draw_rows(path, logits_RV, knobs, uniform_R)

@@ -156,7 +156,7 @@ class SpreadBackend:
         return None
 
     def draw(
-        self, path: Path, logits_RV: Tensor, knobs: Knobs | None, uniform_R: Tensor | None
+        self, path: Path | None, logits_RV: Tensor, knobs: Knobs | None, uniform_R: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """As the main place does."""
         return self._main.draw(path, logits_RV, knobs, uniform_R)

@@ -15,6 +15,8 @@ import torch
 from attrs import define, frozen
 from torch import Tensor
 
+from tramontane.ring import on_device
+
 _FIRST_ROWS = 4
 _FIRST_COLUMNS = 512
 
@@ -59,7 +61,7 @@ class History:
         self._grow(length + 1)
         row = self._free.pop()
         ids = torch.tensor([*prompt, *output], dtype=torch.int32)
-        self._ids_SC[row, :length] = ids.to(self.device, non_blocking=True)
+        self._ids_SC[row, :length] = on_device(ids, self.device)
         self._length_S[row] = length
         self._prompt_S[row] = len(prompt)
         self._lengths[row] = length
@@ -85,7 +87,7 @@ class History:
         start = self._lengths[row]
         self._grow(start + len(ids), more_rows=False)
         new = torch.tensor(list(ids), dtype=torch.int32)
-        self._ids_SC[row, start : start + len(ids)] = new.to(self.device, non_blocking=True)
+        self._ids_SC[row, start : start + len(ids)] = on_device(new, self.device)
         self._length_S[row] = self._lengths[row] = start + len(ids)
 
     def past(self, rows: Sequence[int], rows_R: Tensor) -> Past:

@@ -7,29 +7,19 @@ Made when the rows change and kept while they stay the same, which is what a run
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TypeVar
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
+from tramontane.ring import on_device
 from tramontane.sampler.penalties import Dry, Repeats
-from tramontane.sampler.select import Knobs, wide
+from tramontane.sampler.select import Knobs, Part, wide
 from tramontane.sampler.state import Path, SequenceState
 
 T = TypeVar("T", int, float)
-
-
-@frozen
-class Group:
-    """Rows that take the same path."""
-
-    path: Path
-    rows: list[int]
-    rows_R: Tensor | None
-    """int64; ``None`` if they are all of the step's rows."""
-    knobs: Knobs | None
-    """``None`` for greedy rows."""
 
 
 @frozen
@@ -56,7 +46,8 @@ class Plan:
     """Everything about a step's rows that stays the same from step to step."""
 
     states: list[SequenceState]
-    groups: list[Group]
+    device: torch.device
+    vocab_size: int
     biases: Biases | None
     remembering: Chosen | None
     """Rows with a history; drawn tokens are appended to it."""
@@ -71,6 +62,25 @@ class Plan:
     observing: list[int]
     """Rows that want log-probabilities."""
     observing_R: Tensor | None
+
+    @cached_property
+    def path(self) -> Path | None:
+        """What all rows take; ``None`` if they take several."""
+        paths = {state.path for state in self.states}
+        return paths.pop() if len(paths) == 1 else None
+
+    @cached_property
+    def knobs(self) -> Knobs | None:
+        """The parameters of the draws, on the device; ``None`` if all rows are greedy. Made when first asked for: a
+        step that is replayed keeps its own."""
+        return None if self.path is Path.GREEDY else _Maker(self.states, self.device, self.vocab_size).knobs()
+
+    def numbers(self, positions: Sequence[int]) -> list[float]:
+        """The random number of each row; 0 for greedy ones."""
+        return [
+            0.0 if state.path is Path.GREEDY else state.stream.at(position)
+            for state, position in zip(self.states, positions, strict=True)
+        ]
 
     @property
     def plain(self) -> bool:
@@ -91,7 +101,8 @@ class Plan:
         observing = [row for row, state in enumerate(states) if state.params.logprobs is not None]
         return cls(
             states=list(states),
-            groups=make.groups(),
+            device=device,
+            vocab_size=vocab_size,
             biases=make.biases(),
             remembering=make.chosen(lambda s: s.row is not None),
             repeating=repeating,
@@ -114,7 +125,7 @@ class _Maker:
         self.vocab_size = vocab_size
 
     def tensor(self, values: Sequence[T], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(values, dtype=dtype).to(self.device, non_blocking=True)
+        return on_device(torch.tensor(values, dtype=dtype), self.device)
 
     def column(self, chosen: Chosen, value: Callable[[SequenceState], float], dtype: torch.dtype) -> Tensor:
         return self.tensor([value(self.states[row]) for row in chosen.rows], dtype)[:, None]
@@ -129,22 +140,20 @@ class _Maker:
             return None
         return Chosen(rows, self.tensor(rows, torch.int64), history, self.tensor(history, torch.int64))
 
-    def groups(self) -> list[Group]:
+    def knobs(self) -> Knobs:
         by_path: dict[Path, list[int]] = {}
         for row, state in enumerate(self.states):
             by_path.setdefault(state.path, []).append(row)
-        whole = len(by_path) == 1
-        return [
-            Group(
-                path,
-                rows,
-                None if whole else self.tensor(rows, torch.int64),
-                None if path is Path.GREEDY else self.knobs(rows),
-            )
+        whole = self._columns(range(len(self.states)))
+        if len(by_path) == 1:
+            return whole
+        parts = [
+            Part(path, self.tensor(rows, torch.int64), None if path is Path.GREEDY else self._columns(rows))
             for path, rows in by_path.items()
         ]
+        return evolve(whole, path_R=self.tensor([s.path.value for s in self.states], torch.int64), parts=parts)
 
-    def knobs(self, rows: list[int]) -> Knobs:
+    def _columns(self, rows: Sequence[int]) -> Knobs:
         params = [self.states[row].params for row in rows]
         top_k = [min(p.top_k, self.vocab_size) for p in params]
         return Knobs(
@@ -152,7 +161,7 @@ class _Maker:
             top_k_R=self.tensor(top_k, torch.int64),
             top_p_R=self.tensor([p.top_p for p in params], wide(self.device)),
             min_p_R=self.tensor([p.min_p for p in params], wide(self.device)),
-            most_k=max(top_k),
+            most_k=max(top_k, default=0),
             any_min_p=any(p.min_p > 0 for p in params),
         )
 
@@ -183,6 +192,6 @@ class _Maker:
             self.column(chosen, lambda s: s.params.dry_multiplier, torch.float32),
             self.column(chosen, lambda s: s.params.dry_base, torch.float32),
             self.column(chosen, lambda s: s.params.dry_allowed_length, torch.int64),
-            breakers_BV.to(self.device, non_blocking=True),
+            on_device(breakers_BV, self.device),
             self.column(chosen, lambda s: tables[s.breakers], torch.int64),
         )

@@ -20,11 +20,12 @@ from torch import Tensor
 
 from tramontane.errors import EngineError, RequestError
 from tramontane.requests import SamplingParams, TokenLogprobs
+from tramontane.ring import on_device
 from tramontane.sampler.drawing import Draw, draw_rows
 from tramontane.sampler.history import History, Past
 from tramontane.sampler.penalties import apply_dry, apply_repeats
 from tramontane.sampler.philox import UniformStream
-from tramontane.sampler.plan import Chosen, Group, Plan
+from tramontane.sampler.plan import Chosen, Plan
 from tramontane.sampler.result import Observed, Sampled, prompt_logprobs
 from tramontane.sampler.select import wide
 from tramontane.sampler.state import LogitsProcessor, Path, SequenceState, check_ids
@@ -182,7 +183,7 @@ class Sampler:
         """The ids that ``min_tokens`` bans."""
         ids = {*params.stop_token_ids, *(() if params.ignore_eos else eos_ids)} if params.min_tokens else set()
         inside = sorted(token for token in ids if 0 <= token < self.vocab_size)
-        return torch.tensor(inside).to(self.device, non_blocking=True) if inside else None
+        return on_device(torch.tensor(inside), self.device) if inside else None
 
     def _breakers(self, params: SamplingParams, given: Collection[int] | None) -> frozenset[int]:
         if params.dry_multiplier == 0.0 or not params.dry_sequence_breakers:
@@ -252,25 +253,10 @@ class Sampler:
                 return
 
     def _draw(self, logits_LV: Tensor, plan: Plan, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
-        if len(plan.groups) == 1:
-            return self._draw_group(logits_LV, plan, plan.groups[0], positions)
-        rows = logits_LV.shape[0]
-        tokens_L = torch.empty(rows, dtype=torch.int64, device=self.device)
-        peak_L = torch.empty(rows, dtype=logits_LV.dtype, device=self.device)
-        for group in plan.groups:
-            tokens_L[group.rows_R], peak_L[group.rows_R] = self._draw_group(
-                logits_LV[group.rows_R], plan, group, positions
-            )
-        return tokens_L, peak_L
-
-    def _draw_group(
-        self, logits_RV: Tensor, plan: Plan, group: Group, positions: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
-        if group.knobs is None:
-            return self.draw(group.path, logits_RV, None, None)
-        numbers = [plan.states[row].stream.at(positions[row]) for row in group.rows]
-        uniform_R = torch.tensor(numbers, dtype=wide(self.device)).to(self.device, non_blocking=True)
-        return self.draw(group.path, logits_RV, group.knobs, uniform_R)
+        if plan.knobs is None:
+            return self.draw(Path.GREEDY, logits_LV, None, None)
+        uniform_L = on_device(torch.tensor(plan.numbers(positions), dtype=wide(self.device)), self.device)
+        return self.draw(plan.path, logits_LV, plan.knobs, uniform_L)
 
 
 def _forbid(logits_V: Tensor, mask: Tensor | None, banned_E: Tensor | None) -> None:
@@ -308,7 +294,7 @@ def _unpacked(words: Tensor, device: torch.device) -> Tensor:
         bits = np.unpackbits(words.numpy().view(np.uint8), bitorder="little")
         return torch.from_numpy(bits).view(torch.bool)
     shifts = torch.arange(32, dtype=torch.int32, device=device)
-    return ((words.to(device, non_blocking=True)[:, None] >> shifts) & 1).flatten().to(torch.bool)
+    return ((on_device(words, device)[:, None] >> shifts) & 1).flatten().to(torch.bool)
 
 
 def _name(processor: LogitsProcessor) -> str:

@@ -15,9 +15,13 @@ back from the device. Shapes: R rows, V vocabulary, K candidates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from attrs import frozen
 from torch import Tensor
+
+from tramontane.sampler.state import Path
 
 _LARGEST = torch.finfo(torch.float32).max
 _BLOCK = 256
@@ -47,6 +51,10 @@ class Knobs:
     """The largest of ``top_k_R``."""
     any_min_p: bool
     """Whether some row has a min-p."""
+    path_R: Tensor | None = None
+    """int64: the value of each row's path, where they take several."""
+    parts: Sequence[Part] = ()
+    """The rows of each path, where they take several."""
 
     def pick(self, rows_R: Tensor) -> Knobs:
         """The knobs of some of the rows."""
@@ -58,6 +66,17 @@ class Knobs:
             self.most_k,
             self.any_min_p,
         )
+
+
+@frozen
+class Part:
+    """Rows of a step that take one path."""
+
+    path: Path
+    rows_R: Tensor | None
+    """int64; ``None`` in a step that is recorded, whose rows may take any: ``path_R`` tells."""
+    knobs: Knobs | None
+    """``None`` for greedy rows."""
 
 
 def wide(device: torch.device) -> torch.dtype:

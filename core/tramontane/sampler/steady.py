@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from torch import Tensor
 
 from tramontane.ring import HostRing
 from tramontane.sampler.drawing import Draw, draw_rows
 from tramontane.sampler.plan import Plan
-from tramontane.sampler.select import Knobs, wide
+from tramontane.sampler.select import Knobs, Part, wide
 from tramontane.sampler.state import Path
 
 
@@ -28,6 +28,7 @@ class Recipe:
     """What kind of draws a step makes: steps of one recipe are the same work on other numbers."""
 
     paths: frozenset[Path]
+    """That rows may take."""
     most_k: int
     """At least the largest top-k, a power of two; 0 without one."""
 
@@ -40,6 +41,8 @@ class SteadyDraw:
     vocab_size: int
     device: torch.device
     _draw: Draw = draw_rows
+    _any: bool = False
+    """Whether one recipe is to serve all steps with rows that are not greedy."""
     _host: HostRing = field(init=False, repr=False)
     _columns: dict[str, Tensor] = field(init=False, repr=False)
     _block: Tensor = field(init=False, repr=False)
@@ -56,21 +59,21 @@ class SteadyDraw:
         self._kept = [None] * len(self._host.blocks)
 
     def load(self, plan: Plan, positions: Sequence[int]) -> Recipe:
-        """Write the numbers of a step's rows and send them to the device."""
+        """Write the numbers of a step's rows and send them to the device; greedy rows have none."""
+        if plan.path is Path.GREEDY:
+            return Recipe(frozenset({Path.GREEDY}), 0)
         turn, count = self._host.next(), len(plan.states)
         columns = self._views(self._host.block)
         if self._kept[turn] is not plan:
             self._write_parameters(columns, plan)
             self._kept[turn] = plan
-        numbers = [
-            0.0 if state.path is Path.GREEDY else state.stream.at(position)
-            for state, position in zip(plan.states, positions, strict=True)
-        ]
-        columns["uniform"][:count] = torch.tensor(numbers, dtype=wide(self.device))
+        columns["uniform"][:count] = torch.tensor(plan.numbers(positions), dtype=wide(self.device))
         if self._block is not self._host.block:
             self._block.copy_(self._host.block, non_blocking=True)
             self._host.sent()
         paths = frozenset(state.path for state in plan.states)
+        if self._any:
+            return Recipe(frozenset(Path), self.vocab_size)
         most_k = max((s.params.top_k for s in plan.states if s.path is Path.TOP_K), default=0)
         return Recipe(paths, min(self.vocab_size, 1 << (most_k - 1).bit_length()) if most_k else 0)
 
@@ -85,16 +88,11 @@ class SteadyDraw:
             temperature_R=column["temperature"], top_k_R=column["top_k"], top_p_R=column["top_p"],
             min_p_R=column["min_p"], most_k=recipe.most_k, any_min_p=True,
         )  # fmt: skip
-        found: tuple[Tensor, Tensor] | None = None
-        for path in sorted(recipe.paths, key=lambda one: one.value):
-            drawn = self._draw(path, logits_LV, knobs, column["uniform"])
-            own_L = column["path"] == path.value
-            found = drawn if found is None else (
-                torch.where(own_L, drawn[0], found[0]), torch.where(own_L, drawn[1], found[1])
-            )  # fmt: skip
-        if found is None:
-            raise ValueError("a step without rows draws nothing")
-        return found
+        paths = sorted(recipe.paths, key=lambda path: path.value)
+        if len(paths) == 1:
+            return self._draw(paths[0], logits_LV, knobs, column["uniform"])
+        parts = [Part(path, None, None if path is Path.GREEDY else knobs) for path in paths]
+        return self._draw(None, logits_LV, evolve(knobs, path_R=column["path"], parts=parts), column["uniform"])
 
     def _write_parameters(self, columns: Mapping[str, Tensor], plan: Plan) -> None:
         params, count = [state.params for state in plan.states], len(plan.states)

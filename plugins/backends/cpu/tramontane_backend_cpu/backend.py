@@ -92,7 +92,7 @@ class CpuBackend(HostBackend):
         return lower(tape, self.engine, max_tokens, max_outputs)
 
     def draw(
-        self, path: Path, logits_RV: Tensor, knobs: Knobs | None, uniform_R: Tensor | None
+        self, path: Path | None, logits_RV: Tensor, knobs: Knobs | None, uniform_R: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """By the native kernel."""
         return draw_rows(self.engine.pool, path, logits_RV, knobs, uniform_R)

@@ -252,7 +252,21 @@ def recurrences() -> Iterator[tuple[str, Callable[[], None]]]:
         yield f"gated_delta, {tokens} tokens", lambda k=kernel, c=ctx, g=given: k(c, g, (torch.zeros_like(g[2]),))
 
 
-GROUPS = {"products": products, "attentions": attentions, "mixtures": mixtures, "recurrences": recurrences}
+def draws() -> Iterator[tuple[str, Callable[[], None]]]:
+    """Greedy rows, and rows of any path."""
+    from tramontane.sampler.select import Knobs
+    from tramontane.sampler.state import Path as Way
+    from tramontane_backend_cuda.drawing import draw_rows
+
+    logits, real, whole = torch.zeros(4, 151_936), torch.ones(4, dtype=torch.float64), torch.ones(4, dtype=torch.int64)
+    knobs = Knobs(real.float(), whole, real, real, 1, any_min_p=True, path_R=whole)
+    yield "greedy draws", lambda: draw_rows(Way.GREEDY, logits)
+    yield "draws of any path", lambda: draw_rows(None, logits, knobs, real)
+
+
+GROUPS = {
+    "products": products, "attentions": attentions, "mixtures": mixtures, "recurrences": recurrences, "draws": draws,
+}  # fmt: skip
 
 
 def main(groups: list[str]) -> None:

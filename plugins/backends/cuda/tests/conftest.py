@@ -8,6 +8,7 @@ tramontane_backend_cuda.bench --only tests`` goes on with the others in another 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -25,6 +26,10 @@ if os.environ["TRITON_INTERPRET"] == "0" and torch.cuda.is_available():
     CARD = True
 else:
     CARD = False
+if not CARD and importlib.util.find_spec("triton") is not None:
+    from quick_interpreter import install
+
+    install()
 NOTES = Notes.here()
 _worst: dict[str, str] = {"outcome": "passed", "reason": ""}
 

@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from attrs import define, field
+from torch import Tensor
 
 from tramontane.backends.base import HostBackend, Replays
 from tramontane.backends.torch import TorchBackend
 from tramontane.errors import PlanError
 from tramontane.memory import available_memory
 from tramontane.ops import KernelMaker, Op
+from tramontane.sampler.select import Knobs
+from tramontane.sampler.state import Path
 from tramontane.weights import Matrix, Stored
 from tramontane_backend_cuda.graphs import step_graphs
 
@@ -74,6 +77,14 @@ class CudaBackend(HostBackend):
         """The Triton kernel, the stock one, the reference."""
         stock, own = self._stock.candidates(op), self._own.get(op.name)
         return stock if own is None else ((f"cuda.{op.name}", own), *stock)
+
+    def draw(
+        self, path: Path | None, logits_RV: Tensor, knobs: Knobs | None, uniform_R: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """By Triton, nothing sorted."""
+        from tramontane_backend_cuda.drawing import draw_rows
+
+        return draw_rows(path, logits_RV, knobs, uniform_R)
 
     def replays(self, max_tokens: int, max_rows: int) -> Replays | None:
         """CUDA graphs; none under the interpreter, which has no device to record on."""

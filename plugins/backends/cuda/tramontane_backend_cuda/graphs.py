@@ -144,4 +144,4 @@ def sizes(max_tokens: int) -> tuple[int, ...]:
 
 def step_graphs(device: torch.device, max_tokens: int, max_rows: int) -> StepGraphs:
     """Graphs for steps of an engine."""
-    return StepGraphs(Padding(sizes(max_tokens), max_rows), GraphRecorder(device))
+    return StepGraphs(Padding(sizes(max_tokens), max_rows, any_draw=True), GraphRecorder(device))

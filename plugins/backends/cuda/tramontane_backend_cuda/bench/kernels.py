@@ -24,6 +24,7 @@ from tramontane_backend_cuda.bench.cases import (
     prologue,
 )
 from tramontane_backend_cuda.bench.clock import Clock
+from tramontane_backend_cuda.bench.draws import draws
 from tramontane_backend_cuda.bench.jobs import Job
 from tramontane_backend_cuda.bench.limits import Card, Line
 
@@ -142,3 +143,5 @@ def _makers(bench: Bench, *, smoke: bool) -> Iterator[Maker]:
     size = (64, 32, 4, 2) if smoke else (2048, 768, 128, 8)
     for name in ("bf16",) if smoke else ("bf16", "fp8", "q4_k"):
         yield _named(f"experts {name}", experts, bench, name, *size, (1, 3) if smoke else (1, 4, 16, 64, 1024))
+    for rows, vocab in ((2, 300),) if smoke else ((1, 151_936), (16, 151_936), (256, 128_256)):
+        yield _named(f"draws rows={rows}", draws, bench, rows, vocab)
