@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,9 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 BF16 = torch.bfloat16
 COMPILED: dict[str, Any] = {}
 INSTRUCTION = re.compile(r"/\*[0-9a-f]+\*/\s+(?:@!?U?P\d+\s+)?([A-Z][A-Z0-9_.]*)(.*?);")
+REGISTER = re.compile(r"\bR(\d+)")
+Code = Sequence[tuple[str, str]]
+"""Instructions: names and operands."""
 
 
 class NoCard:
@@ -75,8 +78,8 @@ def _compile_only(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwar
     return kernel
 
 
-def loops(assembly: str) -> Iterator[Counter[str]]:
-    """The instructions of each loop, by name, innermost first seen."""
+def loops(assembly: str) -> Iterator[Code]:
+    """The instructions of each loop, innermost first seen."""
     labels: dict[str, int] = {}
     code: list[tuple[str, str]] = []
     for line in assembly.splitlines():
@@ -90,11 +93,32 @@ def loops(assembly: str) -> Iterator[Counter[str]]:
         target = re.search(r"\.L_x_\d+", rest) if name.startswith("BRA") else None
         first = labels.get(target.group(0), index) if target else index
         if index - first > 4:
-            yield Counter(each.split(".")[0] for each, _ in code[first : index + 1])
+            yield code[first : index + 1]
+
+
+def waits(code: Code) -> int:
+    """Loads to registers in the code of a loop whose results are read later in the same turn: what a turn waits for."""
+    found = 0
+    for index, (name, rest) in enumerate(code):
+        target = re.match(r"\s*R(\d+)", rest) if name.startswith("LDG.") else None
+        if target is None:
+            continue
+        count = 4 if ".128" in name else 2 if ".64" in name else 1
+        made = {int(target.group(1)) + i for i in range(count)}
+        for later, operands in code[index + 1 :]:
+            writes = 0 if later.startswith(("ST", "RED", "BRA", "BAR", "LDGSTS", "HGMMA")) else 1
+            used = [int(one) for one in REGISTER.findall(",".join(operands.split(",")[writes:]))]
+            if made & set(used):
+                found += 1
+                break
+            over = re.match(r"\s*R(\d+)", operands) if writes else None
+            if over and int(over.group(1)) in made:
+                break
+    return found
 
 
 def describe(kernel: Any) -> dict[str, Any]:
-    """Registers, spilled bytes, shared memory, and the instructions of the longest loop."""
+    """Registers, spilled bytes, shared memory; the instructions of the longest loop, and the loads it waits for."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
@@ -102,10 +126,12 @@ def describe(kernel: Any) -> dict[str, Any]:
         assembly = subprocess.run([TOOLS / "nvdisasm", "-c", file.name], capture_output=True, text=True).stdout
     found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
     registers, stack, _, local = map(int, found.groups()) if found else (0, 0, 0, 0)
-    longest = max(loops(assembly), key=lambda loop: loop.total(), default=Counter())
+    longest = max(loops(assembly), key=len, default=())
+    names = Counter(name.split(".")[0] for name, _ in longest)
     return {
         "registers": registers, "spilled": stack + local, "shared": kernel.metadata.shared,
-        "warps": kernel.metadata.num_warps, "loop": longest.total(), "barriers": longest["BAR"],
+        "warps": kernel.metadata.num_warps, "loop": len(longest), "barriers": names["BAR"],
+        "waited": waits(longest),
     }  # fmt: skip
 
 

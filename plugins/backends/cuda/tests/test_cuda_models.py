@@ -94,10 +94,14 @@ def test_torch_code_between_a_norm_and_a_product_keeps_them_apart() -> None:
 
 @pytest.mark.full
 def test_a_model_with_recurrent_layers_gives_what_stock_torch_gives(tmp_path: Path) -> None:
-    """Convolution, delta rule, gated attention and experts, loaded from files, prompts beside decoding rows."""
+    """Convolution, delta rule in chunks and in steps, gated attention and experts, loaded from files, prompts beside
+    decoding rows."""
     spec = installed().catalogs.architectures.get("qwen3next")
     path = write_random(tmp_path / "model", next(iter(spec.load("samples")().values())))
-    ours, stock = (Harness.load(path, backend=name, max_num_seqs=2, max_batched_tokens=8) for name in ("cuda", "torch"))
+    ours, stock = (
+        Harness.load(path, backend=name, max_num_seqs=2, max_batched_tokens=20) for name in ("cuda", "torch")
+    )
     kernels = {call.op.name: call.choice.kernel for call in ours.loaded.blueprint.ops if call.choice is not None}
     assert {kernels["causal_conv"], kernels["gated_delta"]} == {"cuda.causal_conv", "cuda.gated_delta"}
-    assert ours.greedy([[3, 4, 5], [9]], 2) == stock.greedy([[3, 4, 5], [9]], 2)
+    prompts = [[3, 4, 5, 6] * 7, [9]]
+    assert ours.greedy(prompts, 2) == stock.greedy(prompts, 2)

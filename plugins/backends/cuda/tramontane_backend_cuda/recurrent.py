@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recurrent layers: a short convolution and the gated delta rule, token by token along each row.
+"""Recurrent layers: a short convolution and the gated delta rule, along each row.
 
 Where rows begin, which slots they have and whether they start afresh is read on the card, so that steps can be
 recorded. A program walks along one row, with the part of the state that is its own in registers: decoding steps read
-and write each state once. Long prompts, whose rows the host knows, go through stock torch in chunks, whose products
-tensor cores can make.
+and write each state once. The delta rule of longer rows goes in chunks (:mod:`.chunks`); long prompts whose rows the
+host knows are convolved by stock torch.
 
 Legend: T tokens, R rows, C channels, W width of the convolution, G key heads, H value heads, K key dimension, V value
 dimension.
@@ -27,8 +27,9 @@ from tramontane.backends.torch.recurrent import gated_delta as stock_gated_delta
 from tramontane.batch import Ctx
 from tramontane.ops import CausalConv, GatedDelta, Kernel, Op
 from tramontane.ops.recurrent import TINY
+from tramontane_backend_cuda.chunks import LEAST, gates, walk
 from tramontane_backend_cuda.decode import FUNCTIONS, activation
-from tramontane_backend_cuda.rows import rows_of
+from tramontane_backend_cuda.rows import exact, rows_of
 
 CHANNELS = 128
 """Channels of a program."""
@@ -36,7 +37,9 @@ VALUES = 8
 """Features of values that a program, which is one warp, carries a state for: with keys of 128 features 32 registers of
 a thread. Sums over keys then stay inside the warp: with four warps each token waited at 18 barriers, as compiled."""
 LONG = 256
-"""Tokens of a row from which on it goes through stock torch, where the host knows the rows."""
+"""Tokens of a row from which on it goes through stock torch, where the host knows the rows and chunks are not ours."""
+ANY = 1 << 30
+"""More tokens than a row has."""
 
 
 @triton.jit
@@ -85,36 +88,35 @@ def convolve_rows(
 
 @triton.jit
 def delta_rows(
-    query, key, value, write, keep, a, shift, state, slots, fresh, q_start, y, tokens, rows, heads, shared, root, tiny,
-    q_stride, k_stride, v_stride, write_stride, keep_stride,
+    query, key, value, write, keep, a, shift, state, slots, fresh, q_start, y, tokens, rows, most, heads, shared, root,
+    tiny, q_stride, k_stride, v_stride, write_stride, keep_stride,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
-    """Some features of the values of one head of one row: what is known of a key is replaced by its value."""
+    """Some features of the values of one head of one row: what is known of a key is replaced by its value. Rows of
+    ``most`` tokens or more are left out."""
     row, head = tl.program_id(0), tl.program_id(1)
     i, f = tl.arange(0, BK), tl.program_id(2) * BV + tl.arange(0, BV)
     first, last = tl.load(q_start + row), tl.load(q_start + row + 1)
     kind: tl.constexpr = y.dtype.element_ty
     inside = (i < K)[:, None] & (f < V)[None, :]
     place = state + ((tl.load(slots + row) * heads + head) * K + i[:, None]) * V + f[None, :]
-    known = tl.where(tl.load(fresh + row) == 0, K, 0)
+    end = tl.where(last - first < most, last, first)
+    known = tl.where((tl.load(fresh + row) == 0) & (end > first), K, 0)
     held = tl.load(place, mask=inside & (i < known)[:, None], other=0.0)
-    rate, more = tl.exp(tl.load(a + head).to(tl.float32)), tl.load(shift + head).to(tl.float32)
     turn = head // shared * K + i
-    for token in range(first, last):
+    for token in range(first, end):
         q = tl.load(query + token * q_stride + turn, mask=i < K, other=0.0).to(tl.float32)
         k = tl.load(key + token * k_stride + turn, mask=i < K, other=0.0).to(tl.float32)
         v = tl.load(value + token * v_stride + head * V + f, mask=f < V, other=0.0).to(tl.float32)
-        beta = tl.sigmoid(tl.load(write + token * write_stride + head).to(tl.float32))
-        logit = tl.load(keep + token * keep_stride + head).to(tl.float32) + more
-        soft = tl.where(logit > 20.0, logit, tl.log(1.0 + tl.exp(tl.minimum(logit, 20.0))))
+        beta, decay = gates(write, keep, a, shift, token * write_stride, token * keep_stride, head, token < end)
         q = q * (root / tl.sqrt(tl.sum(q * q, axis=0) + tiny))
         k = k / tl.sqrt(tl.sum(k * k, axis=0) + tiny)
-        held = held * tl.exp(-rate * soft)
+        held = held * tl.exp(decay)
         change = (v - tl.sum(held * k[:, None], axis=0)) * beta
         held += k[:, None] * change[None, :]
         made = tl.sum(held * q[:, None], axis=0)
         tl.store(y + token * heads * V + head * V + f, made.to(kind), mask=f < V)
-    tl.store(place, held, mask=inside & (i < tl.where(last > first, K, 0))[:, None])
+    tl.store(place, held, mask=inside & (i < tl.where(end > first, K, 0))[:, None])
     if row == rows - 1:
         for token in range(last, tokens):  # of no row
             tl.store(y + (token * heads + head) * V + f, tl.zeros((BV,), kind), mask=f < V)
@@ -124,18 +126,27 @@ Launch = Callable[[Ctx, Tensor, Tensor, Sequence[Tensor], Tensor], None]
 """``f(batch, slots of its rows, which start afresh (bytes), inputs, output)``."""
 
 
+def longest(ctx: Ctx, tokens: int) -> int:
+    """Tokens of the longest row, as far as the host knows; else all."""
+    if ctx.host is None:
+        return tokens
+    return max((end - begin for begin, end in itertools.pairwise(ctx.host.q_start)), default=0)
+
+
 @define(eq=False)
 class _ByRows:
-    """The kernel of one layer: a launch of ours, or stock torch's where the host knows of a long row."""
+    """The kernel of one layer: launches of ours, or stock torch's where the host knows of a long row."""
 
     launch: Launch = field(repr=False)
     stock: Kernel = field(repr=False)
+    chunks: bool = False
+    """Ours take long rows well, but those of float32 on a card."""
 
     def __call__(self, ctx: Ctx | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         if ctx is None or ctx.state_slot_R is None or ctx.state_fresh_R is None:
             raise TypeError("a recurrent op needs a batch with state slots")
-        starts = () if ctx.host is None else ctx.host.q_start
-        if any(end - begin >= LONG for begin, end in itertools.pairwise(starts)):
+        stock = ctx.host is not None and (not self.chunks or exact(inputs[0]))
+        if stock and longest(ctx, 0) >= LONG:
             self.stock(ctx, inputs, outputs)
             return
         self.launch(ctx, ctx.state_slot_R, ctx.state_fresh_R.view(torch.uint8), inputs, outputs[0])
@@ -176,10 +187,14 @@ def gated_delta(op: Op, weights: Sequence[Any]) -> Kernel | str:
 
     def launch(batch: Ctx, slots: Tensor, fresh: Tensor, inputs: Sequence[Tensor], y: Tensor) -> None:
         given, (state,) = [rows_of(one) for one in inputs], slot.states
+        tokens, most = given[0].shape[0], ANY
+        if longest(batch, tokens) >= LEAST and not exact(given[0]):
+            walk(op, batch, slots, fresh, given, a, shift, state, y)
+            most = LEAST
         delta_rows[(batch.rows, heads, triton.cdiv(values, bv))](
-            *given, a, shift, state, slots, fresh, batch.q_start, y, given[0].shape[0], batch.rows, heads, shared,
+            *given, a, shift, state, slots, fresh, batch.q_start, y, tokens, batch.rows, most, heads, shared,
             keys**-0.5, TINY, *(one.stride(0) for one in given),
             K=keys, V=values, BK=bk, BV=bv, num_warps=1,
         )  # fmt: skip
 
-    return _ByRows(launch, stock)
+    return _ByRows(launch, stock, chunks=True)

@@ -13,14 +13,14 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 from torch import Tensor
 
 from tramontane import nn, ops
 from tramontane.backends.base import Backend
 from tramontane.batch import Ctx, GroupCtx, HostRows
 from tramontane.build import Blueprint, Builder
-from tramontane.cache.spec import plan_layout
+from tramontane.cache.spec import CacheKind, CacheSpec, plan_layout
 from tramontane.load.program import bind
 from tramontane.ops import BoundOp, Runtime
 from tramontane.plugins import Plugins
@@ -32,6 +32,8 @@ BLOCK = 32
 HALF = torch.bfloat16
 MOST_KEYS = 1024
 """Keys up to which attention is held against its reference."""
+MOST_STEPS = 512
+"""Tokens of a row up to which a recurrent layer is."""
 MOST_COMPARED = 64
 """Tokens up to which experts are held against their reference."""
 
@@ -205,6 +207,34 @@ def latents(bench: Bench, heads: int, rows: int, keys: int) -> Iterator[Case]:
         (rows * keys * (rank + rope) + heads * 2 * dim * rank) * 2.0,
         4.0 * rows * keys * heads * (rank + rope),
         (lambda: difference(cores[0].attend, inputs, ctx)) if keys <= MOST_KEYS else None,
+    )
+
+
+def deltas(bench: Bench, rule: ops.GatedDelta, rows: int, new: int) -> Iterator[Case]:
+    """The gated delta rule over rows of ``new`` tokens; held against its definition from an empty state."""
+    b, heads = bench.builder(), rule.value_heads
+    shape = (heads, rule.key_dim, rule.value_dim)
+    spec = CacheSpec(kind=CacheKind.STATE, states=((shape, torch.float32),))
+    nbytes = 2.0 * rows * heads * rule.key_dim * rule.value_dim * 4
+    calls = []
+    for copy in range(copies_for(int(nbytes))):
+        at = b.at(f"layers.{copy}")
+        slot = at.cache(spec)
+        slot.states = (torch.randn(rows, *shape, device=bench.backend.device),)
+        calls.append(at.op(rule, slot, *(at.param(name, (heads,), dtype=torch.float32) for name in ("a", "shift"))))
+    fill_random(b.blueprint, lambda _: Dense(HALF), bench.backend)
+    bind(b.blueprint, bench.backend, bench.plugins)
+    keys, values = rule.key_heads * rule.key_dim, heads * rule.value_dim
+    inputs = [bench.normal(rows * new, width) for width in (keys, keys, values, heads, heads)]
+    slots = torch.arange(rows, device=inputs[0].device)
+    ctx = evolve(batch(bench, rows, new, new), state_slot_R=slots, state_fresh_R=slots < 0)
+    fresh = evolve(ctx, state_fresh_R=slots >= 0)
+    yield Case(
+        f"delta rule {heads}x{rule.key_dim}x{rule.value_dim} rows={rows} new={new}",
+        [_call(call, *inputs, ctx=ctx) for call in calls],
+        nbytes + rows * new * 4.0 * (keys + values),
+        rows * new * heads * rule.key_dim * rule.value_dim * 6.0,
+        (lambda: difference(calls[0], inputs, fresh)) if new <= MOST_STEPS else None,
     )
 
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from attrs import evolve
 
-from tramontane import nn
+from tramontane import nn, ops
 from tramontane_backend_cuda import attention as attending
 from tramontane_backend_cuda import source
 from tramontane_backend_cuda.bench.cases import (
@@ -17,6 +17,7 @@ from tramontane_backend_cuda.bench.cases import (
     Bench,
     Case,
     attention,
+    deltas,
     experts,
     latents,
     linears,
@@ -138,10 +139,15 @@ def _makers(bench: Bench, *, smoke: bool) -> Iterator[Maker]:
         yield _named(f"attention rows={rows} keys={keys}", attention, bench, heads, rows, keys, new)
     for count, rows, keys in ((3, 2, 40),) if smoke else ((16, 1, 1024), (16, 1, 16384), (128, 16, 1024)):
         yield _named(f"latents heads={count} rows={rows} keys={keys}", latents, bench, count, rows, keys)
+    size = {"key_heads": 2, "value_heads": 4, "key_dim": 16, "value_dim": 16} if smoke else {
+        "key_heads": 16, "value_heads": 32, "key_dim": 128, "value_dim": 128}  # fmt: skip
+    for rows, new in ((2, 1), (1, 70)) if smoke else ((1, 1), (64, 1), (1, 8), (1, 16), (1, 64), (8, 64), (1, 512),
+                                                      (1, 4096)):  # fmt: skip
+        yield _named(f"delta rule rows={rows} new={new}", deltas, bench, ops.GatedDelta(**size), rows, new)
     for count in (3,) if smoke else (1, 64, 256):
         yield _named("norms+rope+write", prologue, bench, heads, count)
-    size = (64, 32, 4, 2) if smoke else (2048, 768, 128, 8)
+    moe = (64, 32, 4, 2) if smoke else (2048, 768, 128, 8)
     for name in ("bf16",) if smoke else ("bf16", "fp8", "q4_k"):
-        yield _named(f"experts {name}", experts, bench, name, *size, (1, 3) if smoke else (1, 4, 16, 64, 1024))
+        yield _named(f"experts {name}", experts, bench, name, *moe, (1, 3) if smoke else (1, 4, 16, 64, 1024))
     for rows, vocab in ((2, 300),) if smoke else ((1, 151_936), (16, 151_936), (256, 128_256)):
         yield _named(f"draws rows={rows}", draws, bench, rows, vocab)
