@@ -17,6 +17,10 @@ SHARED_BYTES = 227 * 1024
 """What a program can have of shared memory on Hopper."""
 SPILLED_BYTES = 128
 """What a thread may keep outside its registers: a few words that the loop does not need cost nothing."""
+AHEAD = {f"{name}, {tokens} tokens" for name in ("q4_0", "q8_0", "q4_k", "q6_k", "mxfp4") for tokens in (16, 64)}
+"""Products whose scales are read a tile ahead."""
+WAITED = 2
+"""Loads that a turn of theirs may wait for: two words of 64 bits, half of which the compiler converts early."""
 
 
 @pytest.mark.full
@@ -32,3 +36,6 @@ def test_every_kernel_compiles_for_a_card() -> None:
             "take_tokens"} <= {
                 one["kernel"] for one in kernels}  # fmt: skip
     assert [one for one in kernels if one["spilled"] > SPILLED_BYTES or one["shared"] > SHARED_BYTES] == []
+    ahead = [one for one in kernels if one["use"] in AHEAD]
+    assert len(ahead) > 5
+    assert [one for one in ahead if one["waited"] > WAITED] == []

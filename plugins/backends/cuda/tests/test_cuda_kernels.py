@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Norms and gates against float64 by Triton's interpreter, and where the backend runs at all."""
+"""Norms, gates and words of scales by Triton's interpreter, and where the backend runs at all."""
 
 from __future__ import annotations
 
@@ -8,11 +8,35 @@ import pytest
 pytest.importorskip("triton", reason="triton has packages for Linux only")
 
 import torch
+import triton
+import triton.language as tl
 from cuda_kit import BFLOAT16, close, draw, param, run
 
 from tramontane.errors import PlanError
 from tramontane.ops import ACTIVATIONS, AddRmsNorm, GatedActivate, RmsNorm
 from tramontane_backend_cuda.backend import CudaBackend
+from tramontane_backend_cuda.words import load_word, word_part
+
+
+@triton.jit
+def take_apart(x, y, COUNT: tl.constexpr):
+    """Eight words of x, number by number."""
+    kind: tl.constexpr = x.dtype.element_ty
+    n = tl.arange(0, 8)
+    word = load_word(x + n * COUNT, COUNT)
+    for place in tl.static_range(COUNT):
+        tl.store(y + n * COUNT + place, word_part(word, place, kind, COUNT))
+
+
+@pytest.mark.parametrize(("dtype", "most"), [
+    (torch.uint8, 8), (torch.int8, 8), (torch.float16, 4), (torch.bfloat16, 4), (torch.float32, 2)])  # fmt: skip
+def test_words_give_back_what_they_hold(dtype: torch.dtype, most: int) -> None:
+    for count in (one for one in (1, 2, 4, 8) if one <= most):
+        x = (draw(8 * count) * 100).to(dtype)
+        y = torch.zeros_like(x)
+        take_apart[(1,)](x, y, COUNT=count)
+        assert torch.equal(y, x)
+        assert len(x.unique()) > 4
 
 
 @pytest.mark.parametrize("act", sorted(ACTIVATIONS))

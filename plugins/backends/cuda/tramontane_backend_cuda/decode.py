@@ -59,16 +59,17 @@ def code_values(
 
 @triton.jit
 def super_factors(factor, low_factor, n, k, inside, supers, ZERO: tl.constexpr, SUPERS: tl.constexpr):
-    """What scales and minima of the groups around the inputs ``k`` are multiplied with; shaped as ``n`` and ``k``."""
+    """What scales and minima of the groups around the inputs ``k`` are multiplied with, as stored; shaped as ``n`` and
+    ``k``."""
     above = n * 0 + k * 0 + 1.0
     below = above
     if SUPERS >= 0:
         place = n * supers + k * 0
         if SUPERS > 0:
             place = n * supers + k // SUPERS
-        above = tl.load(factor + place, mask=inside, other=0.0).to(tl.float32)
+        above = tl.load(factor + place, mask=inside, other=0.0)
         if ZERO == "low":
-            below = tl.load(low_factor + place, mask=inside, other=0.0).to(tl.float32)
+            below = tl.load(low_factor + place, mask=inside, other=0.0)
     return above, below
 
 

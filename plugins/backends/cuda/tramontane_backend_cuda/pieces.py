@@ -24,6 +24,7 @@ import triton.language as tl
 
 from tramontane_backend_cuda.decode import code_values, group_scales, scales_of, super_factors
 from tramontane_backend_cuda.dot import INTERPRETED, dot
+from tramontane_backend_cuda.words import load_words, piece_scales, tile_scales
 
 ONES: tl.constexpr = tl.constexpr("mov.b32 $0, 0x3f803f80; mov.b32 $1, 0x3f803f80;")
 """Machine code for four ones."""
@@ -99,19 +100,31 @@ def multiply_pieces(
     total = tl.zeros((BN, BM), tl.float32)
     sums = tl.zeros((BN, BM), tl.float32)
     squares = tl.zeros((PIECE, BM), tl.float32)
+    EACH: tl.constexpr = GROUP if GROUP > 0 else 1
+    TILE: tl.constexpr = BG * LANES * SPLIT
+    COUNT: tl.constexpr = TILE // EACH if TILE > EACH else 1  # groups of a tile
+    of_scale: tl.constexpr = scale.dtype.element_ty.primitive_bitwidth
+    of_zero: tl.constexpr = zero.dtype.element_ty.primitive_bitwidth
+    FIT: tl.constexpr = COUNT * of_scale <= 64 and COUNT * of_zero <= 64
+    ALIKE: tl.constexpr = TILE % EACH == 0 or EACH % TILE == 0
+    WORD: tl.constexpr = COUNT if SCALE != "none" and GROUP > 0 and FIT and ALIKE else 0
+    raw, raw_zero, above, below = tile_scales(
+        scale, zero, factor, low_factor, n, first * (LANES * SPLIT), groups, supers,
+        SCALE, ZERO, EACH, ROWS, SUPERS, WORD,
+    )  # fmt: skip
     for start in range(first, last, BG):
-        if SUPERS > 0:  # a tile lies in one block
-            k = start * (LANES * SPLIT) + n * 0
-            above, below = super_factors(factor, low_factor, n, k, n_inside, supers, ZERO, SUPERS)
-        else:
-            above, below = super_factors(factor, low_factor, n, 0, n_inside, supers, ZERO, SUPERS)
+        now, now_zero, now_above, now_below = raw, raw_zero, above, below
+        raw, raw_zero, above, below = tile_scales(  # a tile ahead: no product consumes them, so that nothing else would
+            scale, zero, factor, low_factor, n, tl.minimum(start + BG, last - BG) * (LANES * SPLIT), groups, supers,
+            SCALE, ZERO, EACH, ROWS, SUPERS, WORD,
+        )  # fmt: skip
         for piece in tl.static_range(BG * LANES // PIECE):
             byte = start * LANES + piece * PIECE
-            raw = tl.load(at_codes + byte)
+            raw_codes = tl.load(at_codes + byte)
             if SCALE != "none" and not WHOLE:
-                each, shift = group_scales(
-                    scale, zero, above, below, n, byte * SPLIT + n * 0, n_inside, groups,
-                    SCALE, ZERO, GROUP, ROWS, MIDDLE, SUPERS,
+                each, shift = piece_scales(
+                    now, now_zero, now_above, now_below, scale, zero, n, byte * SPLIT, n_inside, groups,
+                    piece * PIECE * SPLIT // EACH, SCALE, ZERO, GROUP, ROWS, MIDDLE, SUPERS, WORD,
                 )  # fmt: skip
             part = total
             seen = sums
@@ -126,10 +139,10 @@ def multiply_pieces(
                     squares += wide * wide
                     gain = tl.load(norm + k + inner).to(tl.float32)
                     some = (wide * gain[:, None]).to(kind)
-                w = piece_values(raw, table, j, kind, DECODER, CODES, TABLE, LOW, LANES, CENTER)
+                w = piece_values(raw_codes, table, j, kind, DECODER, CODES, TABLE, LOW, LANES, CENTER)
                 part = dot(w, some, part)
                 if SHIFTED:  # the tensor cores add up faster than threads do
-                    seen = dot(piece_ones(raw, kind, DECODER), some, seen)
+                    seen = dot(piece_ones(raw_codes, kind, DECODER), some, seen)
             if SCALE == "none" or WHOLE:
                 total, sums = part, seen
             else:
@@ -252,10 +265,7 @@ def spread_scales(
     stored [N, 8], and factors [N, 1]."""
     k = chunk * INPUTS
     group = tl.multiple_of(k // GROUP, COUNT)
-    raw = tl.load(of_scale + group)
-    raw_zero = raw
-    if ZERO == "code" or ZERO == "offset" or (ZERO == "low" and SCALE != "nibbles"):
-        raw_zero = tl.load(of_zero + group)
+    raw, raw_zero = load_words(of_scale + group, of_zero + group, SCALE, ZERO, 1)
     above, below = super_factors(factor, low_factor, rows, k, rows >= 0, supers, ZERO, SUPERS)
     return raw, raw_zero, above, below
 
