@@ -35,8 +35,9 @@ MAX_HEADS = 32
 STAGES = 2
 """Steps whose keys and values are on their way at a time."""
 JOIN_ELEMENTS = 1024
-"""Numbers of a token (query heads of a key head times value features) up to which the last task of a tile joins it. One
-multiprocessor reads all of a tile then; where there is more to read, a launch of many programs is sooner done."""
+"""Numbers of a token (query heads of a key head times value features) up to which the last task of a tile joins it,
+unless the tile has many tokens. One multiprocessor reads all of a tile then; where there is more to read, a launch of
+many programs is sooner done."""
 JOIN_STEP = 8
 """Tasks whose sums are read together."""
 MANY = 64
@@ -165,7 +166,7 @@ class TaskAttention:
         sums = q.new_empty(count * programs * m * be if cut else 1, dtype=torch.float32)
         tops = q.new_empty(count * programs * m * 2 if cut else 1, dtype=torch.float32)
         sinks = q if self.sinks_H is None else self.sinks_H
-        join = together if together * be <= JOIN_ELEMENTS else 0
+        join = together if rows < MANY and together * be <= JOIN_ELEMENTS else 0
         self._tasks(ctx, shape, tasks, q, q_rest, out_THE, sums, tops, sinks, (count, m, be, join))
         if cut and not join:
             join_tasks[(count, programs, rows)](

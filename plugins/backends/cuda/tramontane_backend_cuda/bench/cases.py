@@ -20,6 +20,7 @@ from tramontane import nn, ops
 from tramontane.backends.base import Backend
 from tramontane.batch import Ctx, GroupCtx, HostRows
 from tramontane.build import Blueprint, Builder
+from tramontane.cache.entries import encode, entry_elements, entry_features
 from tramontane.cache.spec import CacheKind, CacheSpec, plan_layout
 from tramontane.load.program import bind
 from tramontane.ops import BoundOp, Runtime
@@ -74,9 +75,9 @@ class Bench:
     backend: Backend
     plugins: Plugins
 
-    def builder(self) -> Builder:
-        """A builder over a blueprint of its own."""
-        return Builder(Blueprint(Runtime(self.backend.device), HALF, HALF, max_positions=32768))
+    def builder(self, kept: torch.dtype = HALF) -> Builder:
+        """A builder over a blueprint of its own; ``kept``: of cache entries."""
+        return Builder(Blueprint(Runtime(self.backend.device), HALF, kept, max_positions=32768))
 
     def fill(self, b: Builder, scheme: Scheme) -> None:
         """Random weights for everything that was declared, then a kernel for every op."""
@@ -167,23 +168,33 @@ def norms(bench: Bench, features: int, tokens: Sequence[int]) -> Iterator[Case]:
         )
 
 
-def attention(bench: Bench, heads: nn.Heads, rows: int, keys: int, new: int = 1) -> Iterator[Case]:
+def fill_cache(b: Builder) -> None:
+    """Random entries, everywhere."""
+    for slot in b.blueprint.caches.values():
+        for plane in slot.planes:
+            shape = (*plane.shape[:-1], entry_features(plane.shape[-1], plane.dtype))
+            plane.copy_(encode(torch.randn(shape, device=plane.device), plane.dtype))
+
+
+def attention(
+    bench: Bench, heads: nn.Heads, rows: int, keys: int, new: int = 1, kept: torch.dtype = HALF
+) -> Iterator[Case]:
     """Rows of ``new`` tokens each, that see ``keys`` keys."""
-    b = bench.builder()
-    layers = max(1, copies_for(rows * keys * heads.kv * heads.dim * 4))
+    b = bench.builder(kept)
+    nbytes = 2 * rows * keys * heads.kv * entry_elements(heads.dim, kept) * kept.itemsize
+    layers = copies_for(nbytes)
     cores = [b.at(f"layers.{i}").cached_attention(heads) for i in range(layers)]
     blocks = rows * -(-keys // BLOCK)
     Bench(bench.backend, bench.plugins, blocks + 1).fill(b, Dense(HALF))
-    for slot in b.blueprint.caches.values():
-        for plane in slot.planes:
-            plane.normal_()
+    fill_cache(b)
     ctx = batch(bench, rows, keys, new)
     q_THK = bench.normal(rows * new, heads.query, heads.dim)
     pairs = rows * new * (keys - (new - 1) / 2)
     yield Case(
-        f"attention {heads.query}/{heads.kv}x{heads.dim} rows={rows} keys={keys} new={new}",
+        f"attention {heads.query}/{heads.kv}x{heads.dim} {str(kept).removeprefix('torch.')} rows={rows} keys={keys} "
+        f"new={new}",
         [_call(core.attend, q_THK, ctx=ctx) for core in cores],
-        rows * keys * heads.kv * heads.dim * 4.0 + rows * new * heads.query * heads.dim * 4.0,
+        nbytes + rows * new * heads.query * heads.dim * 4.0,
         4.0 * pairs * heads.query * heads.dim,
         (lambda: difference(cores[0].attend, [q_THK], ctx)) if rows * new <= 64 and keys <= MOST_KEYS else None,
     )
@@ -196,9 +207,7 @@ def latents(bench: Bench, heads: int, rows: int, keys: int) -> Iterator[Case]:
     sizes = {"heads": heads, "nope_dim": dim, "rope_dim": rope, "rank": rank, "value_dim": dim}
     cores = [b.at(f"layers.{i}").latent_attention("kv_b", scale=0.1, **sizes) for i in range(copies)]
     Bench(bench.backend, bench.plugins, rows * -(-keys // BLOCK) + 1).fill(b, Dense(HALF))
-    for slot in b.blueprint.caches.values():
-        for plane in slot.planes:
-            plane.normal_()
+    fill_cache(b)
     ctx = batch(bench, rows, keys, 1)
     inputs = [bench.normal(rows, heads, dim), bench.normal(rows, heads, rope)]
     yield Case(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import torch
 from attrs import evolve
 
 from tramontane import nn, ops
@@ -137,6 +138,9 @@ def _makers(bench: Bench, *, smoke: bool) -> Iterator[Maker]:
     )  # fmt: skip
     for rows, keys, new in lengths:
         yield _named(f"attention rows={rows} keys={keys}", attention, bench, heads, rows, keys, new)
+    for rows, keys in ((1, 40),) if smoke else ((1, 1024), (1, 16384), (64, 4096)):
+        for kept in (torch.float8_e4m3fn, torch.int8):
+            yield _named(f"attention {kept} rows={rows} keys={keys}", attention, bench, heads, rows, keys, kept=kept)
     for count, rows, keys in ((3, 2, 40),) if smoke else ((16, 1, 1024), (16, 1, 16384), (128, 16, 1024)):
         yield _named(f"latents heads={count} rows={rows} keys={keys}", latents, bench, count, rows, keys)
     size = {"key_heads": 2, "value_heads": 4, "key_dim": 16, "value_dim": 16} if smoke else {
