@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from attrs import define
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,20 +29,11 @@ from tramontane.cache.spec import CacheLayout
 from tramontane.distributed.group import Group
 from tramontane.fields import Array, Fields, numpy_view, offsets_of, shapes_of, tensor_view
 from tramontane.ring import COPIES, HostRing
+from tramontane.rows import Fill, RowFeed, Size
 from tramontane.sequence import NO_ADAPTER, Row, StepPlan
 
 #: Batch shapes whose views are kept.
 KEPT_VIEWS = 256
-
-
-@define(eq=False)
-class _Size:
-    """One batch's extents, after padding."""
-
-    tokens: int
-    rows: int
-    outputs: int
-    blocks: tuple[int, ...]
 
 
 class BatchBuffers:
@@ -60,6 +50,8 @@ class BatchBuffers:
         columns: Most adapters that are loaded at a time.
         mirror: Whether the batch is a copy of what is written; ``None``: where the device is not the host. A runner
             that works in the background on the host needs it too: its batch stays whole while the next is written.
+        fill: Builds the batches of steady steps on the device, from records of their rows; ``None``: they are written
+            here and copied like all others.
     """
 
     def __init__(
@@ -74,6 +66,7 @@ class BatchBuffers:
         positions_k: int = 1,
         columns: int = 0,
         mirror: bool | None = None,
+        fill: Fill | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.layout = layout
@@ -95,6 +88,7 @@ class BatchBuffers:
         self._feeds = 0
         self._columns, self._max_tokens = columns, max_tokens
         self._mix: MixBuffer | None = None
+        self._feed = None if fill is None else RowFeed(layout, fill, widths, max_rows, max_tokens, self.device)
 
     def build(
         self,
@@ -119,26 +113,38 @@ class BatchBuffers:
             steady: The batch is for a replayed step: its tables are as wide as they can be, so that batches of equal
                 T, R and L are the very same tensors, and nothing is said to kernels that run on the host.
         """
+        there = self._feed if steady else None
+        if there is not None and (previous is not None or all(row.source < 0 for row in plan.rows)):
+            size = _padded(plan, pad_tokens, pad_rows, pad_outputs, self._most_blocks)
+            there.build(plan, previous, self._batch, size)
+            self._feeds = 0
+            ctx = self._seen(size)
+        else:
+            widths = self._widths(plan)
+            size = _padded(plan, pad_tokens, pad_rows, pad_outputs, self._most_blocks if steady else widths)
+            ctx = self._write(plan, size, widths, steady)
+            if previous is not None:
+                self.feed(previous)
+        if any(row.seq.adapter != NO_ADAPTER for row in plan.rows):
+            self._add_mix(ctx, plan.rows)
+        return ctx
+
+    def _write(self, plan: StepPlan, size: Size, widths: tuple[int, ...], steady: bool) -> Ctx:
+        """Write a batch on the host, and copy it where that is another device."""
         host = self._hosts[self._ring.next()]
-        rows = plan.rows
-        tokens = plan.tokens
-        ends = list(accumulate([row.count for row in rows]))
-        kv_len = [row.start + row.count for row in rows]
-        self._write_ids(host, rows, tokens)
-        widths = self._widths(plan)
-        size = self._pad(host, plan, pad_tokens, pad_rows, pad_outputs, self._most_blocks if steady else widths)
-        if tokens == 1:
+        ends = list(accumulate([row.count for row in plan.rows]))
+        self._write_ids(host, plan.rows, plan.tokens)
+        self._pad(host, plan, size)
+        if plan.tokens == 1:
             self._write_one(host, plan, widths)
         else:
             self._write_rows(host, plan, ends, widths)
             self._write_outputs(host, plan, ends)
-        ctx = self._publish(size)
+        if self._mirror:
+            self._copy(size)
+        ctx = self._seen(size)
         if not steady:
-            ctx.host = self._host_rows(host, plan, ends, kv_len, size)
-        if any(row.seq.adapter != NO_ADAPTER for row in rows):
-            self._add_mix(ctx, rows)
-        if previous is not None:
-            self.feed(previous)
+            ctx.host = self._host_rows(host, plan, ends, size)
         return ctx
 
     def feed(self, previous: Tensor) -> None:
@@ -233,20 +239,10 @@ class BatchBuffers:
                 places.append(end - 1)
         host.out_rows[: plan.outputs] = places
 
-    def _pad(
-        self,
-        host: Fields[NDArray[Any]],
-        plan: StepPlan,
-        pad_tokens: int,
-        pad_rows: int,
-        pad_outputs: int,
-        widths: tuple[int, ...],
-    ) -> _Size:
+    def _pad(self, host: Fields[NDArray[Any]], plan: StepPlan, size: Size) -> None:
         """Write what lies between the true and the padded extents, and the true counts."""
         count, tokens, outputs = len(plan.rows), plan.tokens, plan.outputs
-        extra = max(0, pad_tokens - tokens)
-        rows = max(count + (extra > 0), pad_rows)
-        size = _Size(tokens + extra, rows, max(outputs, pad_outputs), widths)
+        extra, rows = size.tokens - tokens, size.rows
         host.counts[:] = (tokens, count, outputs)
         if rows > count:
             lengths = np.zeros(rows - count, np.int64)
@@ -263,16 +259,14 @@ class BatchBuffers:
             host.state_slot[count:rows] = 0
             host.state_fresh[count:rows] = True
         host.out_rows[outputs : size.outputs] = 0
-        return size
 
     def _widths(self, plan: StepPlan) -> tuple[int, ...]:
         """B of each group: blocks of the longest row."""
         return tuple(max([len(row.seq.cache.blocks[group]) for row in plan.rows]) for group in range(len(self._sizes)))
 
-    def _host_rows(
-        self, host: Fields[NDArray[Any]], plan: StepPlan, ends: list[int], kv_len: list[int], size: _Size
-    ) -> HostRows:
+    def _host_rows(self, host: Fields[NDArray[Any]], plan: StepPlan, ends: list[int], size: Size) -> HostRows:
         extra = size.rows - len(plan.rows)
+        kv_len = [row.start + row.count for row in plan.rows]
         tables = [[row.seq.cache.blocks[group] for row in plan.rows] for group in range(len(self._sizes))]
         if extra:
             ends = host.q_start[1 : size.rows + 1].tolist()
@@ -281,10 +275,8 @@ class BatchBuffers:
                 table += [[0] * ceil(n / self._sizes[group]) for n in kv_len[len(plan.rows) :]]
         return HostRows([0, *ends], kv_len, tables)
 
-    def _publish(self, size: _Size) -> Ctx:
-        """Bring the written block to the device and return the batch's views."""
-        if self._mirror:
-            self._copy(size)
+    def _seen(self, size: Size) -> Ctx:
+        """The batch's views."""
         key = (size.tokens, size.rows, size.outputs, size.blocks)
         views = self._views.get(key)
         if views is None:
@@ -304,7 +296,7 @@ class BatchBuffers:
             counts=views.counts,
         )
 
-    def _copy(self, size: _Size) -> None:
+    def _copy(self, size: Size) -> None:
         """Copy everything but the tables in one piece, and of each table the rows in use."""
         source = self._ring.block
         for start, end in self._pieces(size.rows):
@@ -334,13 +326,13 @@ class BatchBuffers:
         """The batch that the first worker sent."""
         for start, end in self._pieces(rows):
             group.copy(self._block[start:end])
-        ctx = self._view(_Size(tokens, rows, outputs, tuple(widths)))
+        ctx = self._view(Size(tokens, rows, outputs, tuple(widths)))
         if not steady:
             tables = [one.table_RB.tolist() for one in ctx.groups]
             ctx.host = HostRows(ctx.q_start.tolist(), ctx.kv_len_R.tolist(), tables)
         return ctx
 
-    def _view(self, size: _Size) -> Ctx:
+    def _view(self, size: Size) -> Ctx:
         batch, states = self._batch, bool(self.layout.state_layers)
         groups = [
             GroupCtx(table[: size.rows, :width], slots[: size.tokens])
@@ -364,3 +356,10 @@ class BatchBuffers:
         groups = range(len(self._sizes))
         slots, tables = [made.pop(f"slots{g}") for g in groups], [made.pop(f"table{g}") for g in groups]
         return Fields(**made, slots=slots, tables=tables)
+
+
+def _padded(plan: StepPlan, tokens: int, rows: int, outputs: int, widths: tuple[int, ...]) -> Size:
+    """The extents of a plan's batch that is padded to at least these."""
+    extra = max(0, tokens - plan.tokens)
+    more = len(plan.rows) + (extra > 0)
+    return Size(plan.tokens + extra, max(more, rows), max(plan.outputs, outputs), widths)

@@ -70,6 +70,56 @@ class HostRing:
 
 
 @define(eq=False)
+class Inbox:
+    """Brings what the host writes to a device beside the work that runs there: from pinned memory, into blocks that
+    take turns, by a stream of its own. On the host nothing is copied.
+
+    Args:
+        nbytes: Size of a block.
+        device: Where to.
+    """
+
+    nbytes: int
+    device: torch.device
+    _host: HostRing = field(init=False, repr=False)
+    _there: list[Tensor] = field(init=False, repr=False)
+    _stream: Any = field(default=None, init=False, repr=False)
+    _arrived: list[Any] = field(init=False, repr=False)
+    _taken: list[Any] = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._host = HostRing(self.nbytes, self.device)
+        self._there = self._host.blocks
+        if self.device.type == "cuda":
+            self._there = [torch.zeros_like(block, device=self.device) for block in self._host.blocks]
+            self._stream = torch.cuda.Stream(self.device)
+            self._arrived, self._taken = ([torch.cuda.Event() for _ in self._there] for _ in range(2))
+
+    def next(self) -> Tensor:
+        """The block of the host to write now; waits until the device has read what it held."""
+        self._host.next()
+        return self._host.block
+
+    def send(self, nbytes: int) -> Tensor:
+        """The beginning of the block on the device; work launched from now on finds it there."""
+        turn = self._host.turn
+        here, there = self._host.block[:nbytes], self._there[turn][:nbytes]
+        if self._stream is not None:
+            self._stream.wait_event(self._taken[turn])
+            with torch.cuda.stream(self._stream):
+                there.copy_(here, non_blocking=True)
+                self._host.sent()
+                self._arrived[turn].record()
+            torch.cuda.current_stream(self.device).wait_event(self._arrived[turn])
+        return there
+
+    def taken(self) -> None:
+        """All work that reads the block was launched."""
+        if self._stream is not None:
+            self._taken[self._host.turn].record()
+
+
+@define(eq=False)
 class Arriving:
     """Tensors on their way to the host."""
 

@@ -30,6 +30,7 @@ from tramontane.weights import Matrix, Stored
 
 if TYPE_CHECKING:
     from tramontane.cache.spec import CacheLayout
+    from tramontane.rows import Fill
     from tramontane.sampler.select import Knobs
     from tramontane.sampler.state import Path
     from tramontane.weights import CacheSlot
@@ -168,6 +169,11 @@ class Backend(Protocol):
         self, path: Path | None, logits_RV: Tensor, knobs: Knobs | None, uniform_R: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Draw tokens from finished logits; see :data:`tramontane.sampler.drawing.Draw`."""
+        ...
+
+    def fill(self) -> Fill | None:
+        """What builds the batches of replayed steps on the device, from a record of their rows; ``None``: the host
+        does, and they are copied."""
         ...
 
     def guard(self) -> AbstractContextManager[Any]:
@@ -340,6 +346,10 @@ class HostBackend:
     ) -> tuple[Tensor, Tensor]:
         """By torch."""
         return draw_rows(path, logits_RV, knobs, uniform_R)
+
+    def fill(self) -> Fill | None:
+        """Nothing."""
+        return None
 
     def guard(self) -> AbstractContextManager[Any]:
         """The current CUDA device is the backend's; elsewhere there is nothing to choose."""

@@ -27,6 +27,7 @@ from tramontane.tape.rules import Rule
 from tramontane.weights import CacheSlot, Matrix, Stored
 
 if TYPE_CHECKING:
+    from tramontane.rows import Fill
     from tramontane.sampler.select import Knobs
     from tramontane.sampler.state import Path
 
@@ -160,6 +161,10 @@ class SpreadBackend:
     ) -> tuple[Tensor, Tensor]:
         """As the main place does."""
         return self._main.draw(path, logits_RV, knobs, uniform_R)
+
+    def fill(self) -> Fill | None:
+        """Nothing: no step is replayed."""
+        return None
 
     def guard(self) -> AbstractContextManager[Any]:
         """That of the main place; ops of others choose their own device."""

@@ -9,6 +9,7 @@ to it that a holding is freed only when no step in flight touches it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from math import ceil
 
@@ -19,6 +20,9 @@ from numpy.typing import NDArray
 from tramontane.cache.pool import NULL_BLOCK, BlockPool
 from tramontane.cache.prefix import PrefixHasher
 from tramontane.cache.spec import CacheGroup, CacheLayout, most_blocks
+
+_TENURES = itertools.count(1)
+"""Of a whole process: who mirrors tables tells stays apart by them, whatever engine they were in."""
 
 
 @define(eq=False)
@@ -39,6 +43,8 @@ class Holding:
     """Per group how many leading blocks are null."""
     milestone: int
     """Computed tokens at which :meth:`CacheManager.commit` next has something to do."""
+    tenure: int = 0
+    """Number of its stay in a slot: no two have the same."""
     slot: int = -1
     """Row of the block tables; its recurrent state lives in state slot ``slot + 1``."""
     capacity: int = 0
@@ -216,6 +222,7 @@ class CacheManager:
     def admit(self, holding: Holding, hit: Hit) -> None:
         """Give a holding its slot and the blocks of a hit."""
         slot = holding.slot = self._slots.pop()
+        holding.tenure = next(_TENURES)
         for group, blocks in enumerate(hit.blocks):
             for block in blocks:
                 if block != NULL_BLOCK:

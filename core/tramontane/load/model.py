@@ -208,6 +208,7 @@ def _build(
         max_model_len=made.max_model_len,
         device=backend.device,
         columns=table.columns,
+        fill=backend.fill(),
     )
     runner = ModelRunner(
         model=model,

@@ -292,8 +292,26 @@ def draws() -> Iterator[tuple[str, Callable[[], None]]]:
     yield "draws of any path", lambda: draw_rows(None, logits, knobs, real)
 
 
+def inputs() -> Iterator[tuple[str, Callable[[], None]]]:
+    """A batch of a model with two cache groups and states, from a record."""
+    from tramontane.fields import Fields
+    from tramontane.rows import Size, StepRows
+    from tramontane_backend_cuda.fill import fill
+
+    whole, words = torch.zeros(16, dtype=torch.int64), torch.zeros(64, dtype=torch.int32)
+    tables = [torch.zeros(4, 128, dtype=torch.int32) for _ in range(2)]
+    batch = Fields(
+        ids=whole, positions=torch.zeros(1, 16, dtype=torch.int64), seq_of=words, q_start=words, kv_len=words,
+        out_rows=whole, state_slot=whole, state_fresh=torch.zeros(16, dtype=torch.bool), feed_to=whole, feed_from=whole,
+        counts=words, slots=[whole, whole], tables=tables,
+    )  # fmt: skip
+    rows = StepRows(words, whole, tables, (16, 16), states=True)
+    yield "inputs", lambda: fill(rows, batch, Size(16, 4, 4, (128, 128)))
+
+
 GROUPS = {
     "products": products, "attentions": attentions, "mixtures": mixtures, "recurrences": recurrences, "draws": draws,
+    "inputs": inputs,
 }  # fmt: skip
 
 

@@ -23,6 +23,9 @@ from tramontane.batch import Ctx
 from tramontane.build.budget import OWN_DEVICE
 from tramontane.cache.planes import gather
 from tramontane.ops import Attend, Kernel, KernelMaker, Op
+from tramontane.rows import Fill
+from tramontane.sampler.select import Knobs
+from tramontane.sampler.state import Path
 from tramontane_backend_cuda.graphs import StepGraphs, Work, sizes
 
 _ASKS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
@@ -157,6 +160,7 @@ class GraphedTorch(TorchBackend):
     name: str = "graphed"
     graphs: StepGraphs | None = field(default=None, init=False)
     record: bool = field(default=True, init=False)
+    any_draw: bool = field(default=False, init=False)
 
     def candidates(self, op: Op) -> Sequence[tuple[str, KernelMaker]]:
         found = super().candidates(op)
@@ -164,7 +168,7 @@ class GraphedTorch(TorchBackend):
 
     def replays(self, max_tokens: int, max_rows: int) -> Replays | None:
         if self.record:
-            self.graphs = StepGraphs(Padding(sizes(max_tokens), max_rows), CallRecorder())
+            self.graphs = StepGraphs(Padding(sizes(max_tokens), max_rows, self.any_draw), CallRecorder())
         return self.graphs
 
 
@@ -173,6 +177,28 @@ class EagerTorch(GraphedTorch):
 
     def replays(self, max_tokens: int, max_rows: int) -> Replays | None:
         return None
+
+
+@define(eq=False)
+class TritonEnds(GraphedTorch):
+    """Both ends of a step by Triton: its batch is built, and its tokens are drawn."""
+
+    name: str = "tritonends"
+
+    def __attrs_post_init__(self) -> None:
+        self.any_draw = True
+
+    def fill(self) -> Fill:
+        from tramontane_backend_cuda.fill import fill
+
+        return fill
+
+    def draw(
+        self, path: Path | None, logits_RV: Tensor, knobs: Knobs | None, uniform_R: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        from tramontane_backend_cuda.drawing import draw_rows
+
+        return draw_rows(path, logits_RV, knobs, uniform_R)
 
 
 PEAK, FREE = 24 << 20, 1 << 30

@@ -22,6 +22,7 @@ from tramontane.sampler.state import Path
 from tramontane_backend_cuda import drawing
 from tramontane_backend_cuda.bench.draws import distance
 from tramontane_backend_cuda.drawing import draw_rows
+from tramontane_backend_cuda.graphs import GraphRecorder, Recorder
 
 KINDS = ("flat", "peaked", "bfloat16", "tied", "equal", "masked", "far")
 NEAR = 1e-5
@@ -132,7 +133,10 @@ def test_rows_that_nothing_can_be_drawn_from_say_so_and_spoil_no_other() -> None
 def test_a_recorded_draw_waits_for_nobody_and_is_right_for_other_rows() -> None:
     logits_RV = logits_of("flat", 4, 40, 5)
     knobs, uniform_R = asked(WAYS, 40, 5)
-    calls = CallRecorder().record(lambda: draw_rows(None, logits_RV, knobs, uniform_R))
+    recorder: Recorder = CallRecorder() if HERE.type == "cpu" else GraphRecorder(HERE)
+    if HERE.type == "cuda":
+        draw_rows(None, logits_RV, knobs, uniform_R)  # kernels are compiled before they are recorded
+    calls = recorder.record(lambda: draw_rows(None, logits_RV, knobs, uniform_R))
     calls.replay()
     other_RV = logits_of("tied", 4, 40, 6)
     other, numbers_R = asked(WAYS[::-1], 40, 6)
@@ -160,11 +164,8 @@ def test_what_the_kernels_do_not_read_torch_draws() -> None:
 @pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_vocabularies(kind: str) -> None:
-    for seed, vocab in enumerate((1, 2, 7, 63, 64, 65, 129, 500)):
-        for min_p in (0.0, 0.05):
-            if kind == "masked" and vocab == 1:
-                continue
-            check(kind, vocab, 10 * seed, rows=24, min_p=min_p)
+    for seed, vocab in enumerate((2, 7, 31, 33, 129, 300)):
+        check(kind, vocab, 10 * seed, rows=8, min_p=0.05 * (seed % 2))
 
 
 @pytest.mark.full

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attrs import evolve
 from graph_kit import FREE, PEAK, CallRecorder, CardLike, GraphedTorch
 from torch import Tensor
 
@@ -48,7 +49,7 @@ class Backends:
     def tramontane_backends() -> list[BackendSpec]:
         return [
             BackendSpec(name=name.lower(), backend=f"graph_kit:{name}", devices=("cpu",), priority=-9)
-            for name in ("GraphedTorch", "EagerTorch", "CardLike")
+            for name in ("GraphedTorch", "EagerTorch", "CardLike", "TritonEnds")
         ]
 
 
@@ -87,6 +88,36 @@ def test_a_replayed_step_is_the_eager_one(model: Path, plugins: Plugins, overlap
     before, kept = graphs.replayed, graphs.recorded
     assert drawn(graphed, overlap=overlap) == eager
     assert graphs.replayed - before > 2 * (graphs.recorded - kept), "most steps were met before"
+
+
+def both_ends(model: Path, plugins: Plugins, prompts: list[list[int]], tokens: int) -> None:
+    """Batches built and tokens drawn by kernels, recorded: two recordings for a size, and the tokens of eager steps."""
+    pytest.importorskip("triton", reason="triton has packages for Linux only")
+    if torch.get_default_device().type == "cuda":
+        pytest.skip("kernels that run on a card are not for a model on the host")
+    found = []
+    for backend in ("eagertorch", "tritonends"):
+        one = harness(model, plugins, backend)
+        requests = [
+            one.request(prompt, evolve(sampling, max_tokens=tokens)) for prompt in prompts for sampling in SAMPLED
+        ]
+        answers = one.run(requests, overlap=backend == "tritonends")
+        found.append([[token for delta in answers[r.id] for token in delta.token_ids] for r in requests])
+    assert found[0] == found[1]
+    graphs = one.loaded.runner.replays
+    assert isinstance(graphs, StepGraphs)
+    assert graphs.replayed
+    assert not graphs.refused
+    assert graphs.recorded <= 2 * len(graphs.padding.tokens)
+
+
+def test_both_ends_of_a_step_by_kernels(model: Path, plugins: Plugins) -> None:
+    both_ends(model, plugins, PROMPTS[1:2], 4)
+
+
+@pytest.mark.full
+def test_both_ends_of_many_steps(model: Path, plugins: Plugins) -> None:
+    both_ends(model, plugins, PROMPTS, 9)
 
 
 def test_requests_that_want_more_than_tokens_run_beside_graphs(model: Path, plugins: Plugins) -> None:

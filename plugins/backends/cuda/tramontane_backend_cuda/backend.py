@@ -16,6 +16,7 @@ from tramontane.backends.torch import TorchBackend
 from tramontane.errors import PlanError
 from tramontane.memory import available_memory
 from tramontane.ops import KernelMaker, Op
+from tramontane.rows import Fill
 from tramontane.sampler.select import Knobs
 from tramontane.sampler.state import Path
 from tramontane.weights import Matrix, Stored
@@ -85,6 +86,12 @@ class CudaBackend(HostBackend):
         from tramontane_backend_cuda.drawing import draw_rows
 
         return draw_rows(path, logits_RV, knobs, uniform_R)
+
+    def fill(self) -> Fill:
+        """A program a row."""
+        from tramontane_backend_cuda.fill import fill
+
+        return fill
 
     def replays(self, max_tokens: int, max_rows: int) -> Replays | None:
         """CUDA graphs; none under the interpreter, which has no device to record on."""

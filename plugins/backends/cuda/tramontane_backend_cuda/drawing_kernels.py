@@ -258,14 +258,16 @@ def _measure(least, held, source, COUNT: tl.constexpr, TILE: tl.constexpr):
 
 
 @triton.jit
-def _ends(held, source, TILE: tl.constexpr):
-    """The lowest and the highest order of candidates."""
-    low = tl.min(tl.where(held[1] > 0, held[0], 1 << 40), axis=0)
-    high = tl.max(tl.where(held[1] > 0, held[0], -(1 << 40)), axis=0)
-    for start in range(TILE, source[3], TILE):
-        order, weights, _ = _tile(start, source, TILE)
-        low = tl.minimum(low, tl.min(tl.where(weights > 0, order, 1 << 40), axis=0))
-        high = tl.maximum(high, tl.max(tl.where(weights > 0, order, -(1 << 40)), axis=0))
+def _ends(order, source, IDS: tl.constexpr, TILE: tl.constexpr):
+    """The lowest and the highest order of candidates; or id, of those of one order."""
+    none = tl.zeros_like(source[3]).to(tl.int64) + (1 << 40)
+    low, high = none, -none
+    for start in range(0, source[3], TILE):
+        orders, weights, ids = _tile(start, source, TILE)
+        wanted = (weights > 0) & (orders == order) if IDS else weights > 0
+        value = ids.to(tl.int64) if IDS else orders
+        low = tl.minimum(low, tl.min(tl.where(wanted, value, 1 << 40), axis=0))
+        high = tl.maximum(high, tl.max(tl.where(wanted, value, -(1 << 40)), axis=0))
     return low, high
 
 
@@ -273,7 +275,7 @@ def _ends(held, source, TILE: tl.constexpr):
 def _passed(goal, held, source, COUNT: tl.constexpr, TILE: tl.constexpr):
     """The order with which the running sum passes a goal; weight and number of what comes before it; the weight of
     each candidate of that order, and how many there are."""
-    low, high = _ends(held, source, TILE)
+    low, high = _ends(0, source, False, TILE)
     while low < high:
         middle = low + (high - low + 1) // 2
         passes = _measure(middle, held, source, COUNT, TILE) > goal
@@ -335,17 +337,17 @@ def _count_ids(bound, order, held, source, TILE: tl.constexpr):
 
 
 @triton.jit
-def _draw_listed(goal, vocab, source, TILE: tl.constexpr):
+def _draw_listed(goal, source, TILE: tl.constexpr):
     """The candidate with which the running weight passes a goal."""
     held = _tile(0, source, TILE)
     order, above, _, each, equal_count = _passed(goal, held, source, False, TILE)
     place = tl.minimum((goal - above) // each, equal_count - 1)  # of those that are equal, by their ids
-    least, most = tl.zeros_like(vocab), vocab - 1
+    least, most = _ends(order, source, True, TILE)
     while least < most:
         middle = (least + most) // 2
         there = _count_ids(middle, order, held, source, TILE) > place
         least, most = tl.where(there, least, middle + 1), tl.where(there, middle, most)
-    return least
+    return least.to(tl.int32)
 
 
 @triton.jit
@@ -389,6 +391,6 @@ def take_tokens(
             again = tl.where(own == TOP_P, 1, 0)
             source = _source(logits + row * stride, words, numbers, again, vocab, scale, PARTS, LIST)
             goal = tl.load(numbers + PARTS + GOAL) - tl.load(numbers + PARTS + BEFORE)
-            token = _draw_listed(goal, vocab, source, TILE)
+            token = _draw_listed(goal, source, TILE)
     tl.store(tokens + row, tl.where(token < vocab, token, 0).to(tl.int64))
     tl.store(peaks + row, peak)

@@ -27,6 +27,7 @@ from tramontane_backend_cuda.bench.cases import (
 )
 from tramontane_backend_cuda.bench.clock import Clock
 from tramontane_backend_cuda.bench.draws import draws
+from tramontane_backend_cuda.bench.inputs import step_inputs
 from tramontane_backend_cuda.bench.jobs import Job
 from tramontane_backend_cuda.bench.limits import Card, Line
 
@@ -155,3 +156,5 @@ def _makers(bench: Bench, *, smoke: bool) -> Iterator[Maker]:
         yield _named(f"experts {name}", experts, bench, name, *moe, (1, 3) if smoke else (1, 4, 16, 64, 1024))
     for rows, vocab in ((2, 300),) if smoke else ((1, 151_936), (16, 151_936), (256, 128_256)):
         yield _named(f"draws rows={rows}", draws, bench, rows, vocab)
+    for rows, keys, longest in ((3, 40, 96),) if smoke else ((1, 1024, 4096), (64, 1024, 4096), (256, 4096, 32768)):
+        yield _named(f"inputs rows={rows}", step_inputs, bench, rows, keys, longest)

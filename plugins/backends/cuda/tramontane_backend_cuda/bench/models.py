@@ -113,6 +113,7 @@ def make(
             max_outputs=engine.max_batched_tokens,
             max_model_len=length,
             device=backend.device,
+            fill=backend.fill(),
         ),
         sampler=Sampler(config.vocab_size, backend.device, draw=backend.draw),
         cache_layout=layout,
