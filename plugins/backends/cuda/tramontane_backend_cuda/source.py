@@ -33,6 +33,15 @@ PIECE_BYTES = 128
 """Bytes of a row that a program reads at a time: a line of the cache, where a scale belongs to so many."""
 ONE_SHAPE = (64, 4, 3)
 """Outputs, warps and tiles under way where one token's groups are columns. Not measured on a card."""
+FEW_SHAPES = {
+    (False, 16, True): (32, 2, 3), (False, 32, True): (64, 4, 3), (False, 64, True): (64, 4, 4),
+    (False, 16, False): (32, 2, 3), (False, 32, False): (64, 4, 3), (False, 64, False): (32, 2, 4),
+    (True, 16, True): (64, 4, 3), (True, 32, True): (64, 4, 3), (True, 64, True): (128, 8, 3),
+    (True, 16, False): (64, 4, 3), (True, 32, False): (64, 4, 3), (True, 64, False): (64, 4, 3),
+}  # fmt: skip
+"""The same for several tokens, by whether they are 32 or more, codes of a piece, and whether codes share bytes: as
+sweeps on a card found them, before scales were read ahead. Wide tiles hold as much as registers do, so that activations
+are read by as few programs as possible."""
 ONE_CHUNKS = 128
 """Chunks of a tile for one token: as many as a program has threads. With fewer, a thread would hold less than a chunk
 of the activations but whole chunks of codes, and the two would meet through shared memory."""
@@ -173,17 +182,11 @@ class Source:
         return bool(self.pieces_of(rows)["PIECE"])
 
     def shape_of_a_tile(self, rows: int) -> tuple[int, int, int]:
-        """BN, warps, and tiles under way at a time, for tiles of so many rows: as sweeps on a card found them."""
+        """BN, warps, and tiles under way at a time, for tiles of so many rows."""
         piece, packed = self.pieces["PIECE"], self.packed
         if not self.in_pieces(rows):
             return (32, 4, 3) if rows > 1 else (8 if self.rules["LOW"] == 4 else 4, 4, 3)
-        if rows >= 32:  # as much as registers hold, so that activations are read by as few programs as possible
-            return (128, 8, 3) if packed and piece >= 64 else (64, 4, 3)
-        if rows == 1:
-            return ONE_SHAPE
-        if piece >= 64:
-            return (64, 4, 4) if packed else (32, 2, 4)
-        return (64, 4, 3) if piece == 32 else (32, 2, 3)
+        return ONE_SHAPE if rows == 1 else FEW_SHAPES[rows >= 32, piece, packed]
 
     def chunks_of_a_tile(self, rows: int) -> int:
         """BG, for tiles of so many rows."""

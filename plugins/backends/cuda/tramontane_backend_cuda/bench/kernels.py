@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -53,36 +53,44 @@ def jobs(bench: Bench, clock: Clock, card: Card, match: str = "") -> Iterator[Jo
             yield Job("kernel", name, "us", partial(_lines, make, clock, card))
 
 
-ONE_SHAPES = ((64, 4, 3), (64, 4, 4), (64, 2, 3), (32, 2, 3), (32, 2, 4), (128, 4, 3), (128, 8, 3))
-"""Outputs, warps and tiles under way to try for one token."""
+TRIED = ((64, 4, 3), (64, 4, 4), (64, 2, 3), (32, 2, 3), (32, 2, 4), (128, 4, 3), (128, 8, 3))
+"""Outputs, warps and tiles under way to try for one token, and for a few."""
+FEW = (4, 16, 64)
+"""How many a few are."""
 
 
 def sweeps(bench: Bench, clock: Clock, card: Card, match: str = "") -> Iterator[Job]:
-    """One token by tiles of several shapes: a job per format and matrix; then where the tasks of a tile are joined."""
+    """Tiles of several shapes: a job per format and matrix, for one token and for a few; then where the tasks of a tile
+    are joined."""
     shapes = ((48, 256),) if not clock.real else (*SHAPES, GATED)
     for name in FORMATS:
-        for shape in shapes:
-            what = f"sweep {name} {shape[0]}x{shape[1]}"
-            if name != "bf16" and re.search(match, what):
-                yield Job("sweep", what, "us", partial(_swept, bench, clock, card, name, shape))
+        for shape in shapes if name != "bf16" else ():
+            for what, tokens in (("sweep", (1,)), ("sweep few", FEW if clock.real else FEW[:1])):
+                job = f"{what} {name} {shape[0]}x{shape[1]}"
+                if re.search(match, job):
+                    yield Job("sweep", job, "us", partial(_swept, bench, clock, card, name, shape, tokens))
     for name, make in _joins(bench, smoke=not clock.real):
         if re.search(match, f"sweep {name}"):
             yield Job("sweep", f"sweep {name}", "us", partial(_joined, make, clock, card))
 
 
-def _swept(bench: Bench, clock: Clock, card: Card, name: str, shape: tuple[int, int]) -> Iterator[Line]:
-    usual = source.ONE_SHAPE
+def _swept(
+    bench: Bench, clock: Clock, card: Card, name: str, shape: tuple[int, int], tokens: Sequence[int]
+) -> Iterator[Line]:
+    one, few = source.ONE_SHAPE, dict(source.FEW_SHAPES)
     try:
-        for tried in ONE_SHAPES if clock.real else ONE_SHAPES[:1]:
+        for tried in TRIED if clock.real else TRIED[:1]:
             source.ONE_SHAPE = tried
-            for case in linears(bench, name, *shape, (1,), gated=shape == GATED):
+            source.FEW_SHAPES.update(dict.fromkeys(few, tried))
+            outputs, warps, stages = tried
+            for case in linears(bench, name, *shape, tokens, gated=shape == GATED):
                 line = _line(case, clock, card)
-                outputs, warps, stages = tried
                 yield evolve(
                     line, section="sweep", what=f"{line.what}: {outputs} outputs, {warps} warps, {stages} tiles"
                 )
     finally:
-        source.ONE_SHAPE = usual
+        source.ONE_SHAPE = one
+        source.FEW_SHAPES.update(few)
 
 
 def _joins(bench: Bench, *, smoke: bool) -> Iterator[Maker]:
