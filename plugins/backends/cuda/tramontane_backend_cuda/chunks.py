@@ -141,6 +141,13 @@ def prepare_chunks(
 
 
 @triton.jit
+def factors_at(factors, place, i, CHUNK: tl.constexpr):
+    """Of the chunk with this place: of what is known [C], what is seen [C], changes [C] and the state."""
+    at = factors + place * (4 * CHUNK)
+    return tl.load(at + i), tl.load(at + CHUNK + i), tl.load(at + 2 * CHUNK + i), tl.load(at + 3 * CHUNK)
+
+
+@triton.jit
 def walk_chunks(
     query, key, value, state, slots, fresh, q_start, y, solved, seen, factors, rows, heads, shared, unit, step,
     q_stride, k_stride, v_stride,
@@ -158,8 +165,12 @@ def walk_chunks(
     kept = (d < K)[:, None] & (f < V)[None, :]
     known = tl.where(tl.load(fresh + row) == 0, K, 0)
     held = tl.load(at_state, mask=kept & (d < known)[:, None], other=0.0)
-    turn = (head // shared * K + d)[None, :]
-    for number in range(tl.cdiv(last - first, CHUNK)):
+    turn, count = (head // shared * K + d)[None, :], tl.cdiv(last - first, CHUNK)
+    known_by, seen_by, left_by, fade_by = factors_at(factors, tl.program_id(0) * heads + head, i, CHUNK)
+    for number in range(count):
+        of_known, of_seen, of_change, fade = known_by, seen_by, left_by, fade_by
+        after = tl.program_id(0) + tl.minimum(number + 1, count - 1)  # read ahead: no product consumes them
+        known_by, seen_by, left_by, fade_by = factors_at(factors, after * heads + head, i, CHUNK)
         token = first + number * CHUNK + i
         inside, wide = (token < last)[:, None], token.to(tl.int64)[:, None]
         q = tl.load(query + wide * q_stride + turn, mask=inside & (d < K)[None, :], other=0.0)
@@ -170,16 +181,13 @@ def walk_chunks(
         sees = tl.load(seen + at)
         at += place * (CHUNK * CHUNK)
         high, low = tl.load(solved + at), tl.load(solved + at + CHUNK * CHUNK)
-        of = factors + place * (4 * CHUNK) + i
-        of_known, of_seen, of_change = tl.load(of), tl.load(of + CHUNK), tl.load(of + 2 * CHUNK)
         nothing = tl.zeros((CHUNK, BV), tl.float32)
         wanted = v.to(tl.float32) - dot_exact(k, held, nothing) * of_known[:, None]
         change = dot_halves(high, low, wanted, nothing)
         made = dot_exact(q, held, nothing) * of_seen[:, None]
         made = dot(sees, change.to(kind), made)
         tl.store(y + (wide * heads + head) * V + f[None, :], made.to(kind), mask=inside & (f < V)[None, :])
-        held = held * tl.load(factors + place * (4 * CHUNK) + 3 * CHUNK)
-        held = dot_exact(tl.trans(k), change * of_change[:, None], held)
+        held = dot_exact(tl.trans(k), change * of_change[:, None], held * fade)
     tl.store(at_state, held, mask=kept)
 
 
