@@ -131,15 +131,15 @@ def test_rows_that_nothing_can_be_drawn_from_say_so_and_spoil_no_other() -> None
 
 @pytest.mark.usefixtures("_small")
 def test_a_recorded_draw_waits_for_nobody_and_is_right_for_other_rows() -> None:
-    logits_RV = logits_of("flat", 4, 40, 5)
-    knobs, uniform_R = asked(WAYS, 40, 5)
+    logits_RV = logits_of("flat", 4, 20, 5)
+    knobs, uniform_R = asked(WAYS, 20, 5)
     recorder: Recorder = CallRecorder() if HERE.type == "cpu" else GraphRecorder(HERE)
     if HERE.type == "cuda":
         draw_rows(None, logits_RV, knobs, uniform_R)  # kernels are compiled before they are recorded
     calls = recorder.record(lambda: draw_rows(None, logits_RV, knobs, uniform_R))
     calls.replay()
-    other_RV = logits_of("tied", 4, 40, 6)
-    other, numbers_R = asked(WAYS[::-1], 40, 6)
+    other_RV = logits_of("tied", 4, 20, 6)
+    other, numbers_R = asked(WAYS[::-1], 20, 6)
     expected = draw_rows(None, other_RV, other, numbers_R)
     for memory, value in (
         (logits_RV, other_RV), (uniform_R, numbers_R), (knobs.path_R, other.path_R),
