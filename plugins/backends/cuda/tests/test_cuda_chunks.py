@@ -24,6 +24,7 @@ from tramontane_backend_cuda.chunks import CHUNK, LEAST, places_for
 
 OP = GatedDelta(key_heads=1, value_heads=2, key_dim=24, value_dim=20)
 BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
+full = pytest.mark.full
 BOUND = {BFLOAT16: 1.2e-2, FLOAT32: 3e-5}
 """Largest difference from float64 of results, relative to the largest one: three roundings to bfloat16 (queries' sight
 of a chunk, its changes, the result), of which the interpreter cuts bits off where a card rounds."""
@@ -55,9 +56,8 @@ def exact(state: Tensor, vectors: Sequence[Any], inputs: Sequence[Tensor]) -> tu
         q, k = (one / (one.square().sum(-1, keepdim=True) + 1e-6).sqrt() for one in (q, k))
         logit = keep[token] + shift
         state = state * (-a.exp() * torch.nn.functional.softplus(logit)).exp()[:, None, None]
-        change = (value[token].view(OP.value_heads, -1) - (state * k[:, :, None]).sum(1)) * write[token].sigmoid()[
-            :, None
-        ]
+        known = (state * k[:, :, None]).sum(1)
+        change = (value[token].view(OP.value_heads, -1) - known) * write[token].sigmoid()[:, None]
         state = state + k[:, :, None] * change[:, None, :]
         made.append((state * q[:, :, None]).sum(1).flatten() / OP.key_dim**0.5)
     return torch.stack(made), state
@@ -83,9 +83,6 @@ def held(given: list[Any], inputs: Sequence[Tensor], lengths: Sequence[int], fre
         assert off(after[row], state) < STATE_BOUND[dtype]
     assert not ours[sum(lengths) :].any(), "tokens of no row give zeros"
     return ours
-
-
-full = pytest.mark.full
 
 
 @pytest.mark.parametrize("dtype", [BFLOAT16, pytest.param(FLOAT32, marks=full)], ids=str)

@@ -36,6 +36,7 @@ AFFINE = [
     *(Affine(bits=bits, group=64, zero=zero) for bits, zero in ((5, "int"), (6, "offset"), (7, "none"), (8, "int"))),
     Affine(bits=4, group=0, zero="float", scale_dtype=torch.bfloat16),
     Affine(bits=3, group=16),
+    Affine(bits=4, group=32, zero="float", scale_dtype=torch.float32),  # more than a word holds of a tile
 ]
 FLOATS = [
     Float8(),
@@ -48,7 +49,7 @@ FLOATS = [
     Micro("nvfp4", global_scale=True),
 ]
 ALL = [*GGML, *AFFINE, *FLOATS]
-OFTEN = (GGML[4], GGML[5], GGML[7], GGML[9], AFFINE[1], AFFINE[3], AFFINE[9], FLOATS[2], FLOATS[4], FLOATS[7])
+OFTEN = (*(GGML[i] for i in (4, 5, 7, 9)), *(AFFINE[i] for i in (1, 3, 9, 10)), *(FLOATS[i] for i in (2, 4, 7)))
 """Multiplied in every run; the others in the long one."""
 
 

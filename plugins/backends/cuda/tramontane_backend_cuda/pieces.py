@@ -105,7 +105,7 @@ def multiply_pieces(
     COUNT: tl.constexpr = TILE // EACH if TILE > EACH else 1  # groups of a tile
     of_scale: tl.constexpr = scale.dtype.element_ty.primitive_bitwidth
     of_zero: tl.constexpr = zero.dtype.element_ty.primitive_bitwidth
-    FIT: tl.constexpr = COUNT * of_scale <= 64 and COUNT * of_zero <= 64
+    FIT: tl.constexpr = COUNT * of_scale <= 64 and COUNT * of_zero <= 64  # in a word
     ALIKE: tl.constexpr = TILE % EACH == 0 or EACH % TILE == 0
     WORD: tl.constexpr = COUNT if SCALE != "none" and GROUP > 0 and FIT and ALIKE else 0
     raw, raw_zero, above, below = tile_scales(
@@ -114,7 +114,7 @@ def multiply_pieces(
     )  # fmt: skip
     for start in range(first, last, BG):
         now, now_zero, now_above, now_below = raw, raw_zero, above, below
-        raw, raw_zero, above, below = tile_scales(  # a tile ahead: no product consumes them, so that nothing else would
+        raw, raw_zero, above, below = tile_scales(  # ahead: only what a product consumes is read so without
             scale, zero, factor, low_factor, n, tl.minimum(start + BG, last - BG) * (LANES * SPLIT), groups, supers,
             SCALE, ZERO, EACH, ROWS, SUPERS, WORD,
         )  # fmt: skip
