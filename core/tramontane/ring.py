@@ -94,6 +94,8 @@ class Inbox:
             self._there = [torch.zeros_like(block, device=self.device) for block in self._host.blocks]
             self._stream = torch.cuda.Stream(self.device)
             self._arrived, self._taken = ([torch.cuda.Event() for _ in self._there] for _ in range(2))
+            for event in self._taken:  # the first copies come after the zeros, and after who had this memory before
+                event.record(torch.cuda.current_stream(self.device))
 
     def next(self) -> Tensor:
         """The block of the host to write now; waits until the device has read what it held."""
@@ -114,9 +116,9 @@ class Inbox:
         return there
 
     def taken(self) -> None:
-        """All work that reads the block was launched."""
+        """All work that reads the block was launched, on the current stream."""
         if self._stream is not None:
-            self._taken[self._host.turn].record()
+            self._taken[self._host.turn].record(torch.cuda.current_stream(self.device))
 
 
 @define(eq=False)

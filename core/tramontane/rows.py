@@ -104,13 +104,15 @@ class RowFeed:
         self._tenures = [0] * self.max_rows
 
     def build(self, plan: StepPlan, previous: Tensor | None, batch: Fields[Tensor], size: Size) -> None:
-        """Bring a step's rows to the device and have its batch built there."""
+        """Bring a step's rows to the device and have its batch built there. Outputs are those that are sampled from."""
         words = self._inbox.next().numpy().view(np.int32)
         used, news = self._write(words, plan)
         record = self._inbox.send(4 * used).view(torch.int32)
         sizes = [group.block_tokens for group in self.layout.groups]
-        self.fill(StepRows(record, previous, self._kept, sizes, bool(self.layout.state_layers)), batch, size)
-        self._inbox.taken()
+        try:
+            self.fill(StepRows(record, previous, self._kept, sizes, bool(self.layout.state_layers)), batch, size)
+        finally:  # what was launched before a failure still reads the record
+            self._inbox.taken()
         for group, slot, blocks in news:  # not before: what failed has to be sent again
             self._known[group][slot] = blocks
 
