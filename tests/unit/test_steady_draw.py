@@ -9,6 +9,7 @@ import torch
 from tramontane.requests import SamplingParams
 from tramontane.sampler import Sampler
 from tramontane.sampler.drawing import draw_rows
+from tramontane.sampler.select import Knobs
 from tramontane.sampler.state import Path
 from tramontane.sampler.steady import SteadyDraw
 
@@ -40,3 +41,10 @@ def test_steady_draws_are_the_samplers(chosen: tuple[int, ...], any_draw: bool) 
         assert recipe.paths == ({Path.GREEDY} if chosen == (0,) else set(Path))
     else:
         assert recipe.paths == {Path.of(PARAMS[which], VOCAB) for which in chosen}
+
+
+def test_rows_of_several_paths_without_knobs_that_say_which_are_refused() -> None:
+    column_R = torch.ones(2)
+    knobs = Knobs(column_R, column_R.long(), column_R.double(), column_R.double(), 1, any_min_p=False)
+    with pytest.raises(ValueError, match="which row takes which"):
+        draw_rows(None, torch.zeros(2, VOCAB), knobs, column_R.double())

@@ -50,7 +50,13 @@ def draw_rows(
 
 
 def draw_parts(draw: Draw, logits_RV: Tensor, knobs: Knobs, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of several paths by a :data:`Draw` of one at a time: of its rows where they are known, else of all."""
+    """Rows of several paths by a :data:`Draw` of one at a time: of its rows where they are known, else of all.
+
+    Raises:
+        ValueError: The knobs do not say which row takes which path.
+    """
+    if knobs.path_R is None or not knobs.parts:
+        raise ValueError("rows of several paths need knobs that say which row takes which")
     rows = logits_RV.shape[0]
     tokens_R = torch.zeros(rows, dtype=torch.int64, device=logits_RV.device)
     peak_R = logits_RV.new_zeros(rows)
@@ -59,7 +65,7 @@ def draw_parts(draw: Draw, logits_RV: Tensor, knobs: Knobs, uniform_R: Tensor) -
         if at is not None:
             number_R = None if part.knobs is None else uniform_R[at]
             tokens_R[at], peak_R[at] = draw(part.path, logits_RV[at], part.knobs, number_R)
-        elif knobs.path_R is not None:
+        else:
             found_R, largest_R = draw(part.path, logits_RV, part.knobs, uniform_R)
             own_R = knobs.path_R == part.path.value
             tokens_R, peak_R = torch.where(own_R, found_R, tokens_R), torch.where(own_R, largest_R, peak_R)
