@@ -4,7 +4,8 @@
 Everything is written with numpy into one block of host memory. On the host the batch's tensors are views of that block;
 for another device the block is pinned and copied to a block of the same layout there, whose views are the batch. Views
 never move, so a captured step can be replayed on the next batch. Tokens that the host has not read yet (a step launched
-ahead) are filled in on the device.
+ahead) are filled in on the device. A backend may build the batches of replayed steps there altogether, from records of
+their rows (:mod:`tramontane.rows`); what is written here is their definition.
 
 This module decides nothing: which tokens run is the scheduler's business.
 

@@ -27,7 +27,8 @@ GREEDY, FULL, TOP_K, TOP_P = (tl.constexpr(one.value) for one in (Path.GREEDY, P
 LARGEST = tl.constexpr(3.4028234663852886e38)
 COLDEST = tl.constexpr(1e-30)
 FAR = tl.constexpr(31.0)
-"""``exp(-31)`` is below the unit of any vocabulary that needs buckets."""
+"""Candidates whose weight is below ``exp(-31)`` of the largest share the last bucket. With more than 2^17 tokens there
+are none: so small a weight is 0 units."""
 
 FIRST, LAST, BEFORE, GOAL, ROW_NUMBERS = (tl.constexpr(i) for i in range(5))
 """Numbers of a row behind its parts' sums: the buckets to open, the sum before them, what the running sum has to pass.
