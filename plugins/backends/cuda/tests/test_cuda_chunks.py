@@ -88,7 +88,15 @@ def held(given: list[Any], inputs: Sequence[Tensor], lengths: Sequence[int], fre
 @pytest.mark.parametrize("dtype", [BFLOAT16, pytest.param(FLOAT32, marks=full)], ids=str)
 def test_rows_of_all_lengths_follow_the_definition(dtype: torch.dtype) -> None:
     lengths = (1, 70, 0, LEAST, LEAST - 1)
+    assert places_for(sum(lengths) + 3, len(lengths))[1] == CHUNK
     held(weights(), parts(sum(lengths) + 3, dtype), lengths, (False, False, False, True, False))
+
+
+def test_chunks_among_many_short_rows_follow_the_definition() -> None:
+    """Places by runs of LEAST tokens, as a recorded step has them: rows that have none begin at the same place."""
+    lengths = (1, 2, LEAST + 1, 0, 1)
+    assert places_for(sum(lengths) + 2, len(lengths))[1] == LEAST
+    held(weights(), parts(sum(lengths) + 2, BFLOAT16), lengths, (False, True, False, False, False))
 
 
 @pytest.mark.parametrize("dtype", [pytest.param(BFLOAT16, marks=full), FLOAT32], ids=str)
