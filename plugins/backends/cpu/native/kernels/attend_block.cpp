@@ -11,6 +11,7 @@ namespace tramontane::TM_ISA {
 namespace {
 
 constexpr int64_t KEYS = 128; // at a time: a multiple of PANEL and DEPTH
+constexpr int64_t GROUP = 48; // queries whose scores are kept at a time: a multiple of every tile's rows
 
 // Everything a task works in, cut from one piece of scratch.
 struct Room {
@@ -18,10 +19,9 @@ struct Room {
     char* queries; // [BLOCK_QUERIES, depth]
     char* keys;    // panels [KEYS / 16][depth][16]
     char* values;  // panels [width / 16][KEYS][16]
-    char* weights; // [BLOCK_QUERIES, KEYS]
-    float* scores; // [BLOCK_QUERIES, KEYS]
-    float* added;  // [BLOCK_QUERIES, width]
-    float* less;   // [BLOCK_QUERIES]
+    char* weights; // [GROUP, KEYS]
+    float* scores; // [GROUP, KEYS]
+    float* added;  // [GROUP, width]
     float *key_scales, *value_scales; // [KEYS], where entries have any
     int64_t bytes;
 };
@@ -39,10 +39,9 @@ Room divide(const tm_attend& attend, int64_t element, char* scratch) {
     room.queries = take(BLOCK_QUERIES * room.depth * element);
     room.keys = take(KEYS * room.depth * element);
     room.values = take(KEYS * width * element);
-    room.weights = take(BLOCK_QUERIES * KEYS * element);
-    room.scores = reinterpret_cast<float*>(take(BLOCK_QUERIES * KEYS * 4));
-    room.added = reinterpret_cast<float*>(take(BLOCK_QUERIES * width * 4));
-    room.less = reinterpret_cast<float*>(take(BLOCK_QUERIES * 4));
+    room.weights = take(GROUP * KEYS * element);
+    room.scores = reinterpret_cast<float*>(take(GROUP * KEYS * 4));
+    room.added = reinterpret_cast<float*>(take(GROUP * width * 4));
     room.key_scales = reinterpret_cast<float*>(take(KEYS * 4));
     room.value_scales = reinterpret_cast<float*>(take(KEYS * 4));
     room.bytes = used;
@@ -71,12 +70,7 @@ template <class E> class Block {
                 pack_keys<decltype(cached)>(range);
                 pack_values<decltype(cached)>(range, padded);
             });
-            const Panels keys = panels(room_.keys, room_.depth, room_.depth, ceil_div(range.count, PANEL));
-            keys.multiply(keys, rows(room_.queries, room_.depth), 0, queries_, room_.scores, KEYS);
-            for (int64_t i = 0; i < queries_; ++i) weigh(i, range, padded);
-            const Panels values = panels(room_.values, KEYS, padded, out_.width / PANEL);
-            values.multiply(values, rows(room_.weights, KEYS), 0, queries_, room_.added, out_.width);
-            for (int64_t i = 0; i < queries_; ++i) add(i);
+            for (int64_t first = 0; first < queries_; first += GROUP) add_group(first, minimum(GROUP, queries_ - first), range);
         }
     }
 
@@ -124,6 +118,20 @@ template <class E> class Block {
             pack_input<E, C>(nullptr, 0, k, KEYS, out_.width / PANEL, to);
     }
 
+    // Adds what some queries see of a range. Panels that the future hides from all of them are left out.
+    void add_group(int64_t first, int64_t count, const Range& range) {
+        const int64_t last = task_.position + (first + count - 1) / heads_; // position of the last query
+        const int64_t seen = minimum(range.count, last + 1 - range.first), padded = round_up(seen, DEPTH);
+        if (seen <= 0) return;
+        const Panels keys = panels(room_.keys, room_.depth, room_.depth, ceil_div(seen, PANEL));
+        keys.multiply(keys, rows(room_.queries, room_.depth), first, count, room_.scores, KEYS);
+        float less[GROUP]; // what is left of each query's sums so far
+        for (int64_t i = 0; i < count; ++i) less[i] = weigh(first + i, i, range, padded);
+        const Panels values = panels(room_.values, KEYS, padded, out_.width / PANEL);
+        values.multiply(values, rows(room_.weights, KEYS), 0, count, room_.added, out_.width);
+        for (int64_t i = 0; i < count; ++i) add(first + i, i, less[i]);
+    }
+
     Panels panels(const char* data, int64_t apart, int64_t depth, int64_t count) const {
         constexpr Form form = sizeof(E) == 2 ? FORM_BF16 : FORM_F32;
         return {data, apart * PANEL * static_cast<int64_t>(sizeof(E)), count, depth, pick_multiply<E>(queries_, form)};
@@ -138,18 +146,18 @@ template <class E> class Block {
         return attend_.softcap == 0 ? score : tanh_v(score / attend_.softcap) * attend_.softcap;
     }
 
-    // Turns the scores of query i into weights relative to the new maximum; keys that it does not see weigh nothing.
-    void weigh(int64_t i, const Range& range, int64_t padded) {
+    // Turns the scores of query i, the group's `in_group`-th, into weights relative to the new maximum; keys that it does
+    // not see weigh nothing. Gives what the old maximum's weights become.
+    float weigh(int64_t i, int64_t in_group, const Range& range, int64_t padded) {
         const int64_t position = task_.position + i / heads_;
         const int64_t start = attend_.window == 0 ? 0 : maximum<int64_t>(0, position + 1 - attend_.window);
         const int64_t first = maximum<int64_t>(0, start - range.first);
         const int64_t last = minimum(range.count, position + 1 - range.first);
-        float* scores = room_.scores + i * KEYS;
-        E* weights = reinterpret_cast<E*>(room_.weights) + i * KEYS;
-        room_.less[i] = 1.0f;
+        float* scores = room_.scores + in_group * KEYS;
+        E* weights = reinterpret_cast<E*>(room_.weights) + in_group * KEYS;
         if (first >= last) {
             memset(weights, 0, static_cast<size_t>(padded) * sizeof(E));
-            return;
+            return 1.0f;
         }
         VF most = splat(out_.highest[i]);
         for (int64_t k = 0; k < padded; k += W) {
@@ -159,7 +167,7 @@ template <class E> class Block {
             most = max_v(most, score);
         }
         const float top = highest(most);
-        room_.less[i] = exp_v(splat(out_.highest[i] - top))[0];
+        const float less = exp_v(splat(out_.highest[i] - top))[0];
         VF total = zero();
         for (int64_t k = 0; k < padded; k += W) {
             const VF weight = exp_v(get<VF>(scores + k) - top);
@@ -167,7 +175,8 @@ template <class E> class Block {
             total += weight;
         }
         out_.highest[i] = top;
-        out_.total[i] = out_.total[i] * room_.less[i] + sum(total);
+        out_.total[i] = out_.total[i] * less + sum(total);
+        return less;
     }
 
     // The score in lanes [first, last), nothing in the others.
@@ -178,11 +187,11 @@ template <class E> class Block {
         return lane < from ? splat(NOTHING_YET) : lane < to ? score : splat(NOTHING_YET);
     }
 
-    void add(int64_t i) {
-        const VF less = splat(room_.less[i]);
+    void add(int64_t i, int64_t in_group, float less) {
         float* values = out_.values + i * out_.width;
-        const float* added = room_.added + i * out_.width;
-        for (int64_t e = 0; e < out_.width; e += W) put(values + e, fma(get<VF>(values + e), less, get<VF>(added + e)));
+        const float* added = room_.added + in_group * out_.width;
+        for (int64_t e = 0; e < out_.width; e += W)
+            put(values + e, fma(get<VF>(values + e), splat(less), get<VF>(added + e)));
     }
 
     const tm_attend& attend_;

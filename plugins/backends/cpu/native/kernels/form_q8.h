@@ -15,7 +15,7 @@ struct BlockOfX {
 
 inline int64_t q8_row_bytes(int64_t width) {
     const int64_t blocks = ceil_div(width, BLOCK);
-    return round_up(blocks * (BLOCK + static_cast<int64_t>(sizeof(BlockOfX))), 64);
+    return spaced(blocks * (BLOCK + static_cast<int64_t>(sizeof(BlockOfX))));
 }
 
 // Whole numbers in [-127, 127] to bytes: a block's.

@@ -10,7 +10,7 @@ namespace {
 int64_t row_bytes(const Tensor& x, Form form) {
     const int64_t depth = round_up(x.width, DEPTH);
     if (form == FORM_Q8) return q8_row_bytes(x.width);
-    return depth * (form == FORM_F32 ? 4 : 2);
+    return spaced(depth * (form == FORM_F32 ? 4 : 2));
 }
 
 template <class From, class To> void convert_row(const From* from, To* to, int64_t width) {

@@ -89,7 +89,10 @@ VF bias_at(const tm_linear& linear, int64_t output, int64_t left) {
 
 // Finishes one row of a piece: `a`, and with a gate `b`, are float32 results.
 template <class T> void finish_row(const tm_linear& linear, const Piece& piece, int64_t half, const float* a, const float* b, T* y) {
-    for (int64_t i = 0; i < piece.outputs; i += W) {
+    int64_t i = 0;
+    if (linear.bias == nullptr && b == nullptr)
+        for (; i + W <= piece.outputs; i += W) Element<T>::store(y + piece.output + i, get<VF>(a + i));
+    for (; i < piece.outputs; i += W) {
         const int64_t left = piece.outputs - i, output = piece.output + i;
         VF value = get<VF>(a + i) + bias_at(linear, output, left);
         if (b != nullptr) {

@@ -135,22 +135,23 @@ void rotate_write(Worker& worker, const Call& call) {
     const tm_cache& cache = params.cache;
     const Tensor &q = call.values[0], &k = call.values[1], &v = call.values[2], &angles = call.values[3];
     const int64_t* slots = call.step->groups[cache.group].slots;
-    worker.each(q.rows, rows_per_ticket(row_bytes(q, k)), [&](int64_t begin, int64_t end) {
+    // By tokens and key heads: a single token's heads are shared by the threads too.
+    const int64_t units = q.rows * rotate.kv_heads, fit = rows_per_ticket(row_bytes(q, k) / rotate.kv_heads);
+    worker.each(units, maximum<int64_t>(1, minimum(fit, units / 2)), [&](int64_t begin, int64_t end) {
         with_activation_type(q.dtype, [&](auto type) {
             with_cache_type(cache.dtype, [&](auto cached) {
                 using T = decltype(type);
                 using C = decltype(cached);
-                for (int64_t t = begin; t < end; ++t) {
+                for (int64_t unit = begin; unit < end; ++unit) {
+                    const int64_t t = unit / rotate.kv_heads, g = unit % rotate.kv_heads;
                     const Angles at = angles_at(angles, t);
-                    for (int64_t h = 0; h < rotate.heads; ++h)
+                    for (int64_t h = g * rotate.heads / rotate.kv_heads; h < (g + 1) * rotate.heads / rotate.kv_heads; ++h)
                         norm_and_turn(rotate, params.q_norm, q.row<T>(t) + h * rotate.q_apart, at,
                                       call.values[4].row<T>(t) + h * rotate.head_dim);
-                    for (int64_t g = 0; g < rotate.kv_heads; ++g) {
-                        norm_turn_write(rotate, params.k_norm, k.row<T>(t) + g * rotate.k_apart, at,
-                                        entry<C>(cache.keys, cache.block_tokens, slots[t], g));
-                        copy_entry(v.row<T>(t) + g * params.value_dim,
-                                   entry<C>(cache.values, cache.block_tokens, slots[t], g), params.value_dim);
-                    }
+                    norm_turn_write(rotate, params.k_norm, k.row<T>(t) + g * rotate.k_apart, at,
+                                    entry<C>(cache.keys, cache.block_tokens, slots[t], g));
+                    copy_entry(v.row<T>(t) + g * params.value_dim,
+                               entry<C>(cache.values, cache.block_tokens, slots[t], g), params.value_dim);
                 }
             });
         });

@@ -18,7 +18,8 @@ inline VF scale_vector(const char* scales, int64_t v, int32_t dtype) {
 }
 
 // Each class: `open` a chunk, then `block` by block either `add` what the product of a row gave and `close` the chunk, or,
-// for many rows, ask for the block's line: w = slope * (what is multiplied) - drop, for each half where HALVES says so.
+// for many rows, ask for the block's line: w = slope * (what is multiplied) - drop, for each half where HALVES says so;
+// without DROPS that is nothing.
 
 // What one row of activations gathers over a chunk; unused parts vanish in the compiler.
 struct Gathered {
@@ -30,6 +31,7 @@ struct Gathered {
 template <class Codes> class Centered {
   public:
     static constexpr bool HALVES = false;
+    static constexpr bool DROPS = Codes::MIDDLE != Codes::TAKEN;
     static constexpr int64_t VECTORS = 1;
     Centered() = default;
     Centered(const tm_matrix& matrix, const Codes& codes) : dtype_(matrix.dtype), unit_(splat(codes.unit())) {}
@@ -59,6 +61,7 @@ template <class Codes> class Centered {
 template <class Codes> class Zeroed {
   public:
     static constexpr bool HALVES = false;
+    static constexpr bool DROPS = true;
     static constexpr int64_t VECTORS = 2;
     Zeroed() = default;
     Zeroed(const tm_matrix& matrix, const Codes&) : dtype_(matrix.dtype) {}
@@ -89,6 +92,7 @@ template <class Codes> class Zeroed {
 template <class Codes> class Shifted {
   public:
     static constexpr bool HALVES = false;
+    static constexpr bool DROPS = true;
     static constexpr int64_t VECTORS = 2;
     Shifted() = default;
     Shifted(const tm_matrix& matrix, const Codes&) : dtype_(matrix.dtype) {}
@@ -143,6 +147,7 @@ inline VF signed_small_scales(const char* from) {
 template <class Codes> class SubScaled {
   public:
     static constexpr bool HALVES = false;
+    static constexpr bool DROPS = true;
     static constexpr int64_t BLOCKS = 8, FACTORS = 2 * PANEL * 2, VECTORS = 0;
     SubScaled() = default;
     SubScaled(const tm_matrix&, const Codes&) {}
@@ -184,6 +189,7 @@ inline void add_halves(VI first, VI second, const VF (&scale)[2], const VF (&low
 template <class Codes> class HalfScaled {
   public:
     static constexpr bool HALVES = true;
+    static constexpr bool DROPS = true;
     static constexpr int64_t BLOCKS = 8, FACTORS = PANEL * 2, VECTORS = 0;
     HalfScaled() = default;
     HalfScaled(const tm_matrix&, const Codes&) {}
@@ -215,6 +221,7 @@ template <class Codes> class HalfScaled {
 template <class Codes> class BlockScaled {
   public:
     static constexpr bool HALVES = false;
+    static constexpr bool DROPS = Codes::MIDDLE != Codes::TAKEN;
     static constexpr int64_t BLOCKS = 8, FACTORS = PANEL * 2, VECTORS = 0;
     BlockScaled() = default;
     BlockScaled(const tm_matrix&, const Codes&) {}
@@ -226,7 +233,7 @@ template <class Codes> class BlockScaled {
     void block(int64_t b) { scale_ = signed_small_scales(small_ + b * PANEL); }
     void add(VI first, VI second, const BlockOfX& x, Gathered& to) const {
         to.part = fma(__builtin_convertvector(first + second, VF), scale_ * splat(x.scale), to.part);
-        if (LEFT != 0) to.low = fma(scale_, splat(x.sum), to.low);
+        if (DROPS) to.low = fma(scale_, splat(x.sum), to.low);
     }
     VF close(const Gathered& from, VF total) const { return fma(from.part - splat(LEFT) * from.low, factor_, total); }
     VF value(int, VF number, bool) const { return factor_ * scale_ * (number - splat(Codes::MIDDLE)); }
@@ -244,6 +251,7 @@ template <class Codes> class BlockScaled {
 template <class Codes> class HalfShifted {
   public:
     static constexpr bool HALVES = true;
+    static constexpr bool DROPS = true;
     static constexpr int64_t BLOCKS = 8, FACTORS = 2 * PANEL * 2, VECTORS = 0;
     HalfShifted() = default;
     HalfShifted(const tm_matrix&, const Codes&) {}
@@ -278,6 +286,7 @@ template <class Codes> class HalfShifted {
 template <class Codes> class EighthShifted {
   public:
     static constexpr bool HALVES = false;
+    static constexpr bool DROPS = true;
     static constexpr int64_t BLOCKS = 8, FACTORS = PANEL * 2, VECTORS = 0;
     EighthShifted() = default;
     EighthShifted(const tm_matrix&, const Codes&) {}
@@ -310,6 +319,7 @@ template <class Codes> class EighthShifted {
 template <class Codes> class FloatHalves {
   public:
     static constexpr bool HALVES = true;
+    static constexpr bool DROPS = true;
     static constexpr int64_t BLOCKS = 2, VECTORS = 0;
     FloatHalves() = default;
     FloatHalves(const tm_matrix&, const Codes&) {}

@@ -19,6 +19,10 @@ constexpr int64_t DEPTH = 32;
 inline int64_t panels_of(const tm_matrix& matrix) { return ceil_div(matrix.outputs, PANEL); }
 inline int64_t depth_of(const tm_matrix& matrix) { return round_up(matrix.inputs, DEPTH); }
 
+// Bytes between rows of `bytes`: an odd number of cache lines, so that equal places of neighbouring rows do not compete
+// for a few sets of a cache.
+inline int64_t spaced(int64_t bytes) { return round_up(bytes, 64) + (ceil_div(bytes, 64) % 2 == 0 ? 64 : 0); }
+
 // What the activations are turned into before a product; one form serves all parts that ask for it.
 // forms.cpp makes them.
 enum Form : int32_t { FORM_F32, FORM_BF16, FORM_Q8, FORMS };
@@ -44,7 +48,8 @@ struct Panels {
 struct Layout {
     // What `open(..., M)` wants to be multiplied with.
     Form (*form)(const tm_matrix&, int32_t x_dtype, int64_t M);
-    // Panels [first, first + count); may unpack them into `scratch`, when M makes that worth it.
+    // Panels [first, first + count); may unpack them into `scratch`, when M makes that worth it. Panels of floats need
+    // none: without it they are multiplied as they are stored.
     Panels (*open)(const tm_matrix&, int64_t first, int64_t count, int64_t M, Form form, char* scratch);
     // Bytes of scratch for `count` panels.
     int64_t (*scratch)(const tm_matrix&, int64_t count, int64_t M);

@@ -74,20 +74,54 @@ Form form(const tm_matrix& matrix, int32_t x_dtype, int64_t M) {
     return FORM_F32;
 }
 
+// From this many rows on, numbers of 16 bits are widened once for all of them, not once for each tile of rows. The sums
+// are the same to the last bit.
+constexpr int64_t WIDENED_ROWS = 24;
+constexpr int64_t WIDENED_BYTES = 384 << 10; // of a core's second-level cache
+
+bool widened(const tm_matrix& matrix, int64_t M) { return W < 16 && matrix.dtype != TM_F32 && M >= WIDENED_ROWS; }
+
+int64_t widened_bytes(int64_t depth) { return depth * PANEL * static_cast<int64_t>(sizeof(float)); }
+
+void widen(const f16* from, int64_t depth, float* to) {
+    for (int64_t i = 0; i < depth * PANEL; i += W) put(to + i, Element<f16>::load(from + i));
+}
+
+void widen(const bf16* from, int64_t depth, float* to) {
+    for (int64_t i = 0; i < depth; i += Bf16Weights::INPUTS, from += 2 * PANEL, to += 2 * PANEL) {
+        const Bf16Weights::Vectors pair = Bf16Weights::load(reinterpret_cast<const char*>(from));
+        for (int64_t v = 0; v < V; ++v) put(to + v * W, pair.even[v]), put(to + PANEL + v * W, pair.odd[v]);
+    }
+}
+
+template <class E> Panels widened_panels(Panels made, int64_t M, Form form, char* scratch) {
+    const int64_t bytes = widened_bytes(made.depth);
+    for (int64_t i = 0; i < made.count; ++i)
+        widen(reinterpret_cast<const E*>(made.data + i * made.bytes), made.depth, reinterpret_cast<float*>(scratch + i * bytes));
+    return {scratch, bytes, made.count, made.depth, pick_multiply<float>(M, form)};
+}
+
 decltype(Panels::multiply) multiply_of(const tm_matrix& matrix, int64_t M, Form form) {
     if (matrix.dtype == TM_BF16) return pick_multiply<bf16>(M, form);
     return matrix.dtype == TM_F16 ? pick_multiply<f16>(M, form) : pick_multiply<float>(M, form);
 }
 
-Panels open(const tm_matrix& matrix, int64_t first, int64_t count, int64_t M, Form form, char*) {
+Panels open(const tm_matrix& matrix, int64_t first, int64_t count, int64_t M, Form form, char* scratch) {
     const int64_t size = panel_bytes(matrix);
-    return {static_cast<const char*>(matrix.data) + first * size, size, count, depth_of(matrix),
-            multiply_of(matrix, M, form)};
+    const Panels stored{static_cast<const char*>(matrix.data) + first * size, size, count, depth_of(matrix),
+                        multiply_of(matrix, M, form)};
+    if (scratch == nullptr || !widened(matrix, M)) return stored;
+    return matrix.dtype == TM_BF16 ? widened_panels<bf16>(stored, M, form, scratch)
+                                   : widened_panels<f16>(stored, M, form, scratch);
 }
 
-int64_t scratch(const tm_matrix&, int64_t, int64_t) { return 0; }
+int64_t scratch(const tm_matrix& matrix, int64_t count, int64_t M) {
+    return widened(matrix, M) ? count * widened_bytes(depth_of(matrix)) : 0;
+}
 
 int64_t together(const tm_matrix& matrix, int64_t M) {
+    const int64_t fit = WIDENED_BYTES / widened_bytes(depth_of(matrix));
+    if (widened(matrix, M)) return maximum<int64_t>(1, minimum<int64_t>(4, fit));
     if (M > STREAM_ROWS) return 4;
     // Streaming: enough bytes that drawing a ticket costs nothing, few enough that the threads end together.
     return maximum<int64_t>(1, minimum<int64_t>(8, 32768 / panel_bytes(matrix)));

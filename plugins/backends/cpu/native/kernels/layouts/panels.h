@@ -53,9 +53,14 @@ template <class E, class C>
 inline void pack_input(const C* row, int64_t width, int64_t input, int64_t depth, int64_t count, E* panels) {
     constexpr int64_t group = Grouped<E>::VALUE;
     for (int64_t i = 0; i < count * PANEL; i += W) {
-        E converted[W];
-        Element<E>::store(converted, i < width ? load_up_to(row + i, width - i) : zero());
+        const VF values = i < width ? load_up_to(row + i, width - i) : zero();
         E* to = panels + i / PANEL * depth * PANEL + place(input, i % PANEL, group);
+        if (group == 1) {
+            Element<E>::store(to, values);
+            continue;
+        }
+        E converted[W];
+        Element<E>::store(converted, values);
         for (int64_t j = 0; j < W; ++j) to[j * group] = converted[j];
     }
 }
