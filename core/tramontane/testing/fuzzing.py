@@ -7,6 +7,7 @@ import gc
 import random
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from tramontane.errors import TramontaneError
@@ -44,7 +45,7 @@ def feed(path: Path, contents: Iterable[bytes], digest: Callable[[Path], object]
 
     Raises:
         AssertionError: One raised something that is no error of Tramontane's, or took more than :data:`SECONDS` of the
-            processor; or all of them left more than :data:`GROWTH` bytes.
+            processor, twice; or all of them left more than :data:`GROWTH` bytes.
     """
     refused: list[bool] = []
     slowest = 0.0
@@ -63,9 +64,20 @@ def feed(path: Path, contents: Iterable[bytes], digest: Callable[[Path], object]
                 raise AssertionError(f"case {case} ({kept}): {error!r}") from error
             else:
                 refused.append(False)
-            slowest = max(slowest, time.process_time() - started)
+            taken = time.process_time() - started
+            if taken >= SECONDS:  # a busy machine or a collection of garbage does not come twice in the same place
+                taken = min(taken, _seconds(path, digest))
+            slowest = max(slowest, taken)
             if case % 1000 == 0:
                 gc.collect()
     if memory.growth >= GROWTH or slowest >= SECONDS:
         raise AssertionError(f"memory grew by {memory.growth} bytes, the slowest file took {slowest:.3f} s")
     return refused
+
+
+def _seconds(path: Path, digest: Callable[[Path], object]) -> float:
+    """Processor time to digest or refuse a file once more."""
+    started = time.process_time()
+    with suppress(TramontaneError):
+        digest(path)
+    return time.process_time() - started
