@@ -43,10 +43,15 @@ def draw_rows(
     if path is Path.GREEDY:
         return greedy(logits_RV)
     if knobs is None or uniform_R is None:
-        raise ValueError(f"rows of {'several paths' if path is None else path.name} need knobs and random numbers")
+        raise numbers_missing(path)
     if path is None:
         return draw_parts(draw_rows, logits_RV, knobs, uniform_R)
     return _DRAWS[path](logits_RV, knobs, uniform_R)
+
+
+def numbers_missing(path: Path | None) -> ValueError:
+    """What a :data:`Draw` raises for rows that are not greedy and came without knobs or numbers."""
+    return ValueError(f"rows of {'several paths' if path is None else path.name} need knobs and random numbers")
 
 
 def draw_parts(draw: Draw, logits_RV: Tensor, knobs: Knobs, uniform_R: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,9 +71,9 @@ class SteadyDraw:
         if self._block is not self._host.block:
             self._block.copy_(self._host.block, non_blocking=True)
             self._host.sent()
-        paths = frozenset(state.path for state in plan.states)
         if self._any:
             return Recipe(frozenset(Path), self.vocab_size)
+        paths = frozenset(state.path for state in plan.states)
         most_k = max((s.params.top_k for s in plan.states if s.path is Path.TOP_K), default=0)
         return Recipe(paths, min(self.vocab_size, 1 << (most_k - 1).bit_length()) if most_k else 0)
 

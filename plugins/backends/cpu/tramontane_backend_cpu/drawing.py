@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tramontane.sampler.drawing import draw_parts
+from tramontane.sampler.drawing import draw_parts, numbers_missing
 from tramontane.sampler.drawing import draw_rows as draw_by_torch
 from tramontane.sampler.select import Knobs
 from tramontane.sampler.state import Path
@@ -36,7 +36,7 @@ def draw_rows(
         columns = (knobs.temperature_R, knobs.top_k_R, knobs.top_p_R, knobs.min_p_R, uniform_R)
         asked = tuple(column.data_ptr() for column in columns)
     if path is None or (path is not Path.GREEDY and asked[0] is None):
-        raise ValueError(f"rows of {'several paths' if path is None else path.name} need knobs and random numbers")
+        raise numbers_missing(path)
     draw = abi.Draw(
         logits_RV.data_ptr(), logits_RV.stride(0), rows, vocab, *asked, tokens_R.data_ptr(), peak_R.data_ptr(),
         abi.DRAW_PATHS[path.name],

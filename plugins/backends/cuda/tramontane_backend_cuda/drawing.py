@@ -11,6 +11,7 @@ import triton
 from torch import Tensor
 
 from tramontane.sampler.drawing import draw_rows as draw_by_torch
+from tramontane.sampler.drawing import numbers_missing
 from tramontane.sampler.select import Knobs
 from tramontane.sampler.state import Path
 from tramontane_backend_cuda import drawing_kernels as kernels
@@ -39,7 +40,7 @@ def draw_rows(
     if path is Path.GREEDY:
         return _Rows(logits_RV, path, (peak_R,) * 4, peak_R, peak_R).draw(peak_R), peak_R
     if knobs is None or uniform_R is None or (path is None and knobs.path_R is None):
-        raise ValueError(f"rows of {'several paths' if path is None else path.name} need knobs and random numbers")
+        raise numbers_missing(path)
     columns = (knobs.temperature_R, knobs.top_k_R, knobs.top_p_R, knobs.min_p_R)
     paths_R = peak_R if knobs.path_R is None else knobs.path_R
     return _Rows(logits_RV, path, columns, uniform_R, paths_R).draw(peak_R), peak_R

@@ -73,6 +73,3 @@ def _equal(ours: Ctx, theirs: Ctx, blocks: int) -> bool:
     for one, other in zip(ours.groups, theirs.groups, strict=True):
         pairs += [(one.slot_T, other.slot_T), (one.table_RB[:, :blocks], other.table_RB[:, :blocks])]
     return all(torch.equal(one, other) for one, other in pairs)
-
-
-__all__ = ["step_inputs"]

@@ -164,14 +164,12 @@ Panels open(const tm_matrix& matrix, int64_t first, int64_t count, int64_t M, Fo
 // Whether products read the blocks themselves.
 bool straight(const tm_matrix& matrix, int64_t M) { return streamed(matrix, M) || (whole(matrix) && !tiles(M)); }
 
-int64_t unpacked_bytes(const tm_matrix& matrix) { return depth_of(matrix) * PANEL * static_cast<int64_t>(sizeof(float)); }
-
 int64_t scratch(const tm_matrix& matrix, int64_t count, int64_t M) {
-    return straight(matrix, M) ? 0 : count * unpacked_bytes(matrix);
+    return straight(matrix, M) ? 0 : count * float_panel_bytes(matrix);
 }
 
 int64_t together(const tm_matrix& matrix, int64_t M) {
-    if (!straight(matrix, M)) return maximum<int64_t>(2, minimum<int64_t>(8, UNPACKED_BYTES / unpacked_bytes(matrix)));
+    if (!straight(matrix, M)) return maximum<int64_t>(2, minimum<int64_t>(8, UNPACKED_BYTES / float_panel_bytes(matrix)));
     if (M > 16) return 4;
     int64_t bytes = 0;
     with_coding(matrix, [&](auto coding) { bytes = BlockPlan::of(matrix, coding).panel_bytes; });

@@ -99,11 +99,9 @@ Form form(const tm_matrix& matrix, int32_t x_dtype, int64_t) {
     return FORM_F32;
 }
 
-int64_t panel_bytes(const tm_matrix& matrix) { return depth_of(matrix) * PANEL * static_cast<int64_t>(sizeof(float)); }
-
 template <class E> Panels unpacked(const tm_matrix& matrix, int64_t first, int64_t count, int64_t M, Form form, char* scratch) {
     const int64_t depth = depth_of(matrix);
-    float* row = reinterpret_cast<float*>(scratch + count * panel_bytes(matrix));
+    float* row = reinterpret_cast<float*>(scratch + count * float_panel_bytes(matrix));
     for (int64_t output = 0; output < count * PANEL; ++output) {
         const bool there = first * PANEL + output < matrix.outputs;
         if (there) decode_row(matrix, first * PANEL + output, row);
@@ -118,7 +116,7 @@ Panels open(const tm_matrix& matrix, int64_t first, int64_t count, int64_t M, Fo
 }
 
 int64_t scratch(const tm_matrix& matrix, int64_t count, int64_t) {
-    return count * panel_bytes(matrix) + depth_of(matrix) * static_cast<int64_t>(sizeof(float));
+    return count * float_panel_bytes(matrix) + depth_of(matrix) * static_cast<int64_t>(sizeof(float));
 }
 
 int64_t together(const tm_matrix&, int64_t M) { return M > STREAM_ROWS ? 4 : 1; }

@@ -18,6 +18,10 @@ constexpr int64_t DEPTH = 32;
 
 inline int64_t panels_of(const tm_matrix& matrix) { return ceil_div(matrix.outputs, PANEL); }
 inline int64_t depth_of(const tm_matrix& matrix) { return round_up(matrix.inputs, DEPTH); }
+// A panel brought to float32.
+inline int64_t float_panel_bytes(const tm_matrix& matrix) {
+    return depth_of(matrix) * PANEL * static_cast<int64_t>(sizeof(float));
+}
 
 // Bytes between rows of `bytes`: an odd number of cache lines, so that equal places of neighbouring rows do not compete
 // for a few sets of a cache.

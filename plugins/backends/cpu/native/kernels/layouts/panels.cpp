@@ -81,8 +81,6 @@ constexpr int64_t WIDENED_BYTES = 384 << 10; // of a core's second-level cache
 
 bool widened(const tm_matrix& matrix, int64_t M) { return W < 16 && matrix.dtype != TM_F32 && M >= WIDENED_ROWS; }
 
-int64_t widened_bytes(int64_t depth) { return depth * PANEL * static_cast<int64_t>(sizeof(float)); }
-
 void widen(const f16* from, int64_t depth, float* to) {
     for (int64_t i = 0; i < depth * PANEL; i += W) put(to + i, Element<f16>::load(from + i));
 }
@@ -94,8 +92,7 @@ void widen(const bf16* from, int64_t depth, float* to) {
     }
 }
 
-template <class E> Panels widened_panels(Panels made, int64_t M, Form form, char* scratch) {
-    const int64_t bytes = widened_bytes(made.depth);
+template <class E> Panels widened_panels(Panels made, int64_t bytes, int64_t M, Form form, char* scratch) {
     for (int64_t i = 0; i < made.count; ++i)
         widen(reinterpret_cast<const E*>(made.data + i * made.bytes), made.depth, reinterpret_cast<float*>(scratch + i * bytes));
     return {scratch, bytes, made.count, made.depth, pick_multiply<float>(M, form)};
@@ -111,16 +108,17 @@ Panels open(const tm_matrix& matrix, int64_t first, int64_t count, int64_t M, Fo
     const Panels stored{static_cast<const char*>(matrix.data) + first * size, size, count, depth_of(matrix),
                         multiply_of(matrix, M, form)};
     if (scratch == nullptr || !widened(matrix, M)) return stored;
-    return matrix.dtype == TM_BF16 ? widened_panels<bf16>(stored, M, form, scratch)
-                                   : widened_panels<f16>(stored, M, form, scratch);
+    const int64_t bytes = float_panel_bytes(matrix);
+    return matrix.dtype == TM_BF16 ? widened_panels<bf16>(stored, bytes, M, form, scratch)
+                                   : widened_panels<f16>(stored, bytes, M, form, scratch);
 }
 
 int64_t scratch(const tm_matrix& matrix, int64_t count, int64_t M) {
-    return widened(matrix, M) ? count * widened_bytes(depth_of(matrix)) : 0;
+    return widened(matrix, M) ? count * float_panel_bytes(matrix) : 0;
 }
 
 int64_t together(const tm_matrix& matrix, int64_t M) {
-    const int64_t fit = WIDENED_BYTES / widened_bytes(depth_of(matrix));
+    const int64_t fit = WIDENED_BYTES / float_panel_bytes(matrix);
     if (widened(matrix, M)) return maximum<int64_t>(1, minimum<int64_t>(4, fit));
     if (M > STREAM_ROWS) return 4;
     // Streaming: enough bytes that drawing a ticket costs nothing, few enough that the threads end together.
